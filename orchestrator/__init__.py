@@ -1,0 +1,1 @@
+"""An orchestrator for coding agents: ready issues in, verified branches out."""

@@ -1,0 +1,87 @@
+"""What can go wrong, as one tree.
+
+    OrchestratorError            says what happened, to which issue, and what to do
+    ├── SettingsError            orch.toml or the environment is wrong: file, key, fix
+    ├── TransientMCPError        the tracker may answer next time; the gateway tries three times in all
+    │   └── TrackerUnavailable   it did not, three times: try later, nothing is lost
+    ├── InvalidMCPResponseError  the tracker answered something that is not in its contract
+    ├── TrackerRefused           the tracker said no (unknown issue, invalid status ...): trying again cannot help
+    ├── RedisUnavailable         Redis cannot be reached or started
+    ├── AgentError               an agent run gave no usable answer
+    │   ├── AgentFailed          it exited with a code other than 0, or could not be started
+    │   ├── AgentTimedOut        it ran longer than its wall-clock limit
+    │   ├── AgentSilent          it printed nothing for longer than its silence limit
+    │   └── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
+    ├── WorkspaceError           git refused
+    ├── LeaseLost                another worker runs this issue now: stop, write nothing more
+    ├── SessionStopped           the worker is shutting down: the lease is given back, the session goes on elsewhere
+    └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
+
+Two kinds matter to a caller: `TransientMCPError` and `RedisUnavailable` (try again later), and the rest (the session ends).
+"""
+
+from __future__ import annotations
+
+
+class OrchestratorError(Exception):
+    """One line for a person: what happened, to which issue, and what to do."""
+
+
+class SettingsError(OrchestratorError):
+    """orch.toml or the environment is wrong."""
+
+
+class TransientMCPError(OrchestratorError):
+    """The tracker did not answer this time."""
+
+
+class TrackerUnavailable(TransientMCPError):
+    """The tracker did not answer in any of the tries."""
+
+
+class InvalidMCPResponseError(OrchestratorError):
+    """The tracker answered something that is not in its contract."""
+
+
+class TrackerRefused(OrchestratorError):
+    """The tracker said no; asking again cannot help."""
+
+
+class RedisUnavailable(OrchestratorError):
+    """Redis cannot be reached or started."""
+
+
+class AgentError(OrchestratorError):
+    """An agent run gave no usable answer."""
+
+
+class AgentFailed(AgentError):
+    """The agent exited with a code other than 0, or could not be started."""
+
+
+class AgentTimedOut(AgentError):
+    """The agent ran longer than its wall-clock limit."""
+
+
+class AgentSilent(AgentError):
+    """The agent printed nothing for longer than its silence limit."""
+
+
+class MalformedAnswer(AgentError, ValueError):
+    """The agent's answer is not the JSON object that its role owes; names role and field."""
+
+
+class WorkspaceError(OrchestratorError):
+    """Git refused."""
+
+
+class LeaseLost(OrchestratorError):
+    """Another worker runs this issue now."""
+
+
+class SessionStopped(OrchestratorError):
+    """The worker is shutting down; the session goes on elsewhere from its last recorded step."""
+
+
+class HistoryMismatch(OrchestratorError):
+    """The recorded history does not fit the lifecycle."""

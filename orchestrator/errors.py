@@ -2,7 +2,7 @@
 
     OrchestratorError            says what happened, to which issue, and what to do
     ├── SettingsError            orch.toml or the environment is wrong: file, key, fix
-    ├── TransientMCPError        the tracker may answer next time; the gateway tries three times in all
+    ├── TransientMCPError        the tracker may answer next time; the gateway tries three times
     │   └── TrackerUnavailable   it did not, three times: try later, nothing is lost
     ├── InvalidMCPResponseError  the tracker answered something that is not in its contract
     ├── TrackerRefused           the tracker said no (unknown issue, invalid status ...): trying again cannot help
@@ -14,7 +14,7 @@
     │   └── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
     ├── WorkspaceError           git refused
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
-    ├── SessionStopped           the worker is shutting down: the lease is given back, the session goes on elsewhere
+    ├── SessionStopped           the worker is shutting down: the session goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
 
 Two kinds matter to a caller: `TransientMCPError` and `RedisUnavailable` (try again later), and the rest (the session ends).
@@ -32,7 +32,12 @@ class SettingsError(OrchestratorError):
 
 
 class TransientMCPError(OrchestratorError):
-    """The tracker did not answer this time."""
+    """The tracker did not answer this time.
+
+    `maybe_applied` says whether the call may have taken effect all the same; a write is then looked for before a retry.
+    """
+
+    maybe_applied: bool = True
 
 
 class TrackerUnavailable(TransientMCPError):

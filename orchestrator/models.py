@@ -1,12 +1,36 @@
-"""The facts that travel: an issue, what a role answered, what we measured, how a session ended."""
+"""The facts that travel: an issue, a step and its report, what we measured, what the tracker is to be told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 
 FinalState = Literal["DONE", "OVERFLOW", "VERIFY_FAILED"]
+
+
+class Stage(StrEnum):
+    """Where a session is; the words of loop_snapshot.v1. REVIEW_GATE is read from old issues, never written."""
+
+    RUNNING = "RUNNING"
+    SPEC_REVIEW = "SPEC_REVIEW"
+    SPEC_FIX = "SPEC_FIX"
+    QUALITY_REVIEW = "QUALITY_REVIEW"
+    QUALITY_FIX = "QUALITY_FIX"
+    VERIFICATION = "VERIFICATION"
+    OVERFLOW = "OVERFLOW"
+    DONE = "DONE"
+    REVIEW_GATE = "REVIEW_GATE"
+
+
+class Verdict(StrEnum):
+    """How a session ended."""
+
+    DONE = "DONE"
+    OVERFLOW = "OVERFLOW"
+    VERIFY_FAILED = "VERIFY_FAILED"
+    ERROR = "ERROR"
 
 
 @dataclass(frozen=True)
@@ -71,3 +95,56 @@ class SessionOutcome:
 
     final_state: FinalState
     fix_issue_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing a session does next. Attempts count from 1."""
+
+    stage: Stage
+    attempt: int = 1
+    fix_list: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step gave back. `commit` is where the branch stood when the step ended; `at` is that moment."""
+
+    stage: Stage
+    attempt: int
+    at: datetime
+    passed: bool = True
+    failed_items: tuple[str, ...] = ()
+    fix_list: tuple[str, ...] = ()
+    notes: str = ""
+    commit: str = ""
+    code_changed_at: datetime | None = None
+    evidence: VerificationEvidence | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotEntry:
+    """To be told: one snapshot, as feedback of the issue on itself."""
+
+    issue_id: str
+    content: str
+
+
+@dataclass(frozen=True)
+class StatusEntry:
+    """To be told: the issue's status."""
+
+    issue_id: str
+    status: str
+
+
+@dataclass(frozen=True)
+class FixIssueEntry:
+    """To be told: a [FIX] issue, linked `related` from the original. The body names the session, so it is unique."""
+
+    issue_id: str
+    title: str
+    body: str
+
+
+Entry = SnapshotEntry | StatusEntry | FixIssueEntry

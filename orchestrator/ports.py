@@ -5,12 +5,12 @@ Each port has a contract suite in tests/contract that every adapter passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.models import ImplementerResult, ReviewResult, VerificationEvidence
+from orchestrator.models import Entry, ImplementerResult, Report, ReviewResult, Verdict, VerificationEvidence
 
 
 class IssueTracker(Protocol):
@@ -28,37 +28,50 @@ class IssueTracker(Protocol):
     def set_issue_status(self, issue_id: str, status: str) -> None:
         """Set, not toggle: running it again changes nothing."""
 
-    def add_feedback(self, issue_id: str, content: str) -> None:
-        """Append one feedback entry, in ASCII. Not idempotent: look before a retry."""
+    def add_feedback(self, issue_id: str, content: str, *, look_first: bool = False) -> None:
+        """Append one feedback entry of the issue on itself. With look_first, not if it is there already."""
 
-    def create_fix_issue(self, title: str, body: str) -> str:
-        """Create an issue and give its id. Not idempotent: look before a retry."""
+    def create_fix_issue(self, title: str, body: str, *, look_first: bool = False) -> str:
+        """Create an issue and give its id. With look_first, the id of one with the very same title and body."""
 
     def link_issues(self, from_id: str, to_id: str, relation: str) -> None:
         """Link two issues; a second time changes nothing."""
 
 
+class History(Protocol):
+    """The recorded reports of one session, in order, and what they make the tracker be told."""
+
+    def recorded(self) -> Sequence[Report]:
+        """All reports so far."""
+
+    def record(self, report: Report, entries: Iterable[Entry]) -> None:
+        """Record a step's report and its entries together. The first record of a step holds. Raises `LeaseLost`."""
+
+    def close(self, verdict: Verdict, entries: Iterable[Entry]) -> str | None:
+        """Record the end, once; gives the [FIX] issue's id where it is known already. Raises `LeaseLost`."""
+
+
 class AgentTransport(Protocol):
     """Asks one agent once, for one role, and gives back everything it printed.
 
-    Raises `AgentFailed`, `AgentTimedOut` or `AgentSilent`; and `SessionStopped` or `LeaseLost` when the run was cut off.
+    Raises `AgentFailed`, `AgentTimedOut` or `AgentSilent`; and `SessionStopped` when the run was cut off.
     """
 
-    def __call__(self, role: str, prompt: str) -> str:
+    def __call__(self, role: str, prompt: str, /) -> str:
         """Role is "implementer", "spec_reviewer" or "quality_reviewer"."""
 
 
 class Implementer(Protocol):
     """The implementer's side of a session."""
 
-    def __call__(self, prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
+    def __call__(self, prompt: str, fix_list: Sequence[str], /) -> ImplementerResult:
         """An empty fix_list asks for the implementation, anything else for those fixes."""
 
 
 class Reviewer(Protocol):
     """A reviewer's side of a session."""
 
-    def __call__(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
+    def __call__(self, prompt: str, implementer_result: ImplementerResult, attempt: int, /) -> ReviewResult:
         """Attempt counts from 1."""
 
 

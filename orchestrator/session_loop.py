@@ -1,0 +1,269 @@
+"""The lifecycle of one session: implement, pass the spec review, pass the quality review, verify.
+
+Deciding is pure: `session` is a generator that yields steps and receives reports, and playing recorded reports back
+into it *is* the recovery. Doing is a callable that turns a step into a report. Telling is a list of entries for the
+tracker, recorded together with the report and delivered by whoever owns the history.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from orchestrator import telling
+from orchestrator.errors import HistoryMismatch, LeaseLost, SessionStopped
+from orchestrator.models import (
+    Entry,
+    ImplementerResult,
+    IssueContext,
+    Report,
+    ReviewResult,
+    SessionOutcome,
+    Stage,
+    Step,
+    Verdict,
+    VerificationEvidence,
+)
+from orchestrator.ports import History, Implementer, IssueTracker, Reviewer
+from orchestrator.telling import About, Progress
+
+SPEC_MAX_ATTEMPTS = 3
+QUALITY_MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many reviews of each kind a session may ask for. Pinned when the session starts."""
+
+    spec: int = SPEC_MAX_ATTEMPTS
+    quality: int = QUALITY_MAX_ATTEMPTS
+
+
+DEFAULT_LIMITS = Limits()
+
+Session = Generator[Step, Report, Verdict]
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+def session(limits: Limits = DEFAULT_LIMITS) -> Session:
+    """Implement, pass the spec review, pass the quality review, verify."""
+    yield Step(Stage.RUNNING)
+    for review, fix, limit in (
+        (Stage.SPEC_REVIEW, Stage.SPEC_FIX, limits.spec),
+        (Stage.QUALITY_REVIEW, Stage.QUALITY_FIX, limits.quality),
+    ):
+        for attempt in range(1, limit + 1):
+            report = yield Step(review, attempt)
+            if report.passed:
+                break
+            if attempt == limit:
+                return Verdict.OVERFLOW
+            yield Step(fix, attempt, report.fix_list)
+    report = yield Step(Stage.VERIFICATION)
+    return Verdict.DONE if report.passed else Verdict.VERIFY_FAILED
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way through the lifecycle: its steps, and where it ended."""
+
+    steps: tuple[Step, ...]
+    verdict: Verdict
+
+
+def paths(limits: Limits = DEFAULT_LIMITS) -> Iterator[Path]:
+    """Every path there is; 16 at the default limits. The state diagram and the tests are made from this."""
+    pending: list[tuple[bool, ...]] = [()]
+    while pending:
+        answers = pending.pop()
+        life = session(limits)
+        steps = [next(life)]
+        given = iter(answers)
+        try:
+            while True:
+                fallible = steps[-1].stage in (Stage.SPEC_REVIEW, Stage.QUALITY_REVIEW, Stage.VERIFICATION)
+                passed = next(given, None) if fallible else True
+                if passed is None:
+                    pending += [(*answers, False), (*answers, True)]
+                    break
+                steps.append(life.send(Report(steps[-1].stage, steps[-1].attempt, _NO_TIME, passed)))
+        except StopIteration as stop:
+            yield Path(tuple(steps), stop.value)
+
+
+class Doer(Protocol):
+    """Does one step."""
+
+    def __call__(self, step: Step, progress: Progress) -> Report:
+        """The step's report. Whatever it raises ends the session in SESSION_ERROR."""
+
+
+def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Callable[[], datetime]) -> SessionOutcome:
+    """Replay what is recorded, then do, record and tell one step after another, to the verdict.
+
+    Running it again is harmless: a recorded step is not done again, and of two records of a step the first one holds.
+    Whatever ends a session early is told as SESSION_ERROR and raised again, except the two cases in which the session
+    goes on elsewhere (LeaseLost, SessionStopped).
+    """
+    progress = Progress()
+    try:
+        recorded = iter(history.recorded())
+        life = session(limits)
+        step = next(life)
+        while True:
+            report = next(recorded, None)
+            if report is None:
+                report = do(step, progress)
+                history.record(report, telling.step_entries(about, progress.after(report), report))
+            elif (report.stage, report.attempt) != (step.stage, step.attempt):
+                raise HistoryMismatch(_mismatch(about, step, report))
+            progress = progress.after(report)
+            step = life.send(report)
+    except StopIteration as stop:
+        verdict: Verdict = stop.value
+        fix_issue_id = history.close(verdict, telling.verdict_entries(about, progress, verdict, at=now()))
+        return SessionOutcome(verdict.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle never returns ERROR
+    except (LeaseLost, SessionStopped):
+        raise
+    except Exception as error:
+        history.close(Verdict.ERROR, telling.error_entries(about, progress, error, at=now()))
+        error.add_note(telling.ALREADY_TOLD)
+        raise
+
+
+def _mismatch(about: About, step: Step, report: Report) -> str:
+    return (
+        f"{about.issue.issue_id}: the history of session {about.session_id} has {report.stage} {report.attempt}"
+        f" where the lifecycle asks for {step.stage} {step.attempt}: limits or program changed meanwhile."
+        f" Start it anew with `orch enqueue {about.issue.issue_id}`."
+    )
+
+
+Verify = Callable[[Progress], VerificationEvidence | None]
+
+
+def claimed_evidence(progress: Progress) -> VerificationEvidence | None:
+    """The implementer's own claim, where nobody verifies independently; None when it is older than the last change."""
+    result = progress.implementer_result
+    if result is None or result.verification is None or result.verification.produced_at < result.code_changed_at:
+        return None
+    return result.verification
+
+
+@dataclass(frozen=True)
+class RoleSteps:
+    """Does steps by asking the three roles, and verifies."""
+
+    prompt: str
+    implementer: Implementer
+    spec_reviewer: Reviewer
+    quality_reviewer: Reviewer
+    now: Callable[[], datetime]
+    verify: Verify = claimed_evidence
+
+    def __call__(self, step: Step, progress: Progress) -> Report:
+        """Ask whom the step is for."""
+        match step.stage:
+            case Stage.RUNNING | Stage.SPEC_FIX | Stage.QUALITY_FIX:
+                return self._implemented(step, self.implementer(self.prompt, list(step.fix_list)))
+            case Stage.SPEC_REVIEW:
+                return self._reviewed(step, self.spec_reviewer, progress)
+            case Stage.QUALITY_REVIEW:
+                return self._reviewed(step, self.quality_reviewer, progress)
+            case _:
+                evidence = self.verify(progress)
+                passed = evidence is not None and evidence.exit_code == 0
+                return replace(self._blank(step), passed=passed, evidence=evidence, commit=progress.commit)
+
+    def _blank(self, step: Step) -> Report:
+        return Report(step.stage, step.attempt, self.now())
+
+    def _implemented(self, step: Step, result: ImplementerResult) -> Report:
+        return replace(
+            self._blank(step),
+            notes=result.notes,
+            commit=result.commit,
+            code_changed_at=result.code_changed_at,
+            evidence=result.verification,
+        )
+
+    def _reviewed(self, step: Step, reviewer: Reviewer, progress: Progress) -> Report:
+        if progress.implementer_result is None:
+            raise HistoryMismatch(f"{step.stage} {step.attempt}: there is nothing to review yet")
+        result: ReviewResult = reviewer(self.prompt, progress.implementer_result, step.attempt)
+        return replace(
+            self._blank(step),
+            passed=result.passed,
+            failed_items=tuple(result.failed_items),
+            fix_list=tuple(result.fix_list or result.failed_items),
+            notes=result.notes,
+            commit=progress.commit,
+        )
+
+
+class ToldAtOnce:
+    """The history of a session whose host has the tracker at hand: nothing is kept, everything is told at once."""
+
+    def __init__(self, tracker: IssueTracker) -> None:
+        self._tracker = tracker
+
+    def recorded(self) -> Sequence[Report]:
+        """Nothing: such a session does not outlive its host."""
+        return ()
+
+    def record(self, report: Report, entries: Iterable[Entry]) -> None:
+        """Tell the entries."""
+        self.tell(entries)
+
+    def close(self, verdict: Verdict, entries: Iterable[Entry]) -> str | None:
+        """Tell the entries and give the [FIX] issue's id if one was made."""
+        return self.tell(entries)
+
+    def tell(self, entries: Iterable[Entry]) -> str | None:
+        """Tell the entries in order and give the [FIX] issue's id if one was made."""
+        made = [telling.tell(entry, self._tracker) for entry in entries]
+        return next((fix_id for fix_id in made if fix_id), None)
+
+
+def session_id_for(issue_id: str, run: str) -> str:
+    """The id of one run of an issue: the same for the same run, whoever computes it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sudocode-orchestrator/{issue_id}/{run}"))
+
+
+def utc_now() -> datetime:
+    """The moment, aware."""
+    return datetime.now(UTC)
+
+
+class SingleSessionOrchestrator:
+    """Runs sessions in the host's own process, one issue at a time, with the tracker at hand."""
+
+    SPEC_MAX_ATTEMPTS = SPEC_MAX_ATTEMPTS
+    QUALITY_MAX_ATTEMPTS = QUALITY_MAX_ATTEMPTS
+
+    def __init__(self, gateway: IssueTracker, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._gateway = gateway
+        self._now = now
+
+    def run_issue(
+        self,
+        *,
+        issue: IssueContext,
+        rendered_prompt: str,
+        implementer: Implementer,
+        spec_reviewer: Reviewer,
+        quality_reviewer: Reviewer,
+        session_id: str | None = None,
+        orchestrator_id: str = "orch-main",
+    ) -> SessionOutcome:
+        """One session to its end. What a role or the tracker raises is told as SESSION_ERROR and raised again."""
+        started = self._now()
+        about = About(issue, session_id or session_id_for(issue.issue_id, started.isoformat()), orchestrator_id)
+        history = ToldAtOnce(self._gateway)
+        history.tell(telling.opening_entries(about, at=started))
+        do = RoleSteps(rendered_prompt, implementer, spec_reviewer, quality_reviewer, self._now)
+        return perform(about, do, history, limits=DEFAULT_LIMITS, now=self._now)

@@ -17,7 +17,7 @@
     ├── SessionStopped           the worker is shutting down: the session goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
 
-Two kinds matter to a caller: `TransientMCPError` and `RedisUnavailable` (try again later), and the rest (the session ends).
+Two kinds matter to a caller: TransientMCPError and RedisUnavailable (try again later), and the rest.
 """
 
 from __future__ import annotations

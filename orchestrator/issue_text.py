@@ -25,7 +25,8 @@ UNSAID = "-"
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
 
 _FACT = re.compile(
-    r"^[\s>*_-]*(Roadmap Task ID|Manifest|Gate|Epic|Verify|Approval|Source Doc|Depends On)[*_]*\s*:[*_]*[ \t]*(.*?)\s*$",
+    r"^[\s>*_-]*(Roadmap Task ID|Manifest|Gate|Epic|Verify|Approval|Source Doc|Depends On)"
+    r"[*_]*\s*:[*_]*[ \t]*(.*?)\s*$",
     re.IGNORECASE,
 )
 _BOX = re.compile(r"^\s*[-*+]\s+\[[ xX]\]\s*\S")

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.models import Entry, ImplementerResult, Report, ReviewResult, Verdict, VerificationEvidence
+from orchestrator.models import (
+    Entry,
+    ImplementerResult,
+    IssueContext,
+    Report,
+    ReviewResult,
+    Verdict,
+    VerificationEvidence,
+)
 
 
 class IssueTracker(Protocol):
@@ -38,6 +47,119 @@ class IssueTracker(Protocol):
         """Link two issues; a second time changes nothing."""
 
 
+@dataclass(frozen=True)
+class SessionRecord:
+    """What a session worker needs to know, fixed when the session starts; it has no tracker to ask.
+
+    `start_from` is the branch a [FIX] issue grows out of, or empty for the base branch.
+    """
+
+    session_id: str
+    orchestrator_id: str
+    issue: IssueContext
+    spec_limit: int
+    quality_limit: int
+    start_from: str = ""
+
+
+class Refusal(StrEnum):
+    """Why an issue was not claimed."""
+
+    HELD = "HELD"  # somebody runs it
+    FULL = "FULL"  # no session worker has a free slot
+    UNTOLD = "UNTOLD"  # the tracker has still to be told the end of its last session
+    WAITING = "WAITING"  # its last session ended in an error; it is tried again later
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A lease won for an issue whose session is not started yet, or an expired one to be seen to."""
+
+    issue_id: str
+    token: int
+    claimed_at_ms: int
+    opened: bool = False
+    rescues: int = 0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one."""
+
+    issue_id: str
+    token: int
+    record: SessionRecord
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds."""
+
+    issue_id: str
+    state: str
+    record: SessionRecord | None
+    owner: str
+    stage: str
+    attempt: int
+    verdict: str
+    reason: str
+    claimed_at_ms: int
+    started_at_ms: int
+    ended_at_ms: int
+    deadline_ms: float | None
+    held_until_ms: float | None
+    fix_issue_id: str | None
+
+
+@dataclass(frozen=True)
+class Untold:
+    """An outbox entry. `begun`: somebody began telling it before and may have told it."""
+
+    entry_id: str
+    issue_id: str
+    session_id: str
+    entry: Entry
+    begun: bool
+
+
+class Claims(Protocol):
+    """What the poll asks of the leases."""
+
+    def expired(self) -> list[Claim]:
+        """Sessions and claims whose holder fell silent."""
+
+    def wanted(self) -> list[str]:
+        """Issues that somebody asked to run next."""
+
+    def answer(self, issue_id: str, answer: str, *, done: bool) -> None:
+        """What became of a wanted issue."""
+
+    def claim(self, issue_id: str, *, forced: bool = False) -> Claim | Refusal:
+        """Win an issue, if nobody has it and a slot is free."""
+
+    def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
+        """Make the claim a session. Raises `LeaseLost`."""
+
+    def abandon(self, claim: Claim) -> None:
+        """Give a claim back."""
+
+    def acquire(self, issue_id: str, owner: str) -> Lease | None:
+        """Take an opened session over."""
+
+
+class Outbox(Protocol):
+    """What the tracker has still to be told."""
+
+    def clear_wake(self) -> None:
+        """From now on whoever adds an entry wakes a publisher again."""
+
+    def next(self) -> Untold | None:
+        """The first entry, marked as begun."""
+
+    def told(self, untold: Untold, *, fix_issue_id: str | None = None, refusal: str = "") -> None:
+        """Take an entry off."""
+
+
 class History(Protocol):
     """The recorded reports of one session, in order, and what they make the tracker be told."""
 
@@ -47,8 +169,8 @@ class History(Protocol):
     def record(self, report: Report, entries: Iterable[Entry]) -> None:
         """Record a step's report and its entries together. The first record of a step holds. Raises `LeaseLost`."""
 
-    def close(self, verdict: Verdict, entries: Iterable[Entry]) -> str | None:
-        """Record the end, once; gives the [FIX] issue's id where it is known already. Raises `LeaseLost`."""
+    def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> str | None:
+        """Record the end, once, and why, for people; gives the [FIX] issue's id if known yet. Raises `LeaseLost`."""
 
 
 class AgentTransport(Protocol):
@@ -95,7 +217,7 @@ class Workspace(Protocol):
         """The commit the branch stands on."""
 
     def commit(self, worktree: Worktree, message: str) -> str:
-        """All changes in the worktree as one commit on the branch; the branch's commit as it is when nothing changed."""
+        """All changes in the worktree as one commit on the branch; without changes, the commit it stands on."""
 
     def restore(self, worktree: Worktree, commit: str) -> list[str]:
         """Put tree and branch back to `commit` and give the paths whose changes were thrown away."""

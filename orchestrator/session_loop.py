@@ -125,12 +125,14 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
             step = life.send(report)
     except StopIteration as stop:
         verdict: Verdict = stop.value
-        fix_issue_id = history.close(verdict, telling.verdict_entries(about, progress, verdict, at=now()))
+        entries = telling.verdict_entries(about, progress, verdict, at=now())
+        fix_issue_id = history.close(verdict, entries, reason=progress.why(verdict))
         return SessionOutcome(verdict.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle never returns ERROR
     except (LeaseLost, SessionStopped):
         raise
     except Exception as error:
-        history.close(Verdict.ERROR, telling.error_entries(about, progress, error, at=now()))
+        entries = telling.error_entries(about, progress, error, at=now())
+        history.close(Verdict.ERROR, entries, reason=telling.reason_of(error))
         error.add_note(telling.ALREADY_TOLD)
         raise
 
@@ -143,14 +145,16 @@ def _mismatch(about: About, step: Step, report: Report) -> str:
     )
 
 
-Verify = Callable[[Progress], VerificationEvidence | None]
+Verify = Callable[[Progress], VerificationEvidence | str]
 
 
-def claimed_evidence(progress: Progress) -> VerificationEvidence | None:
-    """The implementer's own claim, where nobody verifies independently; None when it is older than the last change."""
+def claimed_evidence(progress: Progress) -> VerificationEvidence | str:
+    """The implementer's own claim, where nobody verifies independently; or why there is none that counts."""
     result = progress.implementer_result
-    if result is None or result.verification is None or result.verification.produced_at < result.code_changed_at:
-        return None
+    if result is None or result.verification is None:
+        return "the implementer gave no verification"
+    if result.verification.produced_at < result.code_changed_at:
+        return f"`{result.verification.command}` was run before the last code change"
     return result.verification
 
 
@@ -175,12 +179,19 @@ class RoleSteps:
             case Stage.QUALITY_REVIEW:
                 return self._reviewed(step, self.quality_reviewer, progress)
             case _:
-                evidence = self.verify(progress)
-                passed = evidence is not None and evidence.exit_code == 0
-                return replace(self._blank(step), passed=passed, evidence=evidence, commit=progress.commit)
+                return self._verified(step, progress)
 
     def _blank(self, step: Step) -> Report:
         return Report(step.stage, step.attempt, self.now())
+
+    def _verified(self, step: Step, progress: Progress) -> Report:
+        evidence = self.verify(progress)
+        report = replace(self._blank(step), commit=progress.commit)
+        if isinstance(evidence, str):
+            return replace(report, passed=False, notes=evidence)
+        failed = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
+        passed = evidence.exit_code == 0
+        return replace(report, passed=passed, evidence=evidence, notes="" if passed else failed)
 
     def _implemented(self, step: Step, result: ImplementerResult) -> Report:
         return replace(
@@ -205,6 +216,11 @@ class RoleSteps:
         )
 
 
+def last_line(output: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "(no output)")
+
+
 class ToldAtOnce:
     """The history of a session whose host has the tracker at hand: nothing is kept, everything is told at once."""
 
@@ -219,7 +235,7 @@ class ToldAtOnce:
         """Tell the entries."""
         self.tell(entries)
 
-    def close(self, verdict: Verdict, entries: Iterable[Entry]) -> str | None:
+    def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> str | None:
         """Tell the entries and give the [FIX] issue's id if one was made."""
         return self.tell(entries)
 

@@ -93,6 +93,17 @@ class Progress:
                 result = ImplementerResult(report.evidence, changed, report.notes, report.commit)
                 return replace(step, implementer_result=result)
 
+    def why(self, verdict: Verdict) -> str:
+        """Why the session ended as it did, in one line; empty when all is well."""
+        if self.last is None or verdict is Verdict.DONE:
+            return ""
+        return self.last.notes if verdict is Verdict.VERIFY_FAILED else "; ".join(self.last.failed_items)
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
 
 def opening_entries(about: About, *, at: datetime) -> list[Entry]:
     """The session starts."""
@@ -124,10 +135,8 @@ def verdict_entries(about: About, progress: Progress, verdict: Verdict, *, at: d
             )
             return [_fix_issue(about, progress), StatusEntry(issue_id, "needs_review"), made]
         case Verdict.VERIFY_FAILED:
-            reason = (progress.last.notes,) if progress.last and progress.last.notes else ()
-            return [
-                _snapshot(about, progress, Event.VERIFY_FAILED, Stage.VERIFICATION, Status.VERIFY_FAILED, at, reason)
-            ]
+            why = (progress.why(verdict),)
+            return [_snapshot(about, progress, Event.VERIFY_FAILED, Stage.VERIFICATION, Status.VERIFY_FAILED, at, why)]
         case Verdict.ERROR:
             raise ValueError("a session that ended in an error is told with error_entries")
         case _:
@@ -136,8 +145,7 @@ def verdict_entries(about: About, progress: Progress, verdict: Verdict, *, at: d
 
 def error_entries(about: About, progress: Progress, error: Exception, *, at: datetime) -> list[Entry]:
     """The session was ended by an error: the reason as SESSION_ERROR's failed item, and the issue is open again."""
-    reason = str(error).strip() or type(error).__name__
-    failed = _snapshot(about, progress, Event.SESSION_ERROR, progress.stage, Status.FAIL, at, (reason,))
+    failed = _snapshot(about, progress, Event.SESSION_ERROR, progress.stage, Status.FAIL, at, (reason_of(error),))
     return [failed, StatusEntry(about.issue.issue_id, "open")]
 
 

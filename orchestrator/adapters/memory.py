@@ -117,7 +117,7 @@ class MemoryHistory:
         self.reports.append(report)
         self.told += entries
 
-    def close(self, verdict: Verdict, entries: Iterable[Entry]) -> str | None:
+    def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> str | None:
         """Keep the end, once."""
         if self.verdict is None:
             self.verdict = verdict

@@ -1,0 +1,177 @@
+"""A session's history, and the outbox that it fills, in Redis."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import redis
+from pydantic import TypeAdapter
+
+from orchestrator.adapters.redis import ENTRIES, NOW, TELL, Keys, Scripts, told_args
+from orchestrator.errors import HistoryMismatch, LeaseLost
+from orchestrator.models import Entry, Report, Verdict
+from orchestrator.ports import Lease, Untold
+
+ENDED_TTL_S = 30 * 24 * 3600
+WAKE_TTL_MS = 10_000
+KEPT_REFUSALS = 1000
+
+_reports: TypeAdapter[Report] = TypeAdapter(Report)
+
+_RECORD = (
+    TELL
+    + """
+local session, history, snapshots, outbox, pending, wake = unpack(KEYS)
+local issue, session_id, token, n, report, stage, attempt, wake_ms = unpack(ARGV)
+local holder, state = unpack(redis.call('HMGET', session, 'token', 'state'))
+if holder ~= token or state == 'ended' then return 'LOST' end
+local length = redis.call('LLEN', history)
+if tonumber(n) < length then return 'KNOWN' end
+if tonumber(n) > length then return 'GAP' end
+redis.call('RPUSH', history, report)
+redis.call('HSET', session, 'stage', stage, 'attempt', attempt, 'rescues', 0)
+tell(outbox, pending, snapshots, issue, session_id, 9)
+if redis.call('SET', wake, 1, 'NX', 'PX', wake_ms) then return 'WAKE' end
+return 'OK'
+"""
+)
+
+_CLOSE = (
+    NOW
+    + TELL
+    + """
+local session, history, snapshots, outbox, pending, inflight, held, errors, runs = unpack(KEYS)
+local issue, session_id, token, verdict, reason, error_limit, ttl = unpack(ARGV)
+if redis.call('HGET', session, 'token') ~= token then return 'LOST' end
+if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
+redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reason,
+  'ended_at', string.format('%d', now))
+redis.call('ZREM', inflight, issue)
+if verdict == 'ERROR' then
+  local count = redis.call('HINCRBY', errors, issue, 1)
+  local wait = math.min(30000 * 2 ^ (count - 1), 3600000)
+  redis.call('ZADD', held, count >= tonumber(error_limit) and '+inf' or now + wait, issue)
+else
+  redis.call('HDEL', errors, issue)
+  redis.call('ZREM', held, issue)
+end
+tell(outbox, pending, snapshots, issue, session_id, 8)
+for _, key in ipairs({session, history, snapshots, runs}) do redis.call('EXPIRE', key, ttl) end
+return 'OK'
+"""
+)
+
+_NEXT = """
+local outbox, begun = unpack(KEYS)
+local first = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)[1]
+if not first then return nil end
+local again = redis.call('GET', begun) == first[1]
+redis.call('SET', begun, first[1])
+return {first[1], again and 1 or 0, first[2]}
+"""
+
+_TOLD = """
+local outbox, begun, pending, session, refused = unpack(KEYS)
+local id, issue, session_id, fix_issue_id, refusal, kept = unpack(ARGV)
+if redis.call('XDEL', outbox, id) == 0 then return 0 end
+redis.call('DEL', begun)
+if redis.call('HINCRBY', pending, issue, -1) <= 0 then redis.call('HDEL', pending, issue) end
+if fix_issue_id ~= '' and redis.call('HGET', session, 'session_id') == session_id then
+  redis.call('HSET', session, 'fix_issue_id', fix_issue_id)
+end
+if refusal ~= '' then
+  redis.call('LPUSH', refused, refusal)
+  redis.call('LTRIM', refused, 0, kept - 1)
+end
+return 1
+"""
+
+
+class RedisHistory:
+    """One session's recorded reports. `wake` is called when the outbox has something and no publisher is on its way."""
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, lease: Lease, *, error_limit: int, wake: Callable[[], None]
+    ) -> None:
+        self._redis = Scripts(client)
+        self._keys = functools.partial(keys.all, issue=lease.issue_id, session=lease.record.session_id)
+        self._lease = lease
+        self._error_limit = error_limit
+        self._wake = wake
+        self._count = 0
+
+    def recorded(self) -> Sequence[Report]:
+        """All reports so far."""
+        (history,) = self._keys("history")
+        reports = [_reports.validate_json(text) for text in self._redis.client.lrange(history, 0, -1)]
+        self._count = len(reports)
+        return reports
+
+    def record(self, report: Report, entries: Iterable[Entry]) -> None:
+        """Record report number n with its entries, or nothing when number n is there already."""
+        text = _reports.dump_json(report, exclude_defaults=True).decode()
+        args: list[str | int] = [self._count, text, report.stage, report.attempt, WAKE_TTL_MS, *told_args(entries)]
+        answer = self._call(_RECORD, "session history snapshots outbox pending wake", args)
+        if answer == "GAP":
+            raise HistoryMismatch(f"{self._lease.issue_id}: Redis lost reports of this session; it must start anew")
+        self._count += 1
+        if answer == "WAKE":
+            self._wake()
+
+    def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
+        """Record the end and free the slot, once."""
+        args: list[str | int] = [verdict, reason, self._error_limit, ENDED_TTL_S, *told_args(entries)]
+        self._call(_CLOSE, "session history snapshots outbox pending inflight held errors runs", args)
+        self._wake()
+
+    def _call(self, lua: str, names: str, args: Sequence[str | int]) -> str:
+        lease = self._lease
+        head: list[str | int] = [lease.issue_id, lease.record.session_id, lease.token]
+        answer: str = self._redis.call(lua, self._keys(names), [*head, *args])
+        if answer == "LOST":
+            raise LeaseLost(f"{lease.issue_id}: another worker runs this session now; nothing more is written here")
+        return answer
+
+
+class RedisOutbox:
+    """What the tracker has still to be told, in order. One publisher at a time reads it (see `outbox.publish`)."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._redis = Scripts(client)
+        self._keys = keys
+
+    def clear_wake(self) -> None:
+        """From now on whoever adds an entry wakes a publisher again."""
+        self._redis.client.delete(self._keys("wake"))
+
+    def next(self) -> Untold | None:
+        """The first entry, marked as begun; `begun` says that somebody began it before and may have told it."""
+        row = self._redis.call(_NEXT, self._keys.all("outbox begun"), [])
+        if row is None:
+            return None
+        fields: Mapping[str, str] = dict(zip(row[2][::2], row[2][1::2], strict=True))
+        entry = ENTRIES.validate_json(fields["entry"])
+        return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
+
+    def told(self, untold: Untold, *, fix_issue_id: str | None = None, refusal: str = "") -> None:
+        """Take an entry off; a refusal is kept for a person to read."""
+        names = self._keys.all("outbox begun pending session refused", issue=untold.issue_id)
+        args: list[str | int] = [
+            untold.entry_id,
+            untold.issue_id,
+            untold.session_id,
+            fix_issue_id or "",
+            refusal,
+            KEPT_REFUSALS,
+        ]
+        self._redis.call(_TOLD, names, args)
+
+    def waiting(self) -> int:
+        """How many entries are still to be told."""
+        return int(self._redis.client.xlen(self._keys("outbox")))
+
+    def refused(self) -> list[str]:
+        """What the tracker refused to be told, newest first."""
+        lines: list[str] = self._redis.client.lrange(self._keys("refused"), 0, -1)
+        return lines

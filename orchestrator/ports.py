@@ -125,6 +125,9 @@ class Untold:
 class Claims(Protocol):
     """What the poll asks of the leases."""
 
+    def free(self) -> int:
+        """How many more sessions could run now."""
+
     def expired(self) -> list[Claim]:
         """Sessions and claims whose holder fell silent."""
 
@@ -210,8 +213,14 @@ class Worktree:
 class Workspace(Protocol):
     """The worktrees of one repo, one per issue. Every method raises `WorkspaceError` when git refuses."""
 
-    def prepare(self, issue_id: str) -> Worktree:
-        """The issue's worktree on `orch/<issue-id>`, made or made whole again; running it again changes nothing."""
+    def prepare(self, issue_id: str, *, start_from: str = "") -> Worktree:
+        """The issue's worktree on `orch/<issue-id>`, made or made whole again; running it again changes nothing.
+
+        A new branch grows out of the branch `start_from`, or of the base when that is empty or gone.
+        """
+
+    def message(self, *, subject: str, body: str, trailers: Mapping[str, str]) -> str:
+        """A commit message: one line of subject, the body, the trailers."""
 
     def head(self, worktree: Worktree) -> str:
         """The commit the branch stands on."""

@@ -105,6 +105,8 @@ return 1
 """
 )
 
+_FREE = NOW + _SLOTS + "return slots(KEYS[1], now) - redis.call('ZCARD', KEYS[2])"
+
 # Giving a lease back is no rescue, so it is not counted as one when it is taken up again.
 _RELEASE = (
     NOW
@@ -150,6 +152,10 @@ class RedisLeases:
     def withdraw(self, worker: str) -> None:
         """A session worker takes no more."""
         self._redis.client.hdel(self._keys("workers"), worker)
+
+    def free(self) -> int:
+        """How many more sessions could run now: the live workers' slots less what is claimed or running."""
+        return int(self._redis.call(_FREE, self._keys.all("workers inflight"), []))
 
     def claim(self, issue_id: str, *, forced: bool = False) -> Claim | Refusal:
         """A lease on an issue nobody holds, if a slot is free, in one call. Forced overlooks a wait after errors."""

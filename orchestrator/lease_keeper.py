@@ -1,0 +1,108 @@
+"""Keeping a lease while a step runs, and knowing at once when it is gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import structlog
+
+from orchestrator.errors import LeaseLost, SessionStopped
+from orchestrator.ports import Lease
+
+log = structlog.get_logger(__name__)
+
+RENEWALS_PER_LEASE = 4
+TICK_S = 0.2
+
+
+class Renewable(Protocol):
+    """The part of the leases that a holder needs."""
+
+    def renew(self, lease: Lease) -> bool:
+        """Whether the lease is still ours; if so, for another lease time."""
+
+    def release(self, lease: Lease) -> None:
+        """Give the session back."""
+
+
+class LeaseKeeper:
+    """Renews a lease from a thread, as a context manager around a session.
+
+    `cut` is set when the step under way must end now: the lease is lost, or was not renewed for a whole lease time
+    (then another may have it, so we stop before we are told), or the worker stops and its grace is over. `stopping`
+    tells that the worker stops. Leaving with SessionStopped gives the lease back: the next worker need not wait.
+    """
+
+    def __init__(
+        self,
+        leases: Renewable,
+        lease: Lease,
+        *,
+        lease_s: float,
+        stopping: Callable[[], bool],
+        grace_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.cut = threading.Event()
+        self._leases = leases
+        self._lease = lease
+        self._lease_s = lease_s
+        self._stopping = stopping
+        self._grace_s = grace_s
+        self._monotonic = monotonic
+        self._lost = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.issue_id}", daemon=True)
+
+    def hold(self) -> None:
+        """Before a write: raise LeaseLost when the lease is not ours any more."""
+        if self._lost:
+            raise LeaseLost(f"{self._lease.issue_id}: {self._lost}; nothing more is written here")
+
+    def check(self) -> None:
+        """At a step boundary: raise LeaseLost or SessionStopped when the session may not go on here."""
+        self.hold()
+        if self._stopping():
+            raise SessionStopped(f"{self._lease.issue_id}: the worker stops; the session goes on elsewhere")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if isinstance(error, SessionStopped) or (error is not None and not isinstance(error, Exception)):
+            self._leases.release(self._lease)
+
+    def _keep(self) -> None:
+        renewed = self._monotonic()
+        due = renewed + self._lease_s / RENEWALS_PER_LEASE
+        stop_seen: float | None = None
+        while not self._over.wait(min(TICK_S, self._lease_s / RENEWALS_PER_LEASE)):
+            now = self._monotonic()
+            if now >= due:
+                due = now + self._lease_s / RENEWALS_PER_LEASE
+                renewed = self._renew(now, renewed)
+            if now - renewed > self._lease_s:
+                self._lost = f"its lease could not be renewed for {self._lease_s:g} s"
+            if self._stopping():
+                stop_seen = stop_seen or now
+            if self._lost or (stop_seen is not None and now - stop_seen > self._grace_s):
+                self.cut.set()
+                return
+
+    def _renew(self, now: float, renewed: float) -> float:
+        try:
+            if self._leases.renew(self._lease):
+                return now
+            self._lost = "another worker runs this session now"
+        except Exception as error:  # noqa: BLE001 - whatever keeps Redis away, what counts is how long
+            log.warning("lease_not_renewed", issue=self._lease.issue_id, reason=str(error))
+        return renewed

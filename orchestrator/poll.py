@@ -1,0 +1,150 @@
+"""From ready issues to sessions that a worker can run: which, how many, and each one once.
+
+A poll carries no data, so polls may be lost, doubled or late without harm. The claim decides, atomically.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from orchestrator import telling
+from orchestrator.candidates import Candidate, candidates, open_blockers
+from orchestrator.errors import LeaseLost, OrchestratorError, TrackerUnavailable
+from orchestrator.issue_text import ISSUE_ID, read_issue
+from orchestrator.models import IssueContext
+from orchestrator.ports import Claim, Claims, IssueTracker, Refusal, SessionRecord
+from orchestrator.session_loop import Limits, session_id_for
+from orchestrator.telling import About
+
+log = structlog.get_logger(__name__)
+
+_ORIGINAL = re.compile(rf"^Original issue: ({ISSUE_ID.pattern})$", re.MULTILINE)
+
+_ANSWERS = {
+    Refusal.HELD: ("it is running already", True),
+    Refusal.FULL: ("it waits for a free slot and is next", False),
+    Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
+    Refusal.WAITING: ("it waits after an error", False),
+}
+_RUNNABLE = {"open", "in_progress"}
+
+
+@dataclass(frozen=True)
+class Poll:
+    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was rescued too often."""
+
+    tracker: IssueTracker
+    claims: Claims
+    start: Callable[[str, int], None]
+    give_up: Callable[[str], None]
+    orchestrator_id: str
+    limits: Limits
+    max_rescues: int
+
+    def __call__(self) -> list[str]:
+        """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
+        # Opened sessions first: starting those needs no tracker, so its outage does not hold them up.
+        expired = sorted(self.claims.expired(), key=lambda claim: not claim.opened)
+        started = [claim.issue_id for claim in expired if self._rescue(claim)]
+        for issue_id, forced in self._wanted_then_ready():
+            won = self.claims.claim(issue_id, forced=forced)
+            if isinstance(won, Claim):
+                if self._begin(won, forced=forced):
+                    started.append(issue_id)
+                continue
+            if forced:
+                answer, done = _ANSWERS[won]
+                self.claims.answer(issue_id, answer, done=done)
+            if won is Refusal.FULL:
+                break
+        return started
+
+    def _wanted_then_ready(self) -> Iterator[tuple[str, bool]]:
+        """Wanted issues first, then ready ones in order; the tracker is asked only while a slot is free."""
+        wanted = self.claims.wanted()
+        yield from ((issue_id, True) for issue_id in wanted)
+        if self.claims.free() <= 0:
+            return
+        yield from ((ready.issue_id, False) for ready in self._ready() if ready.issue_id not in wanted)
+
+    def _ready(self) -> list[Candidate]:
+        valid, problems = candidates(self.tracker.get_ready_issues())
+        for problem in problems:
+            log.warning("malformed_ready_record", problem=problem)
+        return valid
+
+    def _rescue(self, claim: Claim) -> bool:
+        if not claim.opened:
+            return self._begin(claim, forced=True)
+        if claim.rescues > self.max_rescues:
+            log.warning("rescued_too_often", issue=claim.issue_id, rescues=claim.rescues)
+            self.give_up(claim.issue_id)
+            return False
+        log.info("session_rescued", issue=claim.issue_id, rescues=claim.rescues)
+        self.start(claim.issue_id, claim.token)
+        return True
+
+    def _begin(self, claim: Claim, *, forced: bool) -> bool:
+        """From a claim to a session: read the issue once more, set it in_progress, open, enqueue.
+
+        Dying between any two of these is harmless: the claim expires and is begun again. What cannot be begun is
+        given back, and nothing else is stopped by it.
+        """
+        try:
+            record = self.tracker.show_issue(claim.issue_id)
+            if hindrance := self._hindrance(record, forced=forced):
+                log.info("not_claimed", issue=claim.issue_id, reason=hindrance)
+                return self._give_back(claim, hindrance)
+            session = self._session(claim, record)
+            self.tracker.set_issue_status(claim.issue_id, "in_progress")
+            about = About(session.issue, session.session_id, self.orchestrator_id)
+            at = datetime.fromtimestamp(claim.claimed_at_ms / 1000, UTC)
+            self.claims.open(claim, session, telling.opening_entries(about, at=at))
+        except LeaseLost:
+            return False
+        except TrackerUnavailable:
+            # The claim is kept: in_progress may have been applied, and the claim is what says that it was us.
+            raise
+        except OrchestratorError as error:
+            log.warning("not_claimed", issue=claim.issue_id, reason=str(error))
+            return self._give_back(claim, str(error))
+        self.claims.answer(claim.issue_id, "it is running", done=True)
+        log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
+        self.start(claim.issue_id, claim.token)
+        return True
+
+    def _hindrance(self, record: Mapping[str, object], *, forced: bool) -> str | None:
+        status = record.get("status")
+        if status != "open" and not (forced and status in _RUNNABLE):
+            return f"its status is {status}; only an open issue is claimed"
+        waits = open_blockers(record, self.tracker)
+        return f"it waits for {', '.join(waits)} to be closed" if waits else None
+
+    def _give_back(self, claim: Claim, reason: str) -> bool:
+        self.claims.abandon(claim)
+        self.claims.answer(claim.issue_id, reason, done=True)
+        return False
+
+    def _session(self, claim: Claim, record: Mapping[str, object]) -> SessionRecord:
+        issue = read_issue({"id": claim.issue_id, **record})
+        return SessionRecord(
+            session_id=session_id_for(claim.issue_id, str(claim.claimed_at_ms)),
+            orchestrator_id=self.orchestrator_id,
+            issue=issue,
+            spec_limit=self.limits.spec,
+            quality_limit=self.limits.quality,
+            start_from=_original_branch(issue, record),
+        )
+
+
+def _original_branch(issue: IssueContext, record: Mapping[str, object]) -> str:
+    """A [FIX] issue goes on from the branch of its original, so that merging it brings in both."""
+    if not issue.title.startswith("[FIX]"):
+        return ""
+    original = _ORIGINAL.search(str(record.get("content") or ""))
+    return f"orch/{original[1]}" if original else ""

@@ -1,0 +1,88 @@
+"""One session of the engine, from its lease to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from orchestrator import telling
+from orchestrator.errors import LeaseLost, OrchestratorError, SessionStopped
+from orchestrator.lease_keeper import LeaseKeeper, Renewable
+from orchestrator.models import Verdict
+from orchestrator.ports import History, Lease
+from orchestrator.session_loop import Doer, Limits, perform
+from orchestrator.telling import About, Progress
+
+log = structlog.get_logger(__name__)
+
+
+class SessionLeases(Renewable, Protocol):
+    """The part of the leases that running a session needs."""
+
+    def acquire(self, issue_id: str, owner: str) -> Lease | None:
+        """Take an opened session over."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Runs sessions as one worker process. `owner` is its name; `doer` makes what does a session's steps."""
+
+    leases: SessionLeases
+    history: Callable[[Lease], History]
+    doer: Callable[[Lease, LeaseKeeper], Doer]
+    owner: str
+    lease_s: float
+    grace_s: float
+    stopping: Callable[[], bool]
+    now: Callable[[], datetime]
+
+    def run(self, issue_id: str) -> None:
+        """Run the issue's session from its last recorded step to its verdict.
+
+        Leaves quietly when there is nothing to run here: somebody else has the lease, the session is over, or the
+        worker stops (then the lease is given back). Raises what ended the session in SESSION_ERROR.
+        """
+        lease = self.leases.acquire(issue_id, self.owner)
+        if lease is None:
+            log.info("nothing_to_run", issue=issue_id)
+            return
+        with structlog.contextvars.bound_contextvars(issue=issue_id, session=lease.record.session_id):
+            try:
+                self._run(lease)
+            except (LeaseLost, SessionStopped) as left:
+                log.info("session_left", reason=str(left))
+
+    def _run(self, lease: Lease) -> None:
+        keeper = LeaseKeeper(self.leases, lease, lease_s=self.lease_s, stopping=self.stopping, grace_s=self.grace_s)
+        limits = Limits(lease.record.spec_limit, lease.record.quality_limit)
+        with keeper:
+            log.info("session_started", token=lease.token)
+            try:
+                outcome = perform(
+                    _about(lease), self.doer(lease, keeper), self.history(lease), limits=limits, now=self.now
+                )
+                log.info("session_ended", verdict=outcome.final_state)
+            except OrchestratorError as error:
+                if not isinstance(error, LeaseLost | SessionStopped):
+                    log.warning("session_failed", verdict=Verdict.ERROR, reason=str(error))
+                raise
+
+    def give_up(self, issue_id: str) -> None:
+        """End a session that was taken up again too often without getting anywhere."""
+        lease = self.leases.acquire(issue_id, self.owner)
+        if lease is None:
+            return
+        error = OrchestratorError(
+            f"{issue_id}: its worker died again and again in the same step; look at `orch history {issue_id}`, "
+            f"then start it anew with `orch enqueue {issue_id}`"
+        )
+        entries = telling.error_entries(_about(lease), Progress(), error, at=self.now())
+        self.history(lease).close(Verdict.ERROR, entries, reason=str(error))
+
+
+def _about(lease: Lease) -> About:
+    return About(lease.record.issue, lease.record.session_id, lease.record.orchestrator_id)

@@ -1,0 +1,139 @@
+"""Doing a session's steps in a git worktree: agents work and review there, and we verify there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from orchestrator.agent_roles import RoleAgentAdapter
+from orchestrator.lease_keeper import LeaseKeeper
+from orchestrator.models import ImplementerResult, Report, ReviewResult, Stage, Step, VerificationEvidence
+from orchestrator.ports import AgentTransport, Lease, Reviewer, Verifier, Workspace, Worktree
+from orchestrator.prompts import render_issue_prompt
+from orchestrator.session_loop import RoleSteps
+from orchestrator.telling import Progress
+
+log = structlog.get_logger(__name__)
+
+MAX_CHANGE_CHARS = 60_000
+
+_CHANGE = """
+# The change
+
+{change}
+"""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a session works with. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
+
+    workspace: Workspace
+    transport: Callable[[Lease, Worktree, LeaseKeeper], AgentTransport]
+    verifier: Callable[[Lease, Worktree, LeaseKeeper], Verifier]
+    verify_command: Callable[[str], Sequence[str] | None]
+    prompt_template: Callable[[], str]
+    now: Callable[[], datetime]
+
+
+class WorktreeSteps:
+    """Does the steps of one session in its worktree.
+
+    A step that was cut off is done again from the commit of the last recorded one.
+    """
+
+    def __init__(self, lease: Lease, tools: Tools, keeper: LeaseKeeper) -> None:
+        self._lease = lease
+        self._tools = tools
+        self._keeper = keeper
+        self._worktree: Worktree | None = None
+
+    def __call__(self, step: Step, progress: Progress) -> Report:
+        """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off."""
+        self._keeper.check()
+        log.info("step_started", stage=step.stage, attempt=step.attempt)
+        worktree = self._worktree = self._worktree or self._prepared(progress)
+        try:
+            return self._steps(step, progress, worktree)(step, progress)
+        finally:
+            # A cut step raises SessionStopped; if the reason was a lost lease, that is what must be raised.
+            if self._keeper.cut.is_set():
+                self._keeper.hold()
+
+    def _prepared(self, progress: Progress) -> Worktree:
+        workspace, record = self._tools.workspace, self._lease.record
+        worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from)
+        if progress.commit:
+            workspace.restore(worktree, progress.commit)
+        return worktree
+
+    def _steps(self, step: Step, progress: Progress, worktree: Worktree) -> RoleSteps:
+        roles = RoleAgentAdapter(self._tools.transport(self._lease, worktree, self._keeper))
+
+        def implement(prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
+            result = roles.implementer(prompt, fix_list)
+            self._keeper.hold()
+            before = self._tools.workspace.head(worktree)
+            commit = self._tools.workspace.commit(worktree, self._message(step, result.notes))
+            changed_at = self._tools.now() if commit != before else result.code_changed_at
+            return replace(result, commit=commit, code_changed_at=changed_at)
+
+        def read_only(review: Reviewer) -> Reviewer:
+            def reviewed(prompt: str, result: ImplementerResult, attempt: int) -> ReviewResult:
+                change = self._tools.workspace.change(worktree, max_chars=MAX_CHANGE_CHARS)
+                answer = review(prompt + _CHANGE.format(change=change), result, attempt)
+                discarded = self._tools.workspace.restore(worktree, progress.commit)
+                if discarded:
+                    log.warning("reviewer_changed_files", stage=step.stage, files=discarded[:10], count=len(discarded))
+                    thrown = f"(The reviewer changed {len(discarded)} files; that was thrown away.)"
+                    return replace(answer, notes=f"{answer.notes}\n{thrown}".strip())
+                return answer
+
+            return reviewed
+
+        return RoleSteps(
+            render_issue_prompt(self._tools.prompt_template(), self._lease.record.issue),
+            implementer=implement,
+            spec_reviewer=read_only(roles.spec_reviewer),
+            quality_reviewer=read_only(roles.quality_reviewer),
+            now=self._tools.now,
+            verify=lambda progress: self._verify(progress, worktree),
+        )
+
+    def _verify(self, progress: Progress, worktree: Worktree) -> VerificationEvidence | str:
+        level = self._lease.record.issue.verify_level
+        command = self._tools.verify_command(level) or _claimed_command(progress)
+        if not command:
+            return (
+                f"no verification command: the implementer named none, and orch.toml has none for level {level};"
+                ' write e.g. [verify] default = ["make", "test"] in orch.toml'
+            )
+        verifier = self._tools.verifier(self._lease, worktree, self._keeper)
+        return verifier(command, worktree, progress.commit)
+
+    def _message(self, step: Step, notes: str) -> str:
+        issue, record = self._lease.record.issue, self._lease.record
+        what = "" if step.stage is Stage.RUNNING else f" ({_FIX_NAMES[step.stage]} {step.attempt})"
+        title = issue.title if issue.title.startswith(issue.task_id) else f"{issue.task_id}: {issue.title}"
+        trailers = {
+            "Sudocode-Issue": issue.issue_id,
+            "Orch-Session": record.session_id,
+            "Orch-Step": f"{step.stage}/{step.attempt}",
+        }
+        return self._tools.workspace.message(subject=f"{title}{what}", body=notes, trailers=trailers)
+
+
+_FIX_NAMES = {Stage.SPEC_FIX: "spec fix", Stage.QUALITY_FIX: "quality fix"}
+
+
+def _claimed_command(progress: Progress) -> Sequence[str] | None:
+    """The command the implementer says it verified with: we run it ourselves."""
+    claim = progress.implementer_result.verification if progress.implementer_result else None
+    try:
+        return shlex.split(claim.command) if claim else None
+    except ValueError:
+        return None

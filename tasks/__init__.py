@@ -1,0 +1,1 @@
+"""Celery's doorways into the orchestrator. An `if` belongs one floor down."""

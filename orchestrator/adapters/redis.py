@@ -14,7 +14,9 @@ from typing import Any
 
 import redis
 from pydantic import TypeAdapter
+from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
+from redis.retry import Retry
 
 from orchestrator.models import Entry, SnapshotEntry
 
@@ -51,9 +53,12 @@ class Keys:
         return [self(name, owner.get(name, "")) for name in names.split()]
 
 
-def connect(url: str) -> redis.Redis:
-    """A client whose calls end: 10 s for an answer, retried by redis-py; nothing here blocks on purpose."""
-    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, decode_responses=True)
+def connect(url: str, *, patience_s: float = 10.0) -> redis.Redis:
+    """A client whose calls end: `patience_s` for an answer, a few times over. Nothing here blocks on purpose."""
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), retries=3)
+    return redis.Redis.from_url(
+        url, socket_timeout=patience_s, socket_connect_timeout=patience_s, retry=retry, decode_responses=True
+    )
 
 
 class Scripts:

@@ -1,0 +1,163 @@
+"""The Celery app: `celery -A orchestrator worker`, `beat` and `flower` need no further flags.
+
+A message is a wake-up, the lease in Redis is the truth. What Celery on Redis really does (measured on Celery 5.7,
+kombu 5.7, Redis 7) decides every setting below; docs/adr/0002 has the measurements.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import structlog
+from celery import Celery, Task, bootsteps, signals
+from kombu import Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from beat import schedule
+from orchestrator import wiring
+from orchestrator.adapters.redis_url import celery_broker_url
+from orchestrator.errors import OrchestratorError
+
+log = structlog.get_logger(__name__)
+
+SESSIONS = "sessions"
+CONTROL = ("poll", "publish", "merge_close")
+ANNOUNCED_EVERY_S = 2.0
+ANNOUNCED_FOR_S = 10.0
+
+
+def configuration() -> dict[str, Any]:
+    """Everything Celery is told. Asked for when it is first needed, so importing this module touches nothing."""
+    here = wiring.here()
+    return {
+        "broker_url": celery_broker_url(here.redis_url),
+        # JSON only: whoever can write to Redis must not be able to run code here.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_queues": [Queue(name) for name in (SESSIONS, *CONTROL)],
+        "task_default_queue": "poll",
+        "task_create_missing_queues": False,
+        "task_routes": {
+            "tasks.session.*": {"queue": SESSIONS},
+            "tasks.poll.*": {"queue": "poll"},
+            "tasks.publish.*": {"queue": "publish"},
+        },
+        # Early ack, nothing prefetched: a worker that holds an unacked message dies when Redis restarts, and late
+        # acks start a running task twice after a lost connection. A worker's death is covered by its leases.
+        "task_acks_late": False,
+        "worker_disable_prefetch": True,
+        "worker_prefetch_multiplier": 1,
+        # Nobody waits for results: what a session did is in its history.
+        "task_ignore_result": True,
+        # Flower needs events; they cost half again of a task's CPU time, which is nothing beside an agent.
+        "worker_send_task_events": True,
+        # Our lines go to stderr as they are.
+        "worker_redirect_stdouts": False,
+        # Redis may be away for any time, also at the start.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            # Two projects may share a Redis: neither may take the other's messages.
+            "global_keyprefix": here.keys("celery:"),
+            # Far beyond any session: a message must not be delivered again while it is worked on.
+            "visibility_timeout": 86_400,
+            # kombu sets no limit of its own, and a publish would hang on a silent Redis.
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "beat_schedule": schedule.entries(here.settings.poll_interval),
+        "beat_schedule_filename": str(here.state("beat-schedule")),
+        "worker_concurrency": here.settings.concurrency,
+    }
+
+
+class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
+    """A task whose expected failures are one log line each, not a traceback."""
+
+    throws = (OrchestratorError,)
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Say what happened."""
+        log.error("task_failed", task=self.name, id=task_id, reason=str(exc) or type(exc).__name__)
+
+
+app = Celery("orchestrator", task_cls=OneLineTask, include=["tasks.poll", "tasks.publish", "tasks.session"])
+app.add_defaults(configuration)
+
+
+def nudge(task: Task, *args: Any, **options: Any) -> None:
+    """Enqueue a task whose loss does no harm, because the next tick does the same: a dead broker is one log line."""
+    try:
+        task.apply_async(args, **options)
+    except OperationalError as error:
+        log.warning("not_enqueued", task=task.name, reason=str(error))
+
+
+# One byte that a worker's children share with it from the fork on. Not a lock: a killed child could keep that.
+_stop = mmap.mmap(-1, 1)
+
+
+def stopping() -> bool:
+    """Whether this worker was told to stop."""
+    return _stop[0] == 1
+
+
+class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+    """Says every two seconds how many sessions this worker can run at once; a poll claims no more than that.
+
+    A worker that serves the control queues too keeps one process free for them.
+    """
+
+    requires = {"celery.worker.components:Pool", "celery.worker.components:Timer"}  # noqa: RUF012 - Celery's own form
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._leases = wiring.here().heartbeat_leases
+        self._tick: Any = None
+
+    def start(self, worker: Any) -> None:
+        """Announce now and from now on."""
+        served = set(worker.app.amqp.queues.consume_from)
+        slots = worker.concurrency - (1 if served & set(CONTROL) else 0)
+        if SESSIONS in served:
+            self._announce(worker.hostname, slots)
+            self._tick = worker.timer.call_repeatedly(ANNOUNCED_EVERY_S, self._announce, (worker.hostname, slots))
+
+    def close(self, worker: Any) -> None:
+        """Take the slots back; if Redis is away they expire by themselves."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._quietly(self._leases.withdraw, worker.hostname)
+
+    def _announce(self, hostname: str, slots: int) -> None:
+        self._quietly(self._leases.announce, hostname, slots, for_s=ANNOUNCED_FOR_S)
+
+    def _quietly(self, call: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            call(*args, **kwargs)
+        except RedisError as error:
+            log.warning("slots_not_announced", reason=str(error))
+
+
+app.steps["worker"].add(Announcer)
+
+
+@signals.celeryd_init.connect
+def _leave_room_for_control(conf: Any, options: Any, **_: Any) -> None:
+    """A worker that serves all queues gets one more process, so that polls and publishing never wait for a session."""
+    if not options.get("queues"):
+        conf.worker_concurrency += 1
+
+
+@signals.worker_ready.connect
+def _look_at_once(**_: Any) -> None:
+    nudge(app.tasks["tasks.poll.poll"])
+
+
+@signals.worker_shutting_down.connect
+def _stop_sessions(**_: Any) -> None:
+    _stop[0] = 1

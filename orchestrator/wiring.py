@@ -1,0 +1,225 @@
+"""The one place where a port becomes a real thing."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+
+import redis
+
+from orchestrator import logs, outbox
+from orchestrator.adapters import redis_server
+from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
+from orchestrator.adapters.git import GitWorkspace
+from orchestrator.adapters.mcp import McpTracker, flock
+from orchestrator.adapters.process import Limits as ProcessLimits
+from orchestrator.adapters.process import clean_env
+from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
+from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.adapters.redis_url import client_url
+from orchestrator.adapters.verify import CommandVerifier
+from orchestrator.agent_roles import ROLES
+from orchestrator.discover import base_branch
+from orchestrator.errors import SettingsError
+from orchestrator.gateway import SudocodeGateway
+from orchestrator.lease_keeper import LeaseKeeper
+from orchestrator.poll import Poll
+from orchestrator.ports import Lease, Worktree
+from orchestrator.session_loop import Limits, utc_now
+from orchestrator.sessions import Sessions
+from orchestrator.settings import Settings, from_environment
+from orchestrator.work import Tools, WorktreeSteps
+
+ORCHESTRATOR_ID = "orch-main"
+STOP_GRACE_S = 10.0
+MB = 1_000_000
+
+
+class Wiring:
+    """Everything one process needs for one project, made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.project)
+        logs.configure(settings.log, settings.log_format)
+
+    @functools.cached_property
+    def redis_url(self) -> str:
+        """The Redis of the settings, as redis-py spells it; else our own, found running or started."""
+        return client_url(self.settings.redis_url) if self.settings.redis_url else self.own_redis.url
+
+    @functools.cached_property
+    def own_redis(self) -> redis_server.RedisServer:
+        """Our own Redis. It ends with the process that started it."""
+        return redis_server.ensure(self.settings.state_dir)
+
+    @functools.cached_property
+    def client(self) -> redis.Redis:
+        """A connection pool; safe to use after a fork."""
+        return connect(self.redis_url)
+
+    @functools.cached_property
+    def leases(self) -> RedisLeases:
+        """Who runs what."""
+        return RedisLeases(self.client, self.keys, lease_s=self.settings.lease_seconds)
+
+    @functools.cached_property
+    def heartbeat_leases(self) -> RedisLeases:
+        """The leases, for a caller in an event loop that must not be kept waiting."""
+        return RedisLeases(connect(self.redis_url, patience_s=1.0), self.keys, lease_s=self.settings.lease_seconds)
+
+    @functools.cached_property
+    def outbox(self) -> RedisOutbox:
+        """What the tracker has still to be told."""
+        return RedisOutbox(self.client, self.keys)
+
+    @functools.cached_property
+    def tracker(self) -> McpTracker:
+        """The tracker's server, one per process, its calls one at a time on this host."""
+        return McpTracker(
+            tracker_command(self.settings),
+            cwd=self.settings.root,
+            lock_path=self.state("tracker.lock"),
+        )
+
+    @functools.cached_property
+    def gateway(self) -> SudocodeGateway:
+        """The tracker, retried and checked."""
+        tracker = self.tracker
+        return SudocodeGateway(
+            mcp_ready=tracker.ready,
+            mcp_show_issue=tracker.show_issue,
+            mcp_upsert_issue=tracker.upsert_issue,
+            mcp_add_feedback=tracker.add_feedback,
+            mcp_link=tracker.link,
+            mcp_list_issues=tracker.list_issues,
+        )
+
+    @functools.cached_property
+    def workspace(self) -> GitWorkspace:
+        """The repo's worktrees."""
+        base = self.settings.base or base_branch(self.settings.root)
+        return GitWorkspace(self.settings.root, worktrees=self.settings.worktrees, base=base)
+
+    def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:
+        """One look at the tracker."""
+        return Poll(
+            tracker=self.gateway,
+            claims=self.leases,
+            start=start,
+            give_up=sessions.give_up,
+            orchestrator_id=ORCHESTRATOR_ID,
+            limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
+            max_rescues=self.settings.limits.rescues,
+        )
+
+    def publish(self) -> int:
+        """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""
+        with flock(self.state("publisher.lock"), timeout_s=60.0):
+            return outbox.publish(self.outbox, self.gateway)
+
+    def sessions(self, *, owner: str, wake: Callable[[], None], stopping: Callable[[], bool]) -> Sessions:
+        """What runs sessions in this process."""
+        return Sessions(
+            leases=self.leases,
+            history=lambda lease: RedisHistory(
+                self.client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
+            ),
+            doer=lambda lease, keeper: WorktreeSteps(lease, self._tools, keeper),
+            owner=owner,
+            lease_s=self.settings.lease_seconds,
+            grace_s=STOP_GRACE_S,
+            stopping=stopping,
+            now=utc_now,
+        )
+
+    @functools.cached_property
+    def _tools(self) -> Tools:
+        return Tools(
+            workspace=self.workspace,
+            transport=self._transport,
+            verifier=self._verifier,
+            verify_command=self.settings.verify_command,
+            prompt_template=lambda: prompt_template(self.settings),
+            now=utc_now,
+        )
+
+    def _transport(self, lease: Lease, worktree: Worktree, keeper: LeaseKeeper) -> CommandTransport:
+        return CommandTransport(
+            agent_commands(self.settings),
+            cwd=worktree.path,
+            logs=self._session_logs(lease),
+            issue_id=lease.issue_id,
+            env=self._child_env(lease),
+            cancel=keeper.cut,
+        )
+
+    def _verifier(self, lease: Lease, _worktree: Worktree, keeper: LeaseKeeper) -> CommandVerifier:
+        limits = self.settings.limits
+        return CommandVerifier(
+            logs=self._session_logs(lease),
+            limits=ProcessLimits(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
+            env=self._child_env(lease),
+            cancel=keeper.cut,
+        )
+
+    def _child_env(self, lease: Lease) -> dict[str, str]:
+        """What agents and verifications may see; the markers say whose they are."""
+        markers = {"ORCH_ISSUE": lease.issue_id, "ORCH_SESSION": lease.record.session_id}
+        return clean_env(os.environ, self.settings.agents.env, markers)
+
+    def _session_logs(self, lease: Lease) -> Path:
+        path = self.settings.logs / lease.issue_id / lease.record.session_id
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def state(self, name: str) -> Path:
+        """A file in the project's state folder, which is made if need be."""
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True)
+        return self.settings.state_dir / name
+
+
+@functools.cache
+def here() -> Wiring:
+    """The wiring of this process, by its environment and current folder."""
+    return Wiring(from_environment())
+
+
+def tracker_command(settings: Settings) -> Sequence[str]:
+    """How the tracker's server is started: sudocode's if it is installed (or asked for), else ours."""
+    if not isinstance(settings.tracker, str):
+        return settings.tracker.command
+    if settings.tracker == "sudocode" or (settings.tracker == "auto" and shutil.which("sudocode-mcp")):
+        return ("sudocode-mcp", "-w", str(settings.root))
+    return (sys.executable, "-m", "orchestrator.tracker", "-w", str(settings.root))
+
+
+def agent_commands(settings: Settings) -> dict[str, AgentCommand]:
+    """Each role's command. SettingsError names the roles that nobody plays."""
+    limits = settings.limits
+    bounds = ProcessLimits(
+        wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB
+    )
+    unset = [role for role in ROLES if settings.agent(role) is None]
+    if unset:
+        raise SettingsError(
+            f"orch.toml: agents: no command for {', '.join(unset)};"
+            ' write e.g. [agents.default] command = ["claude", "-p"], or run `orch init`'
+        )
+    played = {role: agent for role in ROLES if (agent := settings.agent(role))}
+    return {
+        role: AgentCommand(agent.command, agent.prompt, bounds, settings.agents.env) for role, agent in played.items()
+    }
+
+
+def prompt_template(settings: Settings) -> str:
+    """The user's template, or the one that ships with the package."""
+    if settings.prompt_template:
+        return (settings.root / settings.prompt_template).read_text(encoding="utf-8")
+    return resources.files("orchestrator").joinpath("prompt_template.md").read_text(encoding="utf-8")

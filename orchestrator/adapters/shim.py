@@ -163,8 +163,6 @@ def _start(command: list[str]) -> int:
     shim = os.getpid()
     child = os.fork()
     if child:
-        # Only the command reads our standard input: whoever writes to it must see that the command has closed it.
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         return child
     try:
         signal.set_wakeup_fd(-1)

@@ -1,0 +1,474 @@
+"""Foreign programs, run for real: limits, streams, and above all that nothing of them survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread, Timer
+
+import pytest
+
+from orchestrator.adapters import process, shim
+from orchestrator.adapters.process import Ended, Finished, Limits
+from orchestrator.errors import SettingsError, WorkspaceError
+from tests.support import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A child, a grandchild in a session of its own, and a daemon that forked twice; each touches a file when it is up.
+FAMILY = """
+import os, pathlib, signal, time
+def stay(name):
+    pathlib.Path(name).touch()
+    while True:
+        signal.pause()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        stay("daemon")
+    os._exit(0)
+if os.fork() == 0:
+    os.setsid()
+    stay("grandchild")
+"""
+FAMILY_STAYS = FAMILY + 'stay("child")\n'
+
+FORK_LOOPS = {
+    "children ignoring SIGTERM": "trap '' TERM; while :; do sleep 1000 & done",
+    "children in sessions of their own": "trap '' TERM; while :; do setsid sleep 1000 & done",
+    "a chain of orphans, each in its own session": (
+        f"exec {sys.executable} -S -c 'import os, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    while True:\n"
+        "        if os.fork(): os._exit(0)\n"
+        "        os.setsid()\n"
+        "signal.pause()'"
+    ),
+}
+
+
+def living(session: str) -> list[int]:
+    """The processes that were started with this ORCH_SESSION and have not ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"ORCH_SESSION={session}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[str]:
+    """A session id of this test alone; afterwards, none of its processes is left."""
+    yield str(tmp_path)
+
+    left = living(str(tmp_path))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert [] == left
+
+
+@pytest.fixture
+def run(tmp_path: Path, session: str) -> Callable[..., Finished]:
+    """`process.run` with everything but argv and limits filled in; a string is Python code."""
+
+    def started(program: str | list[str], *, merged: bool = False, **options: object) -> Finished:
+        argv = [sys.executable, "-S", "-c", program] if isinstance(program, str) else program
+        defaults: dict[str, object] = {
+            "cwd": tmp_path,
+            "env": process.clean_env(os.environ, extra={"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}),
+            "limits": Limits(wall_s=20),
+            "stdout": tmp_path / "stdout",
+            "stderr": None if merged else tmp_path / "stderr",
+        }
+        return process.run(argv, **(defaults | options))  # type: ignore[arg-type]
+
+    return started
+
+
+def stopwatch() -> Callable[[], float]:
+    start = time.monotonic()
+    return lambda: time.monotonic() - start
+
+
+# Output and input
+
+
+def test_streams_and_exit_code(run: Callable[..., Finished]) -> None:
+    """Each stream is in its own file, and the exit code is the program's."""
+    finished = run("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)")
+
+    assert (Ended.EXITED, 7) == (finished.ended, finished.exit_code)
+    assert (b"out\n", b"err\n") == (finished.stdout.read_bytes(), finished.stderr.read_bytes())
+
+
+def test_merged_streams_keep_their_order(run: Callable[..., Finished]) -> None:
+    """With stderr=None both streams are in one file, in the order in which they were printed."""
+    finished = run("import os\nfor n in range(200): os.write(1 + n % 2, b'%d\\n' % n)", merged=True)
+
+    assert "".join(f"{n}\n" for n in range(200)) == finished.stdout.read_text()
+    assert finished.stdout == finished.stderr
+
+
+def test_output_is_in_the_file_as_soon_as_it_is_printed(run: Callable[..., Finished], tmp_path: Path) -> None:
+    """A program that waits for a reaction to its first line gets it, since the line is already on disk."""
+
+    def answer() -> None:
+        if b"ready\n" in (tmp_path / "stdout").read_bytes():
+            (tmp_path / "answer").touch()
+
+    finished = run(
+        "import os, time\nprint('ready', flush=True)\nwhile not os.path.exists('answer'): time.sleep(0.01)",
+        on_output=answer,
+    )
+
+    assert (Ended.EXITED, 0) == (finished.ended, finished.exit_code)
+
+
+def test_fifty_megabytes_cost_no_memory(run: Callable[..., Finished]) -> None:
+    """50 MB of output are all on disk, within seconds, and less than 1 MB of them was ever in memory."""
+    elapsed = stopwatch()
+    tracemalloc.start()
+    finished = run("import os\nfor _ in range(500): os.write(1, b'x' * 100_000)")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert 50_000_000 == finished.stdout.stat().st_size
+    assert 1_000_000 > peak
+    assert 5 > elapsed()
+
+
+def test_output_without_end_is_cut_at_the_limit(run: Callable[..., Finished]) -> None:
+    """A program that prints more than it may is ended, and the file holds exactly what it may."""
+    finished = run("import os\nwhile True: os.write(1, b'x' * 100_000)", limits=Limits(20, output_bytes=1_234_567))
+
+    assert Ended.OUTPUT == finished.ended
+    assert 1_234_567 == finished.stdout.stat().st_size
+
+
+def test_input_is_read_in_full(run: Callable[..., Finished]) -> None:
+    """5 MB of input reach a program that reads."""
+    finished = run("import sys; print(len(sys.stdin.buffer.read()))", stdin=b"x" * 5_000_000)
+
+    assert "5000000\n" == finished.stdout.read_text()
+
+
+def test_input_that_nobody_reads_holds_nothing_up(run: Callable[..., Finished]) -> None:
+    """5 MB of input for a program that never reads: it runs to its end all the same."""
+    elapsed = stopwatch()
+    finished = run("print('done')", stdin=b"x" * 5_000_000)
+
+    assert "done\n" == finished.stdout.read_text()
+    assert 5 > elapsed()
+
+
+def test_a_program_that_closes_its_streams_goes_on(run: Callable[..., Finished], tmp_path: Path) -> None:
+    """Closing stdout and stderr is no end: the run lasts until the program exits, and has its exit code."""
+    finished = run("import os, time\nos.close(1); os.close(2); time.sleep(0.3); open('late', 'w'); os._exit(5)")
+
+    assert (Ended.EXITED, 5) == (finished.ended, finished.exit_code)
+    assert (tmp_path / "late").exists()
+
+
+# Limits
+
+
+def test_wall_limit(run: Callable[..., Finished]) -> None:
+    """A program that talks but does not end is ended at its wall-clock limit."""
+    finished = run("import time\nwhile True: print('.', flush=True); time.sleep(0.05)", limits=Limits(0.5, 0.4))
+
+    assert Ended.WALL == finished.ended
+    assert 0.5 <= finished.duration_s < 2
+
+
+def test_silence_limit(run: Callable[..., Finished]) -> None:
+    """A program that stops talking is ended after its silence limit, counted from its last byte."""
+    finished = run("import time; time.sleep(0.4); print('.', flush=True); time.sleep(60)", limits=Limits(20, 0.6))
+
+    assert Ended.SILENCE == finished.ended
+    assert 1.0 <= finished.duration_s < 3
+
+
+def test_either_stream_breaks_the_silence(run: Callable[..., Finished]) -> None:
+    """A program that prints on stderr alone is not silent."""
+    finished = run(
+        "import sys, time\nfor _ in range(8): print('.', file=sys.stderr, flush=True); time.sleep(0.1)",
+        limits=Limits(20, 0.6),
+    )
+
+    assert Ended.EXITED == finished.ended
+
+
+def test_cancel(run: Callable[..., Finished]) -> None:
+    """A cancelled run is over at once when the program obeys SIGTERM; its exit code says so."""
+    cancel = Event()
+    elapsed = stopwatch()
+    finished = run("import signal; print('up', flush=True); signal.pause()", cancel=cancel, on_output=cancel.set)
+
+    assert (Ended.CANCELLED, 128 + signal.SIGTERM) == (finished.ended, finished.exit_code)
+    assert 0.8 > elapsed()
+
+
+def test_a_program_may_say_goodbye(run: Callable[..., Finished]) -> None:
+    """What a program prints after SIGTERM, in its grace, is kept."""
+    cancel = Event()
+    finished = run(
+        "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'bye\\n'), os._exit(3)))\n"
+        "os.write(1, b'up\\n')\nwhile True: signal.pause()",
+        cancel=cancel,
+        on_output=cancel.set,
+    )
+
+    assert 3 == finished.exit_code
+    assert "up\nbye\n" == finished.stdout.read_text()
+
+
+@pytest.mark.parametrize("stance", ["signal.signal(signal.SIGTERM, signal.SIG_IGN)", "os.kill(0, signal.SIGSTOP)"])
+def test_whoever_does_not_listen_is_killed(run: Callable[..., Finished], stance: str) -> None:
+    """A program that ignores SIGTERM, or is stopped, is gone within 2 s of its limit."""
+    finished = run(f"import os, signal\n{stance}\nwhile True: signal.pause()", limits=Limits(0.3))
+
+    assert Ended.WALL == finished.ended
+    assert 2.3 > finished.duration_s
+
+
+# Nothing survives
+
+
+@pytest.mark.parametrize("loop", FORK_LOOPS.values(), ids=FORK_LOOPS.keys())
+def test_fork_loops_are_gone_within_two_seconds(
+    run: Callable[..., Finished], session: str, tmp_path: Path, loop: str
+) -> None:
+    """An agent in a tight loop of child processes is gone, with all of them, within 2 s of the cancel."""
+    cancel, since = Event(), []
+    timer = Timer(0.3, lambda: (since.append(time.monotonic()), cancel.set()))
+    timer.start()
+    finished = run(["bash", "-c", loop], cancel=cancel)
+    took = time.monotonic() - since[0]
+
+    assert Ended.CANCELLED == finished.ended
+    assert [] == living(session)
+    assert 2 > took
+
+
+def test_left_overs_end_with_the_program(run: Callable[..., Finished], session: str, tmp_path: Path) -> None:
+    """When the program exits, its daemons go too, though they hold its output open; the exit code stays."""
+    waits = "while not all(map(os.path.exists, ('daemon', 'grandchild'))): time.sleep(0.01)\n"
+    finished = run(FAMILY + waits + "os._exit(4)")
+
+    assert (Ended.EXITED, 4) == (finished.ended, finished.exit_code)
+    assert [] == living(session)
+    assert 2 > finished.duration_s
+
+
+def test_an_exception_ends_the_program(run: Callable[..., Finished], session: str) -> None:
+    """When on_output raises, the error comes through and nobody is left running."""
+
+    def lost() -> None:
+        raise RuntimeError("lease lost")
+
+    with pytest.raises(RuntimeError, match="lease lost"):
+        run("import signal; print('up', flush=True); signal.pause()", on_output=lost)
+
+    assert [] == living(session)
+
+
+def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) -> None:
+    """kill -9 of the process that called run(): child, grandchild in its own session and daemon are gone in seconds."""
+    code = (
+        "import os, sys; from pathlib import Path; from orchestrator.adapters.process import Limits, run\n"
+        "run([sys.executable, '-S', '-c', sys.argv[1]], cwd=Path.cwd(), env=dict(os.environ), limits=Limits(60),"
+        " stdout=Path('stdout'), stderr=Path('stderr'))"
+    )
+    environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}
+    with subprocess.Popen([sys.executable, "-c", code, FAMILY_STAYS], cwd=tmp_path, env=environment) as runner:
+        wait_until(lambda: _family_is_up(tmp_path), "the family is up")
+        family = living(session)
+        runner.kill()
+
+    assert 5 == len(family)  # runner, shim, child, grandchild, daemon
+    wait_until(lambda: not living(session), "the whole family is gone", timeout=3)
+
+
+def test_a_killed_shim_is_swept_after(run: Callable[..., Finished], tmp_path: Path, session: str) -> None:
+    """kill -9 of the shim itself: run() returns with nobody left, and says that it was killed."""
+    killer = Thread(target=_send_to_shim, args=(tmp_path, session, signal.SIGKILL))
+    killer.start()
+    finished = run(FAMILY_STAYS)
+    killer.join()
+
+    assert (Ended.EXITED, 128 + signal.SIGKILL) == (finished.ended, finished.exit_code)
+    assert [] == living(session)
+
+
+def test_a_frozen_shim_is_helped_out(run: Callable[..., Finished], tmp_path: Path, session: str) -> None:
+    """A shim that cannot act any more does not keep run() from ending everything in a few seconds, markers or not."""
+    cancel = Event()
+    freezer = Thread(target=lambda: (_send_to_shim(tmp_path, session, signal.SIGSTOP), cancel.set()))
+    freezer.start()
+    finished = run(FAMILY_STAYS, cancel=cancel, env={"ORCH_SESSION": session})
+    freezer.join()
+
+    assert Ended.CANCELLED == finished.ended
+    wait_until(lambda: not living(session), "init has reaped them", timeout=1)
+
+
+def _family_is_up(where: Path) -> bool:
+    return all((where / name).exists() for name in ("child", "grandchild", "daemon"))
+
+
+def _send_to_shim(where: Path, session: str, number: int) -> None:
+    wait_until(lambda: _family_is_up(where), "the family is up")
+    (pid,) = [pid for pid in living(session) if b"shim.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(pid, number)
+
+
+# The shim alone
+
+
+@pytest.mark.parametrize(
+    ("argv", "exit_code", "stderr"),
+    [
+        (["sh", "-c", "exit 9"], 9, ""),
+        (["sh", "-c", "kill -9 $$"], 137, ""),
+        (["--", "--parent"], 127, "orch: cannot run --parent: command not found\n"),
+        (["/dev/null/x"], 127, "orch: cannot run /dev/null/x: Not a directory\n"),
+        (["/dev/null"], 126, "orch: cannot run /dev/null: Permission denied\n"),
+        ([], 2, "orch: usage: python -m orchestrator.adapters.shim [--parent PID] [--] argv...\n"),
+    ],
+)
+def test_exit_codes(argv: list[str], exit_code: int, stderr: str) -> None:
+    """The shim gives the command's exit code as a shell does, and one line when it could not be started."""
+    command = [sys.executable, "-m", "orchestrator.adapters.shim", *argv]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (exit_code, stderr) == (done.returncode, done.stderr)
+
+
+def test_a_shim_whose_parent_is_already_gone_starts_nothing(tmp_path: Path) -> None:
+    """The parent that died before the shim could ask to be told is noticed."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    shim_argv = [sys.executable, "-I", "-S", shim.__file__, "--parent", str(gone.pid), "--", "touch", "started"]
+    done = subprocess.run(shim_argv, cwd=tmp_path, check=False)
+
+    assert 143 == done.returncode
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_program_starts_with_default_signals(run: Callable[..., Finished]) -> None:
+    """Nothing of the shim's own signal handling is passed on to the program."""
+    finished = run(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
+
+    assert ["0000000000000000"] * 2 == finished.stdout.read_text().split()[1::2]
+
+
+def test_files_in_the_worktree_are_not_imported(run: Callable[..., Finished], tmp_path: Path) -> None:
+    """Modules named like ours or the standard library's change nothing for the shim, even on PYTHONPATH."""
+    for name in ("ctypes.py", "signal.py", "orchestrator.py", "sitecustomize.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported from the worktree')")
+    finished = run(["echo", "fine"], env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)})
+
+    assert ("fine\n", "") == (finished.stdout.read_text(), finished.stderr.read_text())
+
+
+def test_descendants_are_found_without_the_children_file(run: Callable[..., Finished], tmp_path: Path) -> None:
+    """The scan for kernels without /proc/.../children finds the same children."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        by_scan, by_file = shim._children_by_scan(os.getpid()), shim._children(os.getpid())
+        child.kill()
+
+    assert child.pid in by_scan
+    assert by_scan == by_file
+
+
+# The rest of the module
+
+
+def test_a_missing_directory_is_named(run: Callable[..., Finished], tmp_path: Path) -> None:
+    """Running in a directory that is not there says so."""
+    with pytest.raises(WorkspaceError, match="gone"):
+        run(["true"], cwd=tmp_path / "gone")
+
+
+def test_clean_env() -> None:
+    """A program sees the usual names, what is allowed by name, and what is given on top; nothing else."""
+    source = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "XDG_CACHE_HOME": "/c",
+        "PATHS": "no",
+        "AWS_SECRET_ACCESS_KEY": "no",
+        "GITHUB_TOKEN": "no",
+        "ORCH_REDIS_URL": "no",
+        "ORCH_ISSUE": "no",
+        "MODEL_KEY": "yes",
+    }
+    env = process.clean_env(source, allow=["MODEL_KEY", "NOT_SET"], extra={"ORCH_ISSUE": "i-0001"})
+
+    assert {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "XDG_CACHE_HOME": "/c",
+        "MODEL_KEY": "yes",
+        "ORCH_ISSUE": "i-0001",
+    } == env
+
+
+@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "GH_TOKEN", "GH_ENTERPRISE_TOKEN", "SUDOCODE_KEY", "ORCH_REDIS_URL"])
+def test_our_own_secrets_cannot_be_allowed(name: str) -> None:
+    """Allowing one of our secrets is a mistake in the settings, and named as such."""
+    with pytest.raises(SettingsError, match=name):
+        process.clean_env({name: "secret"}, allow=[name])
+
+
+def test_sweep_needs_a_marker() -> None:
+    """Without a marker, sweep refuses: it would mean everything."""
+    with pytest.raises(ValueError, match="marker"):
+        process.sweep({})
+
+
+def test_sweep_spares_itself_and_those_above(tmp_path: Path, session: str) -> None:
+    """A process that bears the markers itself sweeps the others and lives on."""
+    code = (
+        "import os, subprocess; from orchestrator.adapters.process import sweep\n"
+        "other = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "print(sweep({'ORCH_SESSION': os.environ['ORCH_SESSION']}), other.wait())"
+    )
+    environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_SESSION": session}
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "1 -9\n") == (done.returncode, done.stdout)
+
+
+def test_logs_are_numbered_on(tmp_path: Path) -> None:
+    """A new log counts on from the highest number that is there, whatever bears it."""
+    (tmp_path / "logs").mkdir()
+    for name in ("9-implementer.prompt", "12-spec_reviewer.stdout", "notes-1"):
+        (tmp_path / "logs" / name).touch()
+
+    assert "13-implementer.prompt" == process.new_log(tmp_path / "logs", "implementer", ".prompt").name
+    assert "14-implementer.prompt" == process.new_log(tmp_path / "logs", "implementer", ".prompt").name
+
+
+def test_tail(tmp_path: Path) -> None:
+    """The end of a file, with what is not UTF-8 replaced."""
+    (tmp_path / "file").write_bytes(b"abc\xff\xc3\xa9")
+
+    assert "c\ufffdé" == process.tail(tmp_path / "file", 4)
+    assert "abc\ufffdé" == process.tail(tmp_path / "file", 400)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.agent_roles import (
     SEARCHED_CHARS,
+    TRIED_STARTS,
     RoleAgentAdapter,
     _ImplementerAnswer,
     _ReviewerAnswer,
@@ -300,6 +301,13 @@ def test_hostile_output_is_only_a_malformed_answer(printed: str) -> None:
     """Output made to be slow or deep costs a bounded number of tries and ends as any bad answer does."""
     with pytest.raises(MalformedAnswer):
         parse_answer("r", printed, _ReviewerAnswer)
+
+
+def test_only_the_last_starts_are_tried() -> None:
+    """However many objects there are, as many as allowed are looked at, and those are the last ones."""
+    objects = list(json_objects('{"a": 1}' + "{}" * TRIED_STARTS))
+
+    assert [{}] * TRIED_STARTS == objects
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from orchestrator.errors import MalformedAnswer
 from orchestrator.models import ImplementerResult, ReviewResult, VerificationEvidence
 from orchestrator.ports import AgentTransport
+from orchestrator.snapshot import sendable
 
 IMPLEMENTER = "implementer"
 SPEC_REVIEWER = "spec_reviewer"
@@ -28,13 +39,17 @@ SEARCHED_CHARS = 262_144
 TRIED_STARTS = 2_000
 
 
-def _aware(moment: datetime) -> datetime:
+def _aware(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("must be ISO-8601 text")
+    moment = datetime.fromisoformat(value)
     if moment.utcoffset() is None:
         raise ValueError("must say its time zone")
     return moment
 
 
-Aware = Annotated[datetime, AfterValidator(_aware)]
+Aware = Annotated[datetime, BeforeValidator(_aware)]
+Text = Annotated[StrictStr, AfterValidator(sendable)]
 
 
 class _Answer(BaseModel):
@@ -42,15 +57,15 @@ class _Answer(BaseModel):
 
 
 class _Verification(_Answer):
-    command: StrictStr
-    output: StrictStr
+    command: Text
+    output: Text
     exit_code: StrictInt
     produced_at: Aware
 
 
 class _ImplementerAnswer(_Answer):
     code_changed_at: Aware
-    notes: StrictStr
+    notes: Text
     verification: _Verification | None
 
     def result(self) -> ImplementerResult:
@@ -60,9 +75,9 @@ class _ImplementerAnswer(_Answer):
 
 class _ReviewerAnswer(_Answer):
     passed: StrictBool
-    failed_items: list[StrictStr]
-    fix_list: list[StrictStr]
-    notes: StrictStr = Field(default="")
+    failed_items: list[Text]
+    fix_list: list[Text]
+    notes: Text = Field(default="")
 
     def result(self) -> ReviewResult:
         return ReviewResult(self.passed, self.failed_items, self.fix_list, self.notes)
@@ -183,6 +198,6 @@ def json_objects(text: str) -> Iterator[dict[str, object]]:
             continue
         try:
             value, end = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # not JSON, a number longer than Python reads, or too deep
             continue
         yield value

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ListIssues(Protocol):
-    """The optional sixth callable; without it a [FIX] issue cannot be looked for before it is made."""
+    """The optional sixth callable; without it a [FIX] issue is looked for among the ready ones only."""
 
     def __call__(self, *, search: str) -> object:
         """Rows of the issues whose title or content contains `search`."""
@@ -102,9 +102,7 @@ class SudocodeGateway:
 
     def _issue_like(self, title: str, body: str) -> str | None:
         find = self._list
-        if find is None:
-            return None
-        rows = self._try("list_issues", lambda: find(search=title))
+        rows = self._try("list_issues", lambda: find(search=title)) if find else self.get_ready_issues()
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, Mapping) and row.get("title") == title:
                 issue_id = str(row.get("id") or row.get("issue_id"))

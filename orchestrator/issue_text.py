@@ -25,8 +25,7 @@ UNSAID = "-"
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
 
 _FACT = re.compile(
-    r"^[\s>*_-]*(Roadmap Task ID|Manifest|Gate|Epic|Verify|Approval|Source Doc|Depends On)"
-    r"[*_]*\s*:[*_]*[ \t]*(.*?)\s*$",
+    r"^[\s>*_-]*(Roadmap Task ID|Manifest|Gate|Epic|Verify|Approval|Source Doc|Depends On)[*_]*\s*:[*_]*(.*)$",
     re.IGNORECASE,
 )
 _BOX = re.compile(r"^\s*[-*+]\s+\[[ xX]\]\s*\S")
@@ -80,8 +79,8 @@ def _split(body: str) -> tuple[list[str], str]:
 def _facts_of_lines(lines: Iterable[str]) -> dict[str, str]:
     facts: dict[str, str] = {}
     for fact in filter(None, map(_FACT.match, lines)):
-        if fact[2]:
-            facts.setdefault(fact[1].lower(), fact[2])
+        if value := fact[2].strip():
+            facts.setdefault(fact[1].lower(), value)
     return facts
 
 

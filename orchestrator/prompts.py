@@ -19,7 +19,7 @@ def render_prompt(template_text: str, payload: Mapping[str, str]) -> str:
     ValueError names every placeholder that has no value, or is no name at all (`{{ a b }}`).
     """
     template = template_text.replace("\r\n", "\n").replace("\r", "\n")
-    missing = sorted({name for name in _PLACEHOLDER.findall(template) if name not in payload})
+    missing = sorted({name for name in _PLACEHOLDER.findall(template) if not isinstance(payload.get(name), str)})
     strange = sorted(set(_LEFT_OVER.findall(_PLACEHOLDER.sub("", template))))
     if missing or strange:
         names = ", ".join([f"{{{{{name}}}}}" for name in missing] + strange)

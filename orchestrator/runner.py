@@ -83,7 +83,7 @@ class IssueSessionRunner:
         )
         try:
             record = self._gateway.show_issue(issue_id)
-            issue = read_issue({"id": issue_id, **record})
+            issue = read_issue({**record, "id": issue_id})
             about = replace(about, issue=replace(issue, task_id=task_id) if task_id else issue)
             self._orchestrator.run_issue(
                 issue=about.issue,
@@ -153,6 +153,7 @@ class WorkerPoolDispatcher:
     def shutdown(self) -> None:
         """Wait for what runs and take no more."""
         self._only_owner()
+        self._max_workers = 0  # a poll after this finds no capacity, so it claims nothing that could not run
         self._pool.shutdown(wait=True)
         self._collect()
 
@@ -161,7 +162,7 @@ class WorkerPoolDispatcher:
         ended = [issue_id for issue_id, future in self._running.items() if future.done()]
         failures = [error for error in (self._running.pop(issue_id).exception() for issue_id in ended) if error]
         if len(failures) > 1:
-            raise ExceptionGroup("sessions failed", [error for error in failures if isinstance(error, Exception)])
+            raise BaseExceptionGroup("sessions failed", failures)
         if failures:
             raise failures[0]
 

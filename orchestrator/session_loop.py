@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from orchestrator import telling
-from orchestrator.errors import HistoryMismatch, LeaseLost, SessionStopped
+from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
 from orchestrator.models import (
     Entry,
     ImplementerResult,
@@ -67,6 +67,15 @@ def session(limits: Limits = DEFAULT_LIMITS) -> Session:
     return Verdict.DONE if report.passed else Verdict.VERIFY_FAILED
 
 
+def advance(life: Session, report: Report | None = None) -> Step | Verdict:
+    """The step or the verdict that follows a report; without one, the first step."""
+    try:
+        return next(life) if report is None else life.send(report)
+    except StopIteration as ended:
+        verdict: Verdict = ended.value
+        return verdict
+
+
 @dataclass(frozen=True)
 class Path:
     """One way through the lifecycle: its steps, and where it ended."""
@@ -80,19 +89,20 @@ def paths(limits: Limits = DEFAULT_LIMITS) -> Iterator[Path]:
     pending: list[tuple[bool, ...]] = [()]
     while pending:
         answers = pending.pop()
-        life = session(limits)
-        steps = [next(life)]
         given = iter(answers)
-        try:
-            while True:
-                fallible = steps[-1].stage in (Stage.SPEC_REVIEW, Stage.QUALITY_REVIEW, Stage.VERIFICATION)
-                passed = next(given, None) if fallible else True
-                if passed is None:
-                    pending += [(*answers, False), (*answers, True)]
-                    break
-                steps.append(life.send(Report(steps[-1].stage, steps[-1].attempt, _NO_TIME, passed)))
-        except StopIteration as stop:
-            yield Path(tuple(steps), stop.value)
+        steps: list[Step] = []
+        life = session(limits)
+        following = advance(life)
+        while isinstance(following, Step):
+            steps.append(following)
+            fallible = following.stage in (Stage.SPEC_REVIEW, Stage.QUALITY_REVIEW, Stage.VERIFICATION)
+            passed = next(given, None) if fallible else True
+            if passed is None:
+                pending += [(*answers, False), (*answers, True)]
+                break
+            following = advance(life, Report(following.stage, following.attempt, _NO_TIME, passed))
+        else:
+            yield Path(tuple(steps), following)
 
 
 class Doer(Protocol):
@@ -106,29 +116,29 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
     """Replay what is recorded, then do, record and tell one step after another, to the verdict.
 
     Running it again is harmless: a recorded step is not done again, and of two records of a step the first one holds.
-    Whatever ends a session early is told as SESSION_ERROR and raised again, except the two cases in which the session
-    goes on elsewhere (LeaseLost, SessionStopped).
+    Whatever ends a session early is told as SESSION_ERROR and raised again, except where the session goes on elsewhere
+    from what is recorded (LeaseLost, SessionStopped, RedisUnavailable).
     """
     progress = Progress()
     try:
         recorded = iter(history.recorded())
         life = session(limits)
-        step = next(life)
-        while True:
+        following = advance(life)
+        while isinstance(following, Step):
             report = next(recorded, None)
             if report is None:
-                report = do(step, progress)
+                report = do(following, progress)
                 history.record(report, telling.step_entries(about, progress.after(report), report))
-            elif (report.stage, report.attempt) != (step.stage, step.attempt):
-                raise HistoryMismatch(_mismatch(about, step, report))
+            elif (report.stage, report.attempt) != (following.stage, following.attempt):
+                raise HistoryMismatch(_mismatch(about, following, report))
             progress = progress.after(report)
-            step = life.send(report)
-    except StopIteration as stop:
-        verdict: Verdict = stop.value
-        entries = telling.verdict_entries(about, progress, verdict, at=now())
-        fix_issue_id = history.close(verdict, entries, reason=progress.why(verdict))
-        return SessionOutcome(verdict.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle never returns ERROR
-    except (LeaseLost, SessionStopped):
+            following = advance(life, report)
+        if left_over := next(recorded, None):
+            raise HistoryMismatch(_mismatch(about, following, left_over))
+        entries = telling.verdict_entries(about, progress, following, at=now())
+        fix_issue_id = history.close(following, entries, reason=progress.why(following))
+        return SessionOutcome(following.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle gives no ERROR
+    except (LeaseLost, SessionStopped, RedisUnavailable):
         raise
     except Exception as error:
         entries = telling.error_entries(about, progress, error, at=now())
@@ -137,10 +147,11 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
         raise
 
 
-def _mismatch(about: About, step: Step, report: Report) -> str:
+def _mismatch(about: About, following: Step | Verdict, report: Report) -> str:
+    expected = f"asks for {following.stage} {following.attempt}" if isinstance(following, Step) else f"ends {following}"
     return (
         f"{about.issue.issue_id}: the history of session {about.session_id} has {report.stage} {report.attempt}"
-        f" where the lifecycle asks for {step.stage} {step.attempt}: limits or program changed meanwhile."
+        f" where the lifecycle {expected}: limits or program changed meanwhile."
         f" Start it anew with `orch enqueue {about.issue.issue_id}`."
     )
 
@@ -276,7 +287,7 @@ class SingleSessionOrchestrator:
         session_id: str | None = None,
         orchestrator_id: str = "orch-main",
     ) -> SessionOutcome:
-        """One session to its end. What a role or the tracker raises is told as SESSION_ERROR and raised again."""
+        """One session to its end. What is raised once it has started is told as SESSION_ERROR and raised again."""
         started = self._now()
         about = About(issue, session_id or session_id_for(issue.issue_id, started.isoformat()), orchestrator_id)
         history = ToldAtOnce(self._gateway)

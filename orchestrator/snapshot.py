@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -134,9 +134,19 @@ def verify_block(evidence: VerificationEvidence | None) -> dict[str, object] | N
     block: dict[str, object] = {
         "command": bounded_text(evidence.command),
         "exit_code": evidence.exit_code if evidence.exit_code >= 0 else 128 - evidence.exit_code,
-        "produced_at": evidence.produced_at.isoformat(),
+        "produced_at": utc_text(evidence.produced_at),
     }
     return block | ({"output_ref": evidence.output_ref} if evidence.output_ref else {})
+
+
+def utc_text(moment: datetime) -> str:
+    """An aware moment as the snapshot writes it, whatever zone it comes in."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def sendable(text: str) -> str:
+    """The text with `?` for NUL and for halves of characters: JSON can spell them, no argument or file takes them."""
+    return text.replace("\0", "?").encode(errors="replace").decode()
 
 
 def bounded(items: tuple[str, ...] | list[str]) -> list[str]:
@@ -146,5 +156,5 @@ def bounded(items: tuple[str, ...] | list[str]) -> list[str]:
 
 
 def bounded_text(text: str) -> str:
-    """At most MAX_ITEM_CHARS, with an ellipsis where it was cut."""
-    return text if len(text) <= MAX_ITEM_CHARS else text[: MAX_ITEM_CHARS - 3] + "..."
+    """At most MAX_ITEM_CHARS, sendable, with an ellipsis where it was cut."""
+    return sendable(text if len(text) <= MAX_ITEM_CHARS else text[: MAX_ITEM_CHARS - 3] + "...")

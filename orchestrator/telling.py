@@ -29,6 +29,8 @@ from orchestrator.snapshot import (
     bounded,
     bounded_text,
     emit_snapshot_json,
+    sendable,
+    utc_text,
     verify_block,
 )
 
@@ -194,7 +196,7 @@ def _snapshot(
             "failed_items": bounded(failed_items),
             "fix_list": bounded(fix_list),
             "verify": verify_block(progress.evidence),
-            "timestamp": at.isoformat(),
+            "timestamp": utc_text(at),
         }
     )
     return SnapshotEntry(about.issue.issue_id, content)
@@ -212,35 +214,43 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
         if evidence
         else "(none)"
     )
+    # All facts, said or not, and first: of two lines the first one holds, so no agent's text below can change one.
     facts = {
         "Roadmap Task ID": issue.task_id,
+        "Manifest": issue.manifest_id,
         "Gate": issue.gate_id,
         "Epic": issue.epic_id,
         "Verify": issue.verify_level,
+        "Approval": issue.approval,
+        "Source Doc": issue.source_doc,
+        "Depends On": issue.depends_on,
     }
     body = "\n".join(
         [
             f"Original issue: {issue.issue_id}",
             f"Overflow reason: the {review} review failed {attempts} of {attempts} times",
             f"Session: {about.session_id}",
-            *(f"{name}: {value}" for name, value in facts.items() if value not in ("-", issue.issue_id)),
-            "",
-            "Failed items:",
-            *(f"- {item}" for item in bounded(failed)),
+            *(f"{name}: {bounded_text(value)}" for name, value in facts.items()),
             "",
             "DoD Checklist:",
-            _last_bytes(issue.dod_checklist_full, MAX_CHECKLIST_BYTES),
+            _last_bytes(sendable(issue.dod_checklist_full), MAX_CHECKLIST_BYTES),
+            "",
+            "Failed items:",
+            *(_quoted(f"- {item}") for item in bounded(failed)),
             "",
             "Latest evidence:",
-            "```",
-            _last_bytes(shown, MAX_EVIDENCE_BYTES),
-            "```",
+            _last_bytes(_quoted(shown), MAX_EVIDENCE_BYTES),
         ]
     )
-    return FixIssueEntry(issue.issue_id, f"[FIX] {issue.task_id}: {issue.title}"[:MAX_TITLE], body.replace("\0", ""))
+    return FixIssueEntry(issue.issue_id, sendable(f"[FIX] {issue.task_id}: {issue.title}")[:MAX_TITLE], body)
+
+
+def _quoted(text: str) -> str:
+    """What an agent or a command wrote, as a Markdown quote: no line of it reads as a box of the checklist."""
+    return "\n".join(f"> {line}" for line in sendable(text).splitlines())
 
 
 def _last_bytes(text: str, limit: int) -> str:
     """The text's end: that is where an output says what went wrong."""
     encoded = text.encode()
-    return text if len(encoded) <= limit else "... (cut)\n" + encoded[-limit:].decode(errors="ignore")
+    return text if len(encoded) <= limit else "... (cut) " + encoded[-limit:].decode(errors="ignore")

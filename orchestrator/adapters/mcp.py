@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import mcp_types as types
 from mcp import MCPError, StdioServerParameters
+from pydantic import ValidationError
 
 from orchestrator.adapters.mcp_connection import Connection
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TransientMCPError
@@ -37,7 +38,7 @@ _NOT_APPLIED = re.compile(r"^(Error: )?(database is locked|spawn (EAGAIN|ENOMEM)
 _MAYBE_APPLIED = re.compile(
     r"^(Error: )?(Command timed out after|Failed to parse JSON output|ENOENT: .* rename .*\.jsonl)", re.MULTILINE
 )
-_NOT_INITIALISED = "sudocode is not initialized"
+_NOT_INITIALISED = re.compile(r"\W*sudocode is not initialized")
 _CLI_PREFIX = "Error: CLI command failed with exit code 1\n\nStderr:\n"
 
 Json = Any  # what a tool answered: validated by whoever knows the tool
@@ -142,7 +143,7 @@ class McpTracker:
 
     def _call(self, tool: str, arguments: Mapping[str, object], shape: type) -> Json:
         given: dict[str, object] = {name: value for name, value in arguments.items() if value is not None}
-        _refuse_long_strings(tool, given)
+        _refuse_unfit_strings(tool, given)
         with self._my_turn(tool):
             connection = self._connected()
             try:
@@ -152,6 +153,8 @@ class McpTracker:
                     raise InvalidMCPResponseError(f"{tool}: the tracker broke the protocol: {error}") from error
                 self._stop()
                 raise TransientMCPError(f"{tool}: {error}{connection.last_words()}") from error
+            except ValidationError as error:
+                raise InvalidMCPResponseError(f"{tool}: the tracker's result is malformed: {error}") from error
             except TimeoutError as error:
                 self._stop()
                 raise TransientMCPError(f"{tool}: the tracker did not answer in {self._timeout_s:g} s") from error
@@ -239,10 +242,13 @@ def _locale() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _refuse_long_strings(tool: str, arguments: Mapping[str, object]) -> None:
+def _refuse_unfit_strings(tool: str, arguments: Mapping[str, object]) -> None:
     for name, value in arguments.items():
         words = ",".join(value) if isinstance(value, list) else value
-        size = len(words.encode(errors="surrogatepass")) if isinstance(words, str) else 0
+        try:
+            size = len(words.encode()) if isinstance(words, str) else 0
+        except UnicodeEncodeError as error:
+            raise TrackerRefused(f"{tool}: {name} holds half a character: {error}") from error
         if size > MAX_STRING_BYTES:
             raise TrackerRefused(f"{tool}: {name} is {size} bytes long; the tracker takes {MAX_STRING_BYTES}")
 
@@ -250,7 +256,7 @@ def _refuse_long_strings(tool: str, arguments: Mapping[str, object]) -> None:
 def _parsed(tool: str, result: types.CallToolResult, shape: type, cwd: Path) -> Json:
     texts = [block.text for block in result.content if isinstance(block, types.TextContent)]
     if result.is_error:
-        raise _failure(tool, "\n".join(texts), cwd)
+        raise failure(tool, "\n".join(texts), cwd)
     if len(texts) != 1 or len(result.content) != 1:
         raise InvalidMCPResponseError(f"{tool}: expected one text block, got {len(result.content)} blocks")
     try:
@@ -262,9 +268,9 @@ def _parsed(tool: str, result: types.CallToolResult, shape: type, cwd: Path) -> 
     return answer
 
 
-def _failure(tool: str, text: str, cwd: Path) -> Exception:
+def failure(tool: str, text: str, cwd: Path) -> Exception:
     """The error that a failed result stands for."""
-    if _NOT_INITIALISED in text:
+    if _NOT_INITIALISED.match(text):
         return TrackerRefused(
             f"there is no tracker in {cwd}: run `sudocode init` there "
             f"(with the bundled tracker: `python -m orchestrator.tracker --init -w {cwd}`)"

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from mcp import ClientSession, MCPError, StdioServerParameters, stdio_client
 
 from orchestrator.errors import TrackerRefused, TransientMCPError
 
+_PING_S = 5.0  # a ping costs less than a millisecond, even while other calls run
 _STOP_S = 10.0  # the SDK gives a server 2 s to leave, 2 s after SIGTERM and 2 s after SIGKILL
 
 Answer = TypeVar("Answer")
@@ -56,13 +57,13 @@ class Connection:
 
     def call(self, tool: str, arguments: dict[str, object]) -> types.CallToolResult:
         """Raises `MCPError` or `TimeoutError`."""
-        return self._portal.call(self._bounded, partial(self._session.call_tool, tool, arguments))
+        return self._portal.call(self._bounded, partial(self._session.call_tool, tool, arguments), self._timeout_s)
 
     def alive(self) -> bool:
-        """Whether the server answers a ping."""
+        """Whether the server answers a ping. One that hangs is as good as dead."""
         try:
-            self._portal.call(self._bounded, self._session.send_ping)
-        except (MCPError, TimeoutError):
+            self._portal.call(self._bounded, self._session.send_ping, _PING_S)
+        except (MCPError, TimeoutError, RuntimeError, CancelledError):  # the last two: the event loop is gone
             return False
         return True
 
@@ -77,8 +78,8 @@ class Connection:
         if self._thread.is_alive():
             logger.warning("the tracker's server has not stopped after %s s", _STOP_S)
 
-    async def _bounded(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
-        with anyio.fail_after(self._timeout_s):
+    async def _bounded(self, request: Callable[[], Awaitable[Answer]], timeout_s: float) -> Answer:
+        with anyio.fail_after(timeout_s):
             return await request()
 
     def _run(

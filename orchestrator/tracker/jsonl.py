@@ -68,8 +68,7 @@ def read(path: Path) -> Iterator[Row]:
 def write(path: Path, lines: Iterable[str]) -> None:
     """Replace a file whole: a reader sees the old lines or the new ones. The caller holds the database's write lock."""
     half_written = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with half_written.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    half_written.write_bytes("".join(f"{line}\n" for line in lines).encode())
     half_written.replace(path)
 
 

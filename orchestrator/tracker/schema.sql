@@ -16,7 +16,7 @@ CREATE TABLE issues (
     parent_uuid TEXT,
     external_links TEXT
 );
-CREATE INDEX issues_by_status ON issues (status);
+CREATE INDEX issues_by_status ON issues (status, archived, id);
 
 CREATE TABLE specs (
     id TEXT PRIMARY KEY,

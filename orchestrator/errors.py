@@ -34,10 +34,13 @@ class SettingsError(OrchestratorError):
 class TransientMCPError(OrchestratorError):
     """The tracker did not answer this time.
 
-    `maybe_applied` says whether the call may have taken effect all the same; a write is then looked for before a retry.
+    `maybe_applied` says whether the call may have been carried out all the same: look before a retry, or a record is
+    made twice. It is False only where the call is known not to have reached the tracker, or to have been rolled back.
     """
 
-    maybe_applied: bool = True
+    def __init__(self, *args: object, maybe_applied: bool = True) -> None:
+        super().__init__(*args)
+        self.maybe_applied = maybe_applied
 
 
 class TrackerUnavailable(TransientMCPError):

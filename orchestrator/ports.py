@@ -219,9 +219,6 @@ class Workspace(Protocol):
         A new branch grows out of the branch `start_from`, or of the base when that is empty or gone.
         """
 
-    def message(self, *, subject: str, body: str, trailers: Mapping[str, str]) -> str:
-        """A commit message: one line of subject, the body, the trailers."""
-
     def head(self, worktree: Worktree) -> str:
         """The commit the branch stands on."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from celery import Celery, Task, bootsteps, signals
-from kombu import Queue
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 

@@ -41,7 +41,7 @@ def read_issue(record: Mapping[str, object]) -> IssueContext:
     if not ISSUE_ID.fullmatch(issue_id):
         raise InvalidMCPResponseError(f"the tracker showed an issue whose id is {issue_id!r}; expected i-<id>")
     body = str(record.get("content") or record.get("description") or "")
-    head, checklist = _split(body)
+    head, checklist, rest = _split(body)
     facts = _facts_of_tags(record.get("tags")) | _facts_of_lines(head)
     title = str(record.get("title") or UNSAID)
 
@@ -61,19 +61,27 @@ def read_issue(record: Mapping[str, object]) -> IssueContext:
         verify_level=level if level in {"L0", "L1", "L2"} else UNSAID,
         approval="auto" if said("approval", "approval").lower() == "auto" else "manual",
         source_doc=said("source_doc", "source doc"),
+        description=_prose(head, rest) if checklist else "",
     )
 
 
-def _split(body: str) -> tuple[list[str], str]:
-    """The lines before the first box, and the boxes with everything between and indented under them."""
+def _split(body: str) -> tuple[list[str], str, list[str]]:
+    """The lines before the first box, the boxes with everything between and indented under them, and the rest."""
     lines = body.splitlines()
     boxes = [n for n, line in enumerate(lines) if _BOX.match(line)]
     if not boxes:
-        return lines, ""
+        return lines, "", []
     end = boxes[-1] + 1
     while end < len(lines) and lines[end].startswith((" ", "\t")):
         end += 1
-    return lines[: boxes[0]], "\n".join(lines[boxes[0] : end])
+    return lines[: boxes[0]], "\n".join(lines[boxes[0] : end]), lines[end:]
+
+
+def _prose(head: list[str], rest: list[str]) -> str:
+    """What is neither a fact nor the checklist's own heading."""
+    while head and (not head[-1].strip() or head[-1].rstrip(" *_").endswith(":") or head[-1].startswith("#")):
+        head = head[:-1]
+    return "\n".join(line for line in (*head, *rest) if not _FACT.match(line)).strip()
 
 
 def _facts_of_lines(lines: Iterable[str]) -> dict[str, str]:

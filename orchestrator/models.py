@@ -37,7 +37,8 @@ class Verdict(StrEnum):
 class IssueContext:
     """An issue as the roles need it. Every field is text; `-` stands for what the issue does not say.
 
-    `verify_level` is L0, L1, L2 or `-`; `approval` is auto or manual.
+    `verify_level` is L0, L1, L2 or `-`; `approval` is auto or manual; `description` is what the issue says around its
+    checklist.
     """
 
     issue_id: str
@@ -51,6 +52,7 @@ class IssueContext:
     verify_level: str = "-"
     approval: str = "manual"
     source_doc: str = "-"
+    description: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from orchestrator.models import IssueContext
 
 PLACEHOLDERS = ("manifest_id", "task_id", "gate_id", "epic_id", "title", "depends_on", "dod_checklist_full")
+OPTIONAL_PLACEHOLDERS = ("issue_id", "description")
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z0-9_]+)\s*\}\}")
 _LEFT_OVER = re.compile(r"\{\{.*?\}\}", re.DOTALL)
@@ -28,5 +29,5 @@ def render_prompt(template_text: str, payload: Mapping[str, str]) -> str:
 
 
 def render_issue_prompt(template_text: str, issue: IssueContext) -> str:
-    """The template rendered for one issue; it may use the seven PLACEHOLDERS."""
-    return render_prompt(template_text, {name: getattr(issue, name) for name in PLACEHOLDERS})
+    """The template rendered for one issue; it may use the seven PLACEHOLDERS and the OPTIONAL_PLACEHOLDERS."""
+    return render_prompt(template_text, {name: getattr(issue, name) for name in PLACEHOLDERS + OPTIONAL_PLACEHOLDERS})

@@ -9,7 +9,7 @@ import argparse
 import json
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import structlog
 from orchestrator import telling
 from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.candidates import Candidate, candidates, open_blockers
+from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
 from orchestrator.gateway import SudocodeGateway, feedback_of
 from orchestrator.issue_text import read_issue
 from orchestrator.models import ImplementerResult, IssueContext, ReviewResult, VerificationEvidence
@@ -70,10 +71,17 @@ class IssueSessionRunner:
     def poll_ready_and_run_once(self) -> str | None:
         """Run the first ready issue whose blockers are closed, to the end of its session; its id, or None."""
         for candidate in ready_candidates(self._gateway):
-            if not open_blockers(self._gateway.show_issue(candidate.issue_id), self._gateway):
+            if self._runnable(candidate.issue_id):
                 self.claim_and_run_issue(candidate.issue_id)
                 return candidate.issue_id
         return None
+
+    def _runnable(self, issue_id: str) -> bool:
+        try:
+            return not open_blockers(self._gateway.show_issue(issue_id), self._gateway)
+        except (TrackerRefused, InvalidMCPResponseError) as refusal:
+            log.warning("not_claimed", issue=issue_id, reason=str(refusal))
+            return False
 
     def claim_and_run_issue(self, issue_id: str, task_id: str | None = None) -> None:
         """Set the issue in_progress and run its session. What goes wrong after that reopens it and is raised again."""
@@ -146,9 +154,8 @@ class WorkerPoolDispatcher:
     def wait_for_idle(self) -> None:
         """Wait until no session runs."""
         self._only_owner()
-        while self._running:
-            wait(self._running.values(), return_when=FIRST_COMPLETED)
-            self._collect()
+        wait(self._running.values())
+        self._collect()
 
     def shutdown(self) -> None:
         """Wait for what runs and take no more."""

@@ -221,7 +221,8 @@ class RoleSteps:
             self._blank(step),
             passed=result.passed,
             failed_items=tuple(result.failed_items),
-            fix_list=tuple(result.fix_list or result.failed_items),
+            # An empty list would ask the implementer to start over.
+            fix_list=tuple(result.fix_list or result.failed_items or (() if result.passed else (result.notes,))),
             notes=result.notes,
             commit=progress.commit,
         )

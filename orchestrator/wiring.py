@@ -105,6 +105,10 @@ class Wiring:
     def workspace(self) -> GitWorkspace:
         """The repo's worktrees."""
         base = self.settings.base or base_branch(self.settings.root)
+        if base is None:
+            raise SettingsError(
+                f"{self.settings.root} is no git repo with a commit; run `git init` and commit something"
+            )
         return GitWorkspace(self.settings.root, worktrees=self.settings.worktrees, base=base)
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:
@@ -156,7 +160,7 @@ class Wiring:
             cwd=worktree.path,
             logs=self._session_logs(lease),
             issue_id=lease.issue_id,
-            env=self._child_env(lease),
+            env=os.environ | self._markers(lease),
             cancel=keeper.cut,
         )
 
@@ -165,14 +169,13 @@ class Wiring:
         return CommandVerifier(
             logs=self._session_logs(lease),
             limits=ProcessLimits(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
-            env=self._child_env(lease),
+            env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._markers(lease)),
             cancel=keeper.cut,
         )
 
-    def _child_env(self, lease: Lease) -> dict[str, str]:
-        """What agents and verifications may see; the markers say whose they are."""
-        markers = {"ORCH_ISSUE": lease.issue_id, "ORCH_SESSION": lease.record.session_id}
-        return clean_env(os.environ, self.settings.agents.env, markers)
+    def _markers(self, lease: Lease) -> dict[str, str]:
+        """What tells a process of a session from any other."""
+        return {"ORCH_ISSUE": lease.issue_id, "ORCH_SESSION": lease.record.session_id}
 
     def _session_logs(self, lease: Lease) -> Path:
         path = self.settings.logs / lease.issue_id / lease.record.session_id

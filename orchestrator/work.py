@@ -10,6 +10,7 @@ from datetime import datetime
 import structlog
 
 from orchestrator.agent_roles import RoleAgentAdapter
+from orchestrator.commit_message import commit_message
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.models import ImplementerResult, Report, ReviewResult, Stage, Step, VerificationEvidence
 from orchestrator.ports import AgentTransport, Lease, Reviewer, Verifier, Workspace, Worktree
@@ -124,7 +125,7 @@ class WorktreeSteps:
             "Orch-Session": record.session_id,
             "Orch-Step": f"{step.stage}/{step.attempt}",
         }
-        return self._tools.workspace.message(subject=f"{title}{what}", body=notes, trailers=trailers)
+        return commit_message(subject=f"{title}{what}", body=notes, trailers=trailers)
 
 
 _FIX_NAMES = {Stage.SPEC_FIX: "spec fix", Stage.QUALITY_FIX: "quality fix"}

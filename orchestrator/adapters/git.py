@@ -23,16 +23,15 @@ import re
 import shutil
 import signal
 import subprocess
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.commit_message import one_line
 from orchestrator.errors import WorkspaceError
 from orchestrator.ports import Worktree
 
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
-SUBJECT_CHARS = 72
 LISTED_SUBJECTS = 50
 TERM_GRACE_S = 5.0
 
@@ -66,19 +65,6 @@ INHERITED = frozenset(
 )
 # What an unfinished merge, rebase, pick, bisect or a killed git leaves in a worktree's git folder.
 LEFTOVERS = ("*.lock", "*_HEAD", "MERGE_*", "AUTO_MERGE", "SQUASH_MSG", "rebase-*", "sequencer", "BISECT_*")
-
-
-def commit_message(*, subject: str, body: str, trailers: Mapping[str, str]) -> str:
-    """A commit message with a subject of one line and at most 72 characters, and the trailers as its last block.
-
-    Control characters and invisible ones that reorder text are removed: subject and body may be an agent's words.
-    """
-    line = _one_line(subject) or "(no subject)"
-    if len(line) > SUBJECT_CHARS:
-        line = line[: SUBJECT_CHARS + 1].rsplit(" ", 1)[0][:SUBJECT_CHARS]
-    text = "\n".join(_printable(row).rstrip() for row in body.splitlines()).strip()
-    block = "\n".join(f"{key}: {_one_line(value)}" for key, value in trailers.items())
-    return "\n\n".join(part for part in (line, text, block) if part) + "\n"
 
 
 def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "main") -> str:
@@ -117,9 +103,10 @@ class GitWorkspace:
         self._base = base
         self._timeout_s = timeout_s
 
-    def prepare(self, issue_id: str) -> Worktree:
+    def prepare(self, issue_id: str, *, start_from: str = "") -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, clean and ready for a step.
 
+        A new branch grows out of `start_from` if that has work of its own, else out of base.
         A branch with work that base does not have is continued; any other stands where base stands now. Work left by an
         interrupted step is put aside. Running it again is harmless: there is then nothing to put aside, and refs and
         files are where they should be.
@@ -127,7 +114,8 @@ class GitWorkspace:
         with self._checkout(issue_id) as checkout:
             base = self._base_commit(checkout)
             found = checkout.commit_of(checkout.branch_ref)
-            tip = found if found and checkout.beyond(found, base) else base
+            first = checkout.commit_of(f"refs/heads/{start_from}") if start_from else None
+            tip = next((there for there in (found, first) if there and checkout.beyond(there, base)), base)
             grown_from = checkout.merge_base(base, tip)
             checkout.free_branch(found)
             checkout.path.mkdir(parents=True, exist_ok=True)
@@ -588,7 +576,7 @@ def _verb(args: Sequence[str]) -> str:
 
 def _reason(stderr: bytes) -> str:
     """Git's last word on what went wrong."""
-    lines = [_one_line(line) for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [one_line(line) for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     grave = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (grave or lines or ["git said nothing"])[-1]
 
@@ -598,7 +586,7 @@ def _with_list(message: str, subjects: Sequence[str]) -> str:
     text = message.rstrip()
     if not subjects:
         return f"{text}\n"
-    listing = "\n".join(("Squashed, as the agent had named them:", *(f"- {_one_line(line)}" for line in subjects)))
+    listing = "\n".join(("Squashed, as the agent had named them:", *(f"- {one_line(line)}" for line in subjects)))
     before, _, last = text.rpartition("\n\n")
     if before and all(TRAILER.match(line) for line in last.splitlines()):
         return f"{before}\n\n{listing}\n\n{last}\n"
@@ -613,11 +601,3 @@ def _cut(text: str, max_chars: int, *, rest: str) -> str:
     room = max(0, max_chars - len(note.format(len(text), len(text), rest)))
     shown = text[: text.rfind("\n", 0, room) + 1] or text[:room]
     return shown + note.format(len(text) - len(shown), len(text), rest)
-
-
-def _one_line(text: str) -> str:
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    return "".join(char for char in text if char == "\t" or unicodedata.category(char) not in {"Cc", "Cf", "Cs"})

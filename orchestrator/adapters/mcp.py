@@ -173,7 +173,7 @@ class McpTracker:
             if self._lock_path is None:
                 yield
             else:
-                with _flock(self._lock_path, self._timeout_s):
+                with flock(self._lock_path, timeout_s=self._timeout_s):
                     yield
         finally:
             self._turn.release()
@@ -211,7 +211,7 @@ def probe(tracker: McpTracker) -> list[str]:
 
 
 @contextmanager
-def _flock(path: Path, timeout_s: float) -> Iterator[None]:
+def flock(path: Path, *, timeout_s: float) -> Iterator[None]:
     """Hold the lock on a file; opened anew each time, so that a forked child does not inherit the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout_s

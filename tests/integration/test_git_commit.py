@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.git import GitWorkspace, commit_message, create_project
+from orchestrator.adapters.git import GitWorkspace, create_project
+from orchestrator.commit_message import commit_message
 from orchestrator.errors import WorkspaceError
 from orchestrator.ports import Worktree
 from tests.git_project import FILES, Project

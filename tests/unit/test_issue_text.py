@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def test_a_complete_issue() -> None:
         verify_level="L1",
         approval="auto",
         source_doc="docs/roadmap.md",
+        description="Some words before.\n\n\nThank you.",
     ) == read(BODY)
 
 
@@ -148,7 +150,7 @@ def test_no_text_is_too_strange(title: str, body: str, tags: list[str]) -> None:
     """Any title, body and tags give an issue that says something in every field."""
     issue = read(body, title=title, tags=tags)
 
-    assert all(vars(issue).values())
+    assert all(vars(replace(issue, description="any")).values())
 
 
 @given(
@@ -158,7 +160,7 @@ def test_no_text_is_too_strange(title: str, body: str, tags: list[str]) -> None:
 )
 def test_no_mix_of_the_marks_is_too_strange(body: str) -> None:
     """Half-written facts and boxes are text."""
-    assert all(vars(read(body)).values())
+    assert all(vars(replace(read(body), description="any")).values())
 
 
 @pytest.mark.timeout(20)

@@ -221,15 +221,18 @@ def test_a_session_does_and_tells_its_story(story: Story) -> None:
 
 @every_default_story
 def test_reviews_are_told_with_what_they_found(story: Story) -> None:
-    """A failed review says its items and fixes, and so does the overflow after it; everything else says none."""
+    """A failed review says its items and fixes, and so does the overflow after it; a failed verification says why."""
     for row in snapshots(played(story).told):
         kind = row["event_type"].split("_")[0].lower()
         if row["event_type"] == "OVERFLOW_FIX_CREATED":
             kind = "spec" if story.spec_noes == story.limits.spec else "quality"
         failed = row["status"] in ("FAIL", "FIX_CREATED")
         attempt = row["attempts"].get(kind)
+        items = [f"{kind} item {attempt}"] if failed else []
+        if row["event_type"] == "VERIFY_FAILED":
+            items = ["`make test` exited with 1: 3 passed"]
 
-        assert ([f"{kind} item {attempt}"] if failed else []) == row["failed_items"]
+        assert items == row["failed_items"]
         assert ([f"{kind} fix {attempt}"] if failed else []) == row["fix_list"]
 
 
@@ -394,11 +397,11 @@ def test_a_session_that_goes_on_elsewhere_tells_nothing(nth: int, error: Excepti
 class HalfAHistory(MemoryHistory):
     """A history that cannot take the end of a session."""
 
-    def close(self, verdict: Verdict, entries: Any) -> str | None:
+    def close(self, verdict: Verdict, entries: Any, *, reason: str = "") -> str | None:
         """Takes errors only."""
         if verdict is not Verdict.ERROR:
             raise ValueError("no room for the end")
-        return super().close(verdict, entries)
+        return super().close(verdict, entries, reason=reason)
 
 
 def test_an_end_that_cannot_be_recorded_is_an_error_like_any_other() -> None:
@@ -509,7 +512,7 @@ def test_an_independent_verification_outdoes_the_claim() -> None:
 
 def test_nothing_done_is_nothing_claimed() -> None:
     """Without an implementation there is no evidence."""
-    assert claimed_evidence(Progress()) is None
+    assert "the implementer gave no verification" == claimed_evidence(Progress())
 
 
 # The session's id

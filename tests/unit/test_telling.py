@@ -177,7 +177,7 @@ def test_a_fix_issue_is_read_as_its_original_was(issue: IssueContext, text: str)
     made = overflow(issue, failed_review((text,), (text,)), evidence(1, output=text))
     again = read_issue({"id": "i-f1x0", "title": made.title, "content": made.body})
 
-    assert issue == replace(again, issue_id=issue.issue_id, title=issue.title)
+    assert issue == replace(again, issue_id=issue.issue_id, title=issue.title, description="")
 
 
 def test_a_fix_issue_without_a_checklist_keeps_its_facts() -> None:

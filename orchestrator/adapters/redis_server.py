@@ -9,13 +9,11 @@ the process that the server ends with.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import fcntl
 import hashlib
 import os
 import re
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -27,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.adapters.bound import bound_argv, bound_env
 from orchestrator.adapters.redis_url import celery_broker_url, socket_url
 from orchestrator.errors import RedisUnavailable
 
@@ -164,12 +163,12 @@ def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
     with log.open("ab") as output:
         told = output.tell()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(os.getpid()), str(binary), *_options(log.parent, path)],
+            bound_argv(os.getpid(), [str(binary), *_options(log.parent, path)]),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             pass_fds=[lock],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env=bound_env(os.environ),
             # Ctrl-C must reach the workers first; they still have to write.
             start_new_session=True,
         )
@@ -285,20 +284,3 @@ def _major(server: str) -> int:
         return 0
     version = re.search(r"\bv=(\d+)\.", told)
     return int(version[1]) if version else 0
-
-
-def become(owner: int, command: list[str]) -> None:
-    """Turn this process into the server, bound to end when its owner does. Never returns.
-
-    Where the kernel has no such bond (macOS), a killed owner leaves its server behind, for the next `ensure` to find.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
-        if os.getppid() != owner:
-            sys.exit("the owner ended before its Redis began")
-    os.execv(command[0], command)  # noqa: S606 (no shell is the point)
-
-
-if __name__ == "__main__":
-    become(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,203 @@
+"""The whole local stack as child processes: Redis if need be, the workers, beat, Flower."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Self
+
+from orchestrator.adapters import redis_server, shim
+from orchestrator.adapters.bound import bound_argv, bound_env
+from orchestrator.errors import OrchestratorError
+from orchestrator.settings import Settings
+from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands
+
+FLOWER_PORT = 5555
+RESTARTS = 3
+RESTARTS_WITHIN_S = 60.0
+STOP_DEADLINE_S = STOP_GRACE_S + 10.0
+
+
+@dataclass
+class _Child:
+    """One process of the stack, and when it was started."""
+
+    name: str
+    argv: list[str]
+    process: subprocess.Popen[str] | None = None
+    starts: list[float] = field(default_factory=list)
+
+
+class Stack:
+    """Everything `orch up` runs, as a context manager. `say(name, line)` gets what the children print.
+
+    Entering raises OrchestratorError when the project's stack is up already or a setting is missing. A child that dies
+    is started again; one that dies three times in a minute makes `check` raise. Leaving stops all of it warm: sessions
+    end at their next step boundary or after their grace, hand over, and go on at the next start.
+    """
+
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], *, say: Callable[[str, str], None], flower: bool = True
+    ) -> None:
+        self.settings = settings
+        self.wiring = Wiring(settings)
+        self.flower_url = ""
+        self._environ = environ
+        self._say = say
+        self._children = self._planned(flower=flower)
+        self._readers: list[threading.Thread] = []
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        agent_commands(self.settings)  # a missing agent is better said now than in every session
+        _ = self.wiring.workspace
+        self._take_lock()
+        try:
+            _ = self.wiring.redis_url
+            for child in self._children:
+                self._start(child)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Return when a session worker has announced itself."""
+        deadline = time.monotonic() + timeout_s
+        while not self.wiring.leases.workers():
+            self.check()
+            if time.monotonic() > deadline:
+                raise OrchestratorError(f"no worker announced itself within {timeout_s:g} s; see its lines above")
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Start again what died. Raises OrchestratorError for a child that keeps dying. Call it every second or so."""
+        if self.settings.redis_url is None and redis_server.find(self.settings.state_dir) is None:
+            self._say("redis", "is gone; starting it again")
+            redis_server.ensure(self.settings.state_dir)
+        for child in self._children:
+            if child.process is not None and (code := child.process.poll()) is not None:
+                self._say(child.name, f"ended with code {code}; starting it again")
+                self._start(child)
+
+    def stop(self) -> None:
+        """Stop everything warm. Calling it again is harmless."""
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        for child in self._children:
+            if child.process is not None:
+                child.process.terminate()
+        for child in self._children:
+            if child.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.process.wait(max(0.1, deadline - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """End everything now."""
+        for child in self._children:
+            if child.process is not None:
+                shim.kill_below(child.process.pid)
+                child.process.kill()
+                child.process.wait()
+                child.process = None
+        for reader in self._readers:
+            reader.join(timeout=1)
+        if self.settings.redis_url is None and "own_redis" in vars(self.wiring):
+            self.wiring.own_redis.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _planned(self, *, flower: bool) -> list[_Child]:
+        slots = str(self.settings.concurrency)
+        quiet = ["--without-gossip", "--without-mingle", "--loglevel", "warning"]
+        host = socket.gethostname()
+        plan = {
+            "beat": ["beat", "--loglevel", "warning", "--pidfile="],
+            "worker": ["worker", "-Q", "sessions", "-c", slots, "-n", f"sessions@{host}", *quiet],
+            "control": ["worker", "-Q", "poll,publish,merge_close", "-c", "1", "-n", f"control@{host}", *quiet],
+        }
+        if flower:
+            port = _free_port(FLOWER_PORT)
+            self.flower_url = f"http://127.0.0.1:{port}"
+            plan["flower"] = ["flower", "--address=127.0.0.1", f"--port={port}", "--logging=error"]
+        return [
+            _Child(name, [sys.executable, "-P", "-m", "celery", "-A", "orchestrator", *args])
+            for name, args in plan.items()
+        ]
+
+    def _start(self, child: _Child) -> None:
+        now = time.monotonic()
+        child.starts = [*(start for start in child.starts if now - start < RESTARTS_WITHIN_S), now]
+        if len(child.starts) > RESTARTS:
+            raise OrchestratorError(f"{child.name} died {RESTARTS} times within a minute; its last lines say why")
+        child.process = subprocess.Popen(
+            bound_argv(os.getpid(), child.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Not the user's repo: Celery puts the current folder on the import path, and `tasks` is a common name.
+            cwd=self.settings.state_dir,
+            env=bound_env(self._environ)
+            | {
+                "ORCH_PROJECT_ROOT": str(self.settings.root),
+                "ORCH_STATE_DIR": str(self.settings.state_dir),
+                "PYTHONUNBUFFERED": "1",
+            },
+            # Ctrl-C is ours to hand on: once warm, twice now.
+            start_new_session=True,
+        )
+        reader = threading.Thread(target=self._read, args=(child.name, child.process), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _read(self, name: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip():
+                self._say(name, line.rstrip())
+
+    def _take_lock(self) -> None:
+        """Held by an open file, so it goes with us however we end."""
+        lock = self.wiring.state("up.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "?"
+            lock.close()
+            raise OrchestratorError(
+                f"the stack of {self.settings.root} is up already (process {holder}); see `orch status`"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port of the loopback address, or one that is free if somebody has that."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

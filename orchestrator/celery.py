@@ -7,10 +7,12 @@ kombu 5.7, Redis 7) decides every setting below; docs/adr/0002 has the measureme
 from __future__ import annotations
 
 import mmap
+import warnings
 from typing import Any
 
 import structlog
 from celery import Celery, Task, bootsteps, signals
+from celery.exceptions import SecurityWarning
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -84,6 +86,9 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
         """Say what happened."""
         log.error("task_failed", task=self.name, id=task_id, reason=str(exc) or type(exc).__name__)
 
+
+# Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("orchestrator", task_cls=OneLineTask, include=["tasks.poll", "tasks.publish", "tasks.session"])
 app.add_defaults(configuration)

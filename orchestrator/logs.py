@@ -13,7 +13,7 @@ def configure(level: str, form: str) -> None:
     render: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "issue"], bool_as_flag=False)
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "issue"], drop_missing=True)
     )
     structlog.configure(
         processors=[

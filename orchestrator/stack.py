@@ -136,7 +136,7 @@ class Stack:
             self.flower_url = f"http://127.0.0.1:{port}"
             plan["flower"] = ["flower", "--address=127.0.0.1", f"--port={port}", "--logging=error"]
         return [
-            _Child(name, [sys.executable, "-P", "-m", "celery", "-A", "orchestrator", *args])
+            _Child(name, [sys.executable, "-P", "-m", "celery", "--quiet", "-A", "orchestrator", *args])
             for name, args in plan.items()
         ]
 

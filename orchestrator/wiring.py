@@ -15,6 +15,7 @@ import redis
 from orchestrator import logs, outbox
 from orchestrator.adapters import redis_server
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
+from orchestrator.adapters.bound import bound_env
 from orchestrator.adapters.git import GitWorkspace
 from orchestrator.adapters.mcp import McpTracker, flock
 from orchestrator.adapters.process import Limits as ProcessLimits
@@ -85,6 +86,7 @@ class Wiring:
         return McpTracker(
             tracker_command(self.settings),
             cwd=self.settings.root,
+            env=bound_env({}),
             lock_path=self.state("tracker.lock"),
         )
 
@@ -200,7 +202,7 @@ def tracker_command(settings: Settings) -> Sequence[str]:
         return settings.tracker.command
     if settings.tracker == "sudocode" or (settings.tracker == "auto" and shutil.which("sudocode-mcp")):
         return ("sudocode-mcp", "-w", str(settings.root))
-    return (sys.executable, "-m", "orchestrator.tracker", "-w", str(settings.root))
+    return (sys.executable, "-P", "-m", "orchestrator.tracker", "-w", str(settings.root))
 
 
 def agent_commands(settings: Settings) -> dict[str, AgentCommand]:

@@ -20,9 +20,7 @@ LOOK_EVERY_S = 1.0
 
 
 @click.command("up")
-@click.option(
-    "--flower/--no-flower", default=True, help="Flower's dashboard, on http://127.0.0.1:5555 if that is free."
-)
+@click.option("--flower/--no-flower", default=True, help="Flower's dashboard, on port 5555 if that is free.")
 def command(flower: bool) -> None:
     """Run everything this repo needs, until Ctrl-C: Redis, workers, beat, Flower.
 
@@ -33,7 +31,7 @@ def command(flower: bool) -> None:
     and hands them over; the second ends everything now. Nothing is lost either
     way: the next `orch up` goes on from the last recorded step.
     """
-    console = Console(stderr=False, highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
     stop = threading.Event()
 
     def say(name: str, line: str) -> None:

@@ -25,8 +25,12 @@ log = structlog.get_logger(__name__)
 
 _ORIGINAL = re.compile(rf"^Original issue: ({ISSUE_ID.pattern})$", re.MULTILINE)
 
+RUNNING = "it is running"
+RUNNING_ALREADY = "it is running already"
+"""The two answers to a wanted issue that are good news; every other final one is a refusal."""
+
 _ANSWERS = {
-    Refusal.HELD: ("it is running already", True),
+    Refusal.HELD: (RUNNING_ALREADY, True),
     Refusal.FULL: ("it waits for a free slot and is next", False),
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
     Refusal.WAITING: ("it waits after an error", False),
@@ -113,7 +117,7 @@ class Poll:
         except OrchestratorError as error:
             log.warning("not_claimed", issue=claim.issue_id, reason=str(error))
             return self._give_back(claim, str(error))
-        self.claims.answer(claim.issue_id, "it is running", done=True)
+        self.claims.answer(claim.issue_id, RUNNING, done=True)
         log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
         self.start(claim.issue_id, claim.token)
         return True

@@ -214,8 +214,8 @@ class RedisLeases:
             pipe.delete(self._keys("answer", issue_id))
             pipe.zrem(self._keys("held"), issue_id)
             pipe.hdel(self._keys("errors"), issue_id)
-            seconds, _ = pipe.execute()[0]
-        self._redis.client.zadd(self._keys("wanted"), {issue_id: seconds}, nx=True)
+            seconds, micros = pipe.execute()[0]
+        self._redis.client.zadd(self._keys("wanted"), {issue_id: seconds + micros / 1e6}, nx=True)
 
     def wanted(self) -> list[str]:
         """Issues asked for, first asked first."""
@@ -223,10 +223,12 @@ class RedisLeases:
         return asked
 
     def answer(self, issue_id: str, answer: str, *, done: bool) -> None:
-        """What became of a wanted issue, kept for a minute; done takes it off the list."""
-        self._redis.client.set(self._keys("answer", issue_id), answer, ex=60)
-        if done:
-            self._redis.client.zrem(self._keys("wanted"), issue_id)
+        """What became of a wanted issue, kept for a minute; done takes it off the list, at the same moment."""
+        with self._redis.client.pipeline() as pipe:
+            pipe.set(self._keys("answer", issue_id), answer, ex=60)
+            if done:
+                pipe.zrem(self._keys("wanted"), issue_id)
+            pipe.execute()
 
     def answered(self, issue_id: str) -> str | None:
         """What became of a wanted issue."""

@@ -110,7 +110,7 @@ def run_session(wiring: Wiring, issue_id: str, *, verification_exits: int) -> No
     lease = wiring.leases.acquire(issue_id, "sessions@here/1")
     assert lease
 
-    def do(step: Step, _progress: Progress) -> Report:
+    def do(step: Step, progress: Progress) -> Report:
         if step.stage is not Stage.VERIFICATION:
             return Report(step.stage, step.attempt, NOON, commit="c0ffee")
         evidence = VerificationEvidence("make test", "2 failed", verification_exits, NOON, "c0ffee")

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import SecurityWarning
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -38,7 +38,7 @@ def configuration() -> dict[str, Any]:
         # JSON only: whoever can write to Redis must not be able to run code here.
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_queues": [Queue(name) for name in (SESSIONS, *CONTROL)],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in (SESSIONS, *CONTROL)],
         "task_default_queue": "poll",
         "task_create_missing_queues": False,
         "task_routes": {
@@ -73,7 +73,8 @@ def configuration() -> dict[str, Any]:
         },
         "beat_schedule": schedule.entries(here.settings.poll_interval),
         "beat_schedule_filename": str(here.state("beat-schedule")),
-        "worker_concurrency": here.settings.concurrency,
+        # One more than sessions, so that on a worker that serves all queues polls and publishing never wait for one.
+        "worker_concurrency": here.settings.concurrency + 1,
     }
 
 
@@ -127,7 +128,8 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
     def start(self, worker: Any) -> None:
         """Announce now and from now on."""
         served = set(worker.app.amqp.queues.consume_from)
-        slots = worker.concurrency - (1 if served & set(CONTROL) else 0)
+        default = worker.concurrency == worker.app.conf.worker_concurrency
+        slots = worker.concurrency - (1 if default or served & set(CONTROL) else 0) or 1
         if SESSIONS in served:
             self._announce(worker.hostname, slots)
             self._tick = worker.timer.call_repeatedly(ANNOUNCED_EVERY_S, self._announce, (worker.hostname, slots))
@@ -149,13 +151,6 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
 
 
 app.steps["worker"].add(Announcer)
-
-
-@signals.celeryd_init.connect
-def _leave_room_for_control(conf: Any, options: Any, **_: Any) -> None:
-    """A worker that serves all queues gets one more process, so that polls and publishing never wait for a session."""
-    if not options.get("queues"):
-        conf.worker_concurrency += 1
 
 
 @signals.worker_ready.connect

@@ -182,7 +182,7 @@ class RepoSettings(_Table):
         examples=["main"],
         description="The branch sessions start from. Unset: origin's default, else main, master, the current one",
     )
-    concurrency: int = Field(default=4, ge=1, le=64, description="Sessions that run at once, over all workers")
+    concurrency: int = Field(default=4, ge=1, le=64, description="Sessions that one worker runs at once")
     poll_interval: float = Field(
         default=5.0,
         ge=0.2,

@@ -7,7 +7,8 @@ from orchestrator.celery import app, nudge
 from tasks.session import run_issue_session, sessions
 
 
-@app.task
+# No events: ticks would crowd the sessions out of Flower.
+@app.task(send_events=False)
 def poll() -> None:
     """Claim what is ready and start a session for each. Running it again is harmless: a claim has one winner."""
     wiring.here().poll(start=_start, sessions=sessions("poll"))()

@@ -6,7 +6,8 @@ from orchestrator import wiring
 from orchestrator.celery import app
 
 
-@app.task
+# No events: ticks would crowd the sessions out of Flower.
+@app.task(send_events=False)
 def publish() -> None:
     """Tell the tracker what sessions have to say. Running it again is harmless: each entry is told once."""
     wiring.here().publish()

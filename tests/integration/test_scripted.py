@@ -135,6 +135,7 @@ def test_counting_is_exclusive(tmp_path: Path) -> None:
     [
         ("Title: [FIX] i-0009 overflowed", "fix"),
         ("# [FIX] i-0009 overflowed", "fix"),
+        ("# DEV-001: [FIX] DEV-001: i-0009 overflowed", "fix"),
         ("role\n[FIX] i-0009", "fix"),
         ('- **Title:** "[FIX] i-0009"', "fix"),
         ("Title: say [FIX] aloud", "default"),

@@ -55,7 +55,7 @@ ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
 Argv = Annotated[list[str], Field(min_length=1)]
 Misbehaviour = Literal["garbage", "hang", "exit3", "flood", "fork"]
 
-_FIX_ISSUE = re.compile(r"^\W*([\w ]+:\W*)?\[FIX\]", re.MULTILINE)
+_FIX_ISSUE = re.compile(r"^\W*([\w .-]+:\W*)?\[FIX\]", re.MULTILINE)
 _ISSUE_ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 

@@ -1,0 +1,277 @@
+"""What is going on: issues as the tracker has them, sessions as Redis has them, and why an issue is not running.
+
+Looking changes nothing: no Redis is started for it, and what cannot be reached is one line among the problems.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import redis
+
+from orchestrator.adapters import redis_server
+from orchestrator.adapters.mcp import McpTracker
+from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.candidates import blockers
+from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
+from orchestrator.models import Report, Step, Verdict
+from orchestrator.ports import Holding
+from orchestrator.session_loop import Limits, advance, session, utc_now
+from orchestrator.snapshot import Event, Snapshot, Status, read_snapshot
+from orchestrator.wiring import Wiring
+
+LIVE = frozenset({"claimed", "running"})
+ENDS = frozenset({Event.SESSION_DONE, Event.OVERFLOW_FIX_CREATED, Event.VERIFY_FAILED, Event.SESSION_ERROR})
+LOST = "in progress, but no session of ours has it"
+BLOCKERS_ASKED = 25
+"""Of how many waiting issues the blockers are looked up: sudocode takes up to a second for each."""
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class IssueStatus:
+    """One issue. What is None is not known: `status` when the tracker is down, the rest when there was no session.
+
+    `stage` and `attempt` are the step under way, or the last one; `spec` and `quality` count the reviews so far;
+    `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start;
+    `held` is set when only a person can start it again.
+    """
+
+    id: str
+    title: str
+    status: str | None = None
+    session_id: str | None = None
+    state: str | None = None
+    stage: str | None = None
+    attempt: int | None = None
+    spec: int = 0
+    quality: int = 0
+    age_s: float | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
+    branch: str | None = None
+    blockers: tuple[str, ...] = ()
+    fix_issue_id: str | None = None
+    held: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether a session has it."""
+        return self.state in LIVE
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is certain that nothing will happen to it without a person."""
+        if self.live or self.status is None:
+            return False
+        if self.status == "open":
+            return self.held or bool(self.blockers)
+        return self.status != "in_progress" or self.verdict is not None
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """All at one moment. `refused` is what the tracker would not be told, `problems` what a person should see to.
+
+    `complete` says that both Redis and the tracker answered.
+    """
+
+    project: str
+    issues: tuple[IssueStatus, ...] = ()
+    slots_used: int = 0
+    slots_total: int = 0
+    outbox: int = 0
+    refused: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    complete: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is certain that nothing runs, nothing is to be told, and nothing could be claimed."""
+        idle = not self.outbox and not self.slots_used
+        return self.complete and idle and all(issue.settled for issue in self.issues)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """What Redis knows. `told` has the snapshots of each issue's last session, in order."""
+
+    holdings: tuple[Holding, ...] = ()
+    told: Mapping[str, Sequence[Snapshot]] = field(default_factory=dict)
+    slots: int = 0
+    outbox: int = 0
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What the tracker knows: the issues that are not closed, in claiming order, and their open blockers."""
+
+    rows: tuple[Mapping[str, object], ...] = ()
+    blockers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def collect(wiring: Wiring) -> EngineStatus:
+    """What Redis and the tracker say now; what does not answer is a problem, not an error."""
+    problems: list[str] = []
+    sessions: Sessions | None = None
+    tracked: Tracked | None = None
+    # Redis first: an issue that it no longer has to tell of, the tracker knows when it is asked afterwards.
+    try:
+        sessions = _sessions(wiring, problems)
+    except (redis.RedisError, RedisUnavailable) as error:
+        problems.append(f"Redis does not answer, so no session is shown: {error}")
+    try:
+        tracked = _tracked(wiring.tracker, problems)
+    except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
+        problems.append(f"the tracker does not answer, so only issues with a session are shown: {error}")
+    known = sessions or Sessions()
+    return EngineStatus(
+        project=wiring.settings.project,
+        issues=issues_of(sessions, tracked, now=utc_now()),
+        slots_used=sum(holding.state in LIVE for holding in known.holdings),
+        slots_total=known.slots,
+        outbox=known.outbox,
+        refused=known.refused,
+        problems=tuple(problems),
+        complete=sessions is not None and tracked is not None,
+    )
+
+
+def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: datetime) -> tuple[IssueStatus, ...]:
+    """Every issue that is not closed; without a tracker, every one that had a session. None stands for no answer."""
+    known, listed = sessions or Sessions(), tracked or Tracked()
+    held = {holding.issue_id: holding for holding in known.holdings}
+    rows = listed.rows if tracked else [_untracked(holding) for holding in known.holdings if holding.record]
+    issues = []
+    for row in rows:
+        issue_id = str(row["id"])
+        issue = IssueStatus(
+            id=issue_id,
+            title=str(row.get("title") or ""),
+            status=str(row["status"]) if "status" in row else None,
+            blockers=listed.blockers.get(issue_id, ()),
+        )
+        if holding := held.get(issue_id):
+            issue = _with_session(issue, holding, known.told.get(issue_id, ()), now=now)
+        lost = sessions is not None and issue.status == "in_progress" and issue.state is None
+        issues.append(replace(issue, reason=_waits(issue) or (LOST if lost else issue.reason)))
+    return tuple(issues)
+
+
+def under_way(told: Iterable[Snapshot], limits: Limits) -> Step:
+    """The step that a session's snapshots lead to by the lifecycle, or the last one when none follows."""
+    life = session(limits)
+    step = advance(life)
+    assert isinstance(step, Step)
+    for snapshot in told:
+        if snapshot.event_type is Event.SESSION_START or snapshot.event_type in ENDS:
+            continue
+        passed = snapshot.status is Status.PASS
+        following = advance(life, Report(step.stage, step.attempt, _NO_TIME, passed))
+        if not isinstance(following, Step):
+            break
+        step = following
+    return step
+
+
+def leases_if_up(wiring: Wiring) -> RedisLeases | None:
+    """The leases in the Redis of the settings, or in our own if that runs."""
+    if wiring.settings.redis_url or redis_server.find(wiring.settings.state_dir):
+        return wiring.leases
+    return None
+
+
+def snapshots_of(leases: RedisLeases, session_id: str) -> list[Snapshot]:
+    """A session's snapshots, in order."""
+    return [snapshot for text in leases.snapshots(session_id) if (snapshot := read_snapshot(text))]
+
+
+def _sessions(wiring: Wiring, problems: list[str]) -> Sessions | None:
+    leases = leases_if_up(wiring)
+    if leases is None:
+        problems.append("orch is not running here, so no session is shown; start it with `orch up`")
+        return None
+    leases.free()  # drops the workers that fell silent
+    slots = sum(leases.workers().values())
+    if not slots:
+        problems.append("no worker takes sessions; start one with `orch up`")
+    refused = wiring.outbox.refused()
+    if refused:
+        problems.append(f"the tracker refused {len(refused)} entries, last: {refused[0]}")
+    holdings = tuple(leases.holdings())
+    records = [(holding.issue_id, holding.record) for holding in holdings if holding.record]
+    return Sessions(
+        holdings=holdings,
+        told={issue_id: snapshots_of(leases, record.session_id) for issue_id, record in records},
+        slots=slots,
+        outbox=wiring.outbox.waiting(),
+        refused=tuple(refused),
+    )
+
+
+def _tracked(tracker: McpTracker, problems: list[str]) -> Tracked:
+    listed = [row for row in tracker.list_issues() if isinstance(row, Mapping) and row.get("id")]
+    status = {str(row["id"]): row.get("status") for row in listed}
+    rows = sorted((row for row in listed if row.get("status") != "closed"), key=_claiming_order)
+    waiting = [str(row["id"]) for row in rows if row.get("status") in ("open", "blocked")]
+    if len(waiting) > BLOCKERS_ASKED:
+        problems.append(f"of {len(waiting)} waiting issues, only the first {BLOCKERS_ASKED} were asked for blockers")
+    shown = {issue_id: tracker.show_issue(issue_id) for issue_id in waiting[:BLOCKERS_ASKED]}
+    found = {
+        issue_id: tuple(other for other in blockers(record) if status.get(other, "closed") != "closed")
+        for issue_id, record in shown.items()
+    }
+    return Tracked(tuple(rows), found)
+
+
+def _claiming_order(row: Mapping[str, object]) -> tuple[int, str, str]:
+    priority = row.get("priority")
+    return priority if isinstance(priority, int) else 9, str(row.get("created_at")), str(row["id"])
+
+
+def _untracked(holding: Holding) -> Mapping[str, object]:
+    return {"id": holding.issue_id, "title": holding.record.issue.title if holding.record else ""}
+
+
+def _with_session(issue: IssueStatus, holding: Holding, told: Sequence[Snapshot], *, now: datetime) -> IssueStatus:
+    record, live = holding.record, holding.state in LIVE
+    if record is None:
+        return replace(issue, state=holding.state) if live else issue
+    now_ms = now.timestamp() * 1000
+    wait_s = 0.0 if live or holding.held_until_ms is None else (holding.held_until_ms - now_ms) / 1000
+    step = under_way(told, Limits(record.spec_limit, record.quality_limit))
+    since_ms = holding.claimed_at_ms if live else holding.ended_at_ms
+    return replace(
+        issue,
+        session_id=record.session_id,
+        state=holding.state,
+        stage=step.stage,
+        attempt=step.attempt,
+        spec=told[-1].attempts.spec if told else 0,
+        quality=told[-1].attempts.quality if told else 0,
+        age_s=max(0.0, (now_ms - since_ms) / 1000) if since_ms else None,
+        verdict=Verdict(holding.verdict) if holding.verdict and not live else None,
+        reason="" if live else _reason(holding, wait_s),
+        branch=f"orch/{issue.id}" if holding.started_at_ms else None,
+        fix_issue_id=holding.fix_issue_id,
+        held=math.isinf(wait_s),
+    )
+
+
+def _waits(issue: IssueStatus) -> str:
+    return f"waits for {', '.join(issue.blockers)} to be closed" if issue.blockers and not issue.live else ""
+
+
+def _reason(holding: Holding, wait_s: float) -> str:
+    if math.isinf(wait_s):
+        return f"{holding.reason}; held back until `orch enqueue {holding.issue_id}`"
+    if wait_s > 0:
+        return f"{holding.reason}; is tried again in {wait_s:.0f} s"
+    if holding.fix_issue_id:
+        return f"{holding.reason}; goes on as {holding.fix_issue_id}"
+    return holding.reason

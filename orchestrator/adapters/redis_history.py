@@ -6,16 +6,18 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import redis
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.adapters.redis import ENTRIES, NOW, TELL, Keys, Scripts, told_args
+from orchestrator.adapters.redis import ENTRIES, KEPT_S, NOW, TELL, Keys, Scripts, told_args
 from orchestrator.errors import HistoryMismatch, LeaseLost
 from orchestrator.models import Entry, Report, Verdict
 from orchestrator.ports import Lease, Untold
 
-ENDED_TTL_S = 30 * 24 * 3600
 WAKE_TTL_MS = 10_000
 KEPT_REFUSALS = 1000
+
+log = structlog.get_logger(__name__)
 
 _reports: TypeAdapter[Report] = TypeAdapter(Report)
 
@@ -41,13 +43,14 @@ _CLOSE = (
     NOW
     + TELL
     + """
-local session, history, snapshots, outbox, pending, inflight, held, errors, runs = unpack(KEYS)
+local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known = unpack(KEYS)
 local issue, session_id, token, verdict, reason, error_limit, ttl = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 'LOST' end
 if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
 redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reason,
   'ended_at', string.format('%d', now))
 redis.call('ZREM', inflight, issue)
+redis.call('ZADD', known, now, issue)
 if verdict == 'ERROR' then
   local count = redis.call('HINCRBY', errors, issue, 1)
   local wait = math.min(30000 * 2 ^ (count - 1), 3600000)
@@ -121,8 +124,8 @@ class RedisHistory:
 
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
         """Record the end and free the slot, once."""
-        args: list[str | int] = [verdict, reason, self._error_limit, ENDED_TTL_S, *told_args(entries)]
-        self._call(_CLOSE, "session history snapshots outbox pending inflight held errors runs", args)
+        args: list[str | int] = [verdict, reason, self._error_limit, KEPT_S, *told_args(entries)]
+        self._call(_CLOSE, "session history snapshots outbox pending inflight held errors runs known", args)
         self._wake()
 
     def _call(self, lua: str, names: str, args: Sequence[str | int]) -> str:
@@ -146,26 +149,28 @@ class RedisOutbox:
         self._redis.client.delete(self._keys("wake"))
 
     def next(self) -> Untold | None:
-        """The first entry, marked as begun; `begun` says that somebody began it before and may have told it."""
-        row = self._redis.call(_NEXT, self._keys.all("outbox begun"), [])
-        if row is None:
-            return None
-        fields: Mapping[str, str] = dict(zip(row[2][::2], row[2][1::2], strict=True))
-        entry = ENTRIES.validate_json(fields["entry"])
-        return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
+        """The first entry, marked as begun; `begun` says that somebody began it before and may have told it.
+
+        An entry that cannot be read (another version wrote it) is put aside: it must not stop the rest for ever.
+        """
+        while row := self._redis.call(_NEXT, self._keys.all("outbox begun"), []):
+            fields: Mapping[str, str] = dict(zip(row[2][::2], row[2][1::2], strict=True))
+            try:
+                entry = ENTRIES.validate_json(fields["entry"])
+            except ValidationError as error:
+                log.warning("outbox_entry_unreadable", issue=fields["issue"], reason=str(error))
+                self._take_off(row[0], fields["issue"], fields["session"], refusal=f"unreadable: {fields['entry']}")
+                continue
+            return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
+        return None
 
     def told(self, untold: Untold, *, fix_issue_id: str | None = None, refusal: str = "") -> None:
         """Take an entry off; a refusal is kept for a person to read."""
-        names = self._keys.all("outbox begun pending session refused", issue=untold.issue_id)
-        args: list[str | int] = [
-            untold.entry_id,
-            untold.issue_id,
-            untold.session_id,
-            fix_issue_id or "",
-            refusal,
-            KEPT_REFUSALS,
-        ]
-        self._redis.call(_TOLD, names, args)
+        self._take_off(untold.entry_id, untold.issue_id, untold.session_id, fix_issue_id or "", refusal)
+
+    def _take_off(self, entry_id: str, issue: str, session_id: str, fix_issue_id: str = "", refusal: str = "") -> None:
+        names = self._keys.all("outbox begun pending session refused", issue=issue)
+        self._redis.call(_TOLD, names, [entry_id, issue, session_id, fix_issue_id, refusal, KEPT_REFUSALS])
 
     def waiting(self) -> int:
         """How many entries are still to be told."""

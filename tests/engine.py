@@ -90,6 +90,7 @@ class Engine:
         stopping: Callable[[], bool] = lambda: False,
         lease_s: float = LEASE_S,
         leases: RedisLeases | None = None,
+        renewals: RedisLeases | None = None,
     ) -> Sessions:
         """What runs sessions; by default every role says yes."""
         return Sessions(
@@ -101,6 +102,7 @@ class Engine:
             grace_s=0.0,
             stopping=stopping,
             now=noon,
+            renewals=renewals,
         )
 
     def poll(self, **changes: Any) -> list[str]:

@@ -74,15 +74,14 @@ redis.call('SET', begun, first[1])
 return {first[1], again and 1 or 0, first[2]}
 """
 
+# The issue's session is still the one that made the entry: until all is told, the issue is not claimed again.
 _TOLD = """
 local outbox, begun, pending, session, refused = unpack(KEYS)
-local id, issue, session_id, fix_issue_id, refusal, kept = unpack(ARGV)
+local id, issue, fix_issue_id, refusal, kept = unpack(ARGV)
 if redis.call('XDEL', outbox, id) == 0 then return 0 end
 redis.call('DEL', begun)
 if redis.call('HINCRBY', pending, issue, -1) <= 0 then redis.call('HDEL', pending, issue) end
-if fix_issue_id ~= '' and redis.call('HGET', session, 'session_id') == session_id then
-  redis.call('HSET', session, 'fix_issue_id', fix_issue_id)
-end
+if fix_issue_id ~= '' then redis.call('HSET', session, 'fix_issue_id', fix_issue_id) end
 if refusal ~= '' then
   redis.call('LPUSH', refused, refusal)
   redis.call('LTRIM', refused, 0, kept - 1)
@@ -159,18 +158,18 @@ class RedisOutbox:
                 entry = ENTRIES.validate_json(fields["entry"])
             except ValidationError as error:
                 log.warning("outbox_entry_unreadable", issue=fields["issue"], reason=str(error))
-                self._take_off(row[0], fields["issue"], fields["session"], refusal=f"unreadable: {fields['entry']}")
+                self._take_off(row[0], fields["issue"], refusal=f"unreadable: {fields['entry']}")
                 continue
             return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
         return None
 
     def told(self, untold: Untold, *, fix_issue_id: str | None = None, refusal: str = "") -> None:
         """Take an entry off; a refusal is kept for a person to read."""
-        self._take_off(untold.entry_id, untold.issue_id, untold.session_id, fix_issue_id or "", refusal)
+        self._take_off(untold.entry_id, untold.issue_id, fix_issue_id or "", refusal)
 
-    def _take_off(self, entry_id: str, issue: str, session_id: str, fix_issue_id: str = "", refusal: str = "") -> None:
+    def _take_off(self, entry_id: str, issue: str, fix_issue_id: str = "", refusal: str = "") -> None:
         names = self._keys.all("outbox begun pending session refused", issue=issue)
-        self._redis.call(_TOLD, names, [entry_id, issue, session_id, fix_issue_id, refusal, KEPT_REFUSALS])
+        self._redis.call(_TOLD, names, [entry_id, issue, fix_issue_id, refusal, KEPT_REFUSALS])
 
     def waiting(self) -> int:
         """How many entries are still to be told."""

@@ -306,6 +306,14 @@ def test_what_ended_is_kept_for_a_month_and_no_longer(engine):
     assert {0 < engine.client.ttl(key) <= KEPT_S for key in others} == {True}
 
 
+def test_what_runs_again_is_kept(engine):
+    """While an issue has a session, nothing of it expires, however long ago the last one ended."""
+    engine.ended(ISSUE)
+    engine.running()
+
+    assert [-1, -1] == [engine.client.ttl(engine.keys(name, ISSUE)) for name in ("session", "runs")]
+
+
 def test_the_list_of_known_issues_does_not_grow_for_ever(engine):
     """Opening a session forgets issues that were last heard of more than thirty days ago."""
     month_ago_ms = (time.time() - KEPT_S - 60) * 1000

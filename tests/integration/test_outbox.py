@@ -147,8 +147,8 @@ def test_an_entry_that_cannot_be_read_is_put_aside(engine):
     engine.claimed("i-odd")
 
 
-def test_a_fix_issue_of_an_earlier_session_is_not_shown_as_the_last_one_s(engine):
-    """A [FIX] id that arrives after the issue's next session began is not taken for that session's."""
+def test_a_fix_issue_is_shown_with_the_session_that_made_it(engine):
+    """The id of the [FIX] issue is known once it is told, and not taken for the next session's."""
     issue_id = engine.tracker.file("One")
     engine.poll()
     engine.sessions(doing(saying_yes(Roles(spec_noes=3)))).run(issue_id)

@@ -262,6 +262,31 @@ def test_a_session_whose_redis_goes_away_is_left_and_goes_on_later(own_redis, tm
     assert EVENTS == engine.events(ISSUE)
 
 
+def test_a_client_that_waits_for_redis_does_not_keep_a_step_from_being_cut(own_redis):
+    """However patient the session's own client is, a step is cut when its lease could not be renewed in time."""
+    engine = Engine(own_redis.url, "silent", client=connect(own_redis.url, patience_s=60))
+    engine.slots(1)
+    engine.tracker.file("One", issue_id=ISSUE)
+    engine.poll()
+    impatient = RedisLeases(connect(own_redis.url, patience_s=0.1), engine.keys, lease_s=1)
+
+    def doer(lease, keeper):
+        def do(step, progress):
+            own_redis.freeze()
+            wait_until(keeper.cut.is_set, "the step should have been cut", timeout=4)
+            own_redis.thaw()
+            keeper.hold()
+
+        return do
+
+    with structlog.testing.capture_logs() as lines:
+        engine.sessions(
+            doer, leases=RedisLeases(engine.client, engine.keys, lease_s=1), lease_s=1, renewals=impatient
+        ).run(ISSUE)
+
+    assert f"{ISSUE}: its lease could not be renewed for 1 s; nothing more is written here" == lines[-1]["reason"]
+
+
 def test_a_message_that_meets_no_redis_is_left(tmp_path):
     """Redis away before the session began is one line too; the session is handed on when Redis is back."""
     nobody = f"unix://{tmp_path}/nobody.sock"

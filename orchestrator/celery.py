@@ -15,12 +15,11 @@ from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from beat import schedule
 from orchestrator import wiring
 from orchestrator.adapters.redis_url import celery_broker_url
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -146,7 +145,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
     def _quietly(self, call: Any, *args: Any, **kwargs: Any) -> None:
         try:
             call(*args, **kwargs)
-        except RedisError as error:
+        except RedisUnavailable as error:
             log.warning("slots_not_announced", reason=str(error))
 
 

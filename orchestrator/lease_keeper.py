@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import structlog
 
-from orchestrator.errors import LeaseLost, SessionStopped
+from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped
 from orchestrator.ports import Lease
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,8 @@ class LeaseKeeper:
     `cut` is set when the step under way must end now: the lease is lost, or was not renewed for a whole lease time
     (then another may have it, so we stop before we are told), or the worker stops and its grace is over. `stopping`
     tells that the worker stops. Leaving with SessionStopped gives the lease back: the next worker need not wait.
+
+    `leases` must give up on a silent Redis well within a quarter of the lease, or it misses the next renewals.
     """
 
     def __init__(
@@ -55,12 +57,16 @@ class LeaseKeeper:
         self._grace_s = grace_s
         self._monotonic = monotonic
         self._lost = ""
+        self._renewed = monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.issue_id}", daemon=True)
 
     def hold(self) -> None:
-        """Before a write: raise LeaseLost when the lease is not ours any more."""
-        if self._lost:
+        """Before a write: raise LeaseLost when the lease is not ours any more.
+
+        Looks at the clock itself: when the whole process stood still, this may be reached before the next renewal.
+        """
+        if not self._holds():
             raise LeaseLost(f"{self._lease.issue_id}: {self._lost}; nothing more is written here")
 
     def check(self) -> None:
@@ -68,6 +74,11 @@ class LeaseKeeper:
         self.hold()
         if self._stopping():
             raise SessionStopped(f"{self._lease.issue_id}: the worker stops; the session goes on elsewhere")
+
+    def _holds(self) -> bool:
+        if not self._lost and self._monotonic() - self._renewed > self._lease_s:
+            self._lost = f"its lease could not be renewed for {self._lease_s:g} s"
+        return not self._lost
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -79,30 +90,36 @@ class LeaseKeeper:
         self._over.set()
         self._thread.join()
         if isinstance(error, SessionStopped) or (error is not None and not isinstance(error, Exception)):
+            self._release()
+
+    def _release(self) -> None:
+        try:
             self._leases.release(self._lease)
+        except RedisUnavailable as error:
+            # Why we leave matters more, and the lease ends by itself.
+            log.warning("lease_not_released", issue=self._lease.issue_id, reason=str(error))
 
     def _keep(self) -> None:
-        renewed = self._monotonic()
-        due = renewed + self._lease_s / RENEWALS_PER_LEASE
+        quarter = self._lease_s / RENEWALS_PER_LEASE
+        due = self._renewed + quarter
         stop_seen: float | None = None
-        while not self._over.wait(min(TICK_S, self._lease_s / RENEWALS_PER_LEASE)):
+        while not self._over.wait(min(TICK_S, quarter)):
             now = self._monotonic()
             if now >= due:
-                due = now + self._lease_s / RENEWALS_PER_LEASE
-                renewed = self._renew(now, renewed)
-            if now - renewed > self._lease_s:
-                self._lost = f"its lease could not be renewed for {self._lease_s:g} s"
-            if self._stopping():
-                stop_seen = stop_seen or now
-            if self._lost or (stop_seen is not None and now - stop_seen > self._grace_s):
+                # A failed renewal is tried again soon: Redis may be back just before the lease is over.
+                due = now + (quarter if self._renew(now) else quarter / RENEWALS_PER_LEASE)
+            if self._stopping() and stop_seen is None:
+                stop_seen = now
+            if not self._holds() or (stop_seen is not None and now - stop_seen > self._grace_s):
                 self.cut.set()
                 return
 
-    def _renew(self, now: float, renewed: float) -> float:
+    def _renew(self, now: float) -> bool:
         try:
             if self._leases.renew(self._lease):
-                return now
+                self._renewed = now
+                return True
             self._lost = "another worker runs this session now"
         except Exception as error:  # noqa: BLE001 - whatever keeps Redis away, what counts is how long
             log.warning("lease_not_renewed", issue=self._lease.issue_id, reason=str(error))
-        return renewed
+        return False

@@ -14,7 +14,7 @@ import structlog
 
 from orchestrator import telling
 from orchestrator.candidates import Candidate, candidates, open_blockers
-from orchestrator.errors import LeaseLost, OrchestratorError, TrackerUnavailable
+from orchestrator.errors import InvalidMCPResponseError, LeaseLost, TrackerRefused
 from orchestrator.issue_text import ISSUE_ID, read_issue
 from orchestrator.models import IssueContext
 from orchestrator.ports import Claim, Claims, IssueTracker, Refusal, SessionRecord
@@ -25,8 +25,12 @@ log = structlog.get_logger(__name__)
 
 _ORIGINAL = re.compile(rf"^Original issue: ({ISSUE_ID.pattern})$", re.MULTILINE)
 
+RUNNING = "it is running"
+RUNNING_ALREADY = "it is running already"
+"""The two answers to a wanted issue that are good news; every other final one is a refusal."""
+
 _ANSWERS = {
-    Refusal.HELD: ("it is running already", True),
+    Refusal.HELD: (RUNNING_ALREADY, True),
     Refusal.FULL: ("it waits for a free slot and is next", False),
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
     Refusal.WAITING: ("it waits after an error", False),
@@ -93,7 +97,7 @@ class Poll:
         """From a claim to a session: read the issue once more, set it in_progress, open, enqueue.
 
         Dying between any two of these is harmless: the claim expires and is begun again. What cannot be begun is
-        given back, and nothing else is stopped by it.
+        given back, and nothing else is stopped by it. While the tracker or Redis is away the claim is kept.
         """
         try:
             record = self.tracker.show_issue(claim.issue_id)
@@ -101,19 +105,30 @@ class Poll:
                 log.info("not_claimed", issue=claim.issue_id, reason=hindrance)
                 return self._give_back(claim, hindrance)
             session = self._session(claim, record)
-            self.tracker.set_issue_status(claim.issue_id, "in_progress")
-            about = About(session.issue, session.session_id, self.orchestrator_id)
-            at = datetime.fromtimestamp(claim.claimed_at_ms / 1000, UTC)
-            self.claims.open(claim, session, telling.opening_entries(about, at=at))
-        except LeaseLost:
-            return False
-        except TrackerUnavailable:
-            # The claim is kept: in_progress may have been applied, and the claim is what says that it was us.
-            raise
-        except OrchestratorError as error:
+        except (TrackerRefused, InvalidMCPResponseError) as error:
             log.warning("not_claimed", issue=claim.issue_id, reason=str(error))
             return self._give_back(claim, str(error))
-        self.claims.answer(claim.issue_id, "it is running", done=True)
+        return self._open(claim, session)
+
+    def _open(self, claim: Claim, session: SessionRecord) -> bool:
+        """From here on in_progress may have been applied, and the claim is what says that it was us: only a no of the
+        tracker gives it back.
+        """
+        about = About(session.issue, session.session_id, self.orchestrator_id)
+        at = datetime.fromtimestamp(claim.claimed_at_ms / 1000, UTC)
+        try:
+            self.tracker.set_issue_status(claim.issue_id, "in_progress")
+            self.claims.open(claim, session, telling.opening_entries(about, at=at))
+        except LeaseLost as lost:
+            log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
+            return False
+        except TrackerRefused as error:
+            log.warning("not_claimed", issue=claim.issue_id, reason=str(error))
+            return self._give_back(claim, str(error))
+        except InvalidMCPResponseError as error:
+            log.warning("not_yet_claimed", issue=claim.issue_id, reason=str(error))
+            return False
+        self.claims.answer(claim.issue_id, RUNNING, done=True)
         log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
         self.start(claim.issue_id, claim.token)
         return True

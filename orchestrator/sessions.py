@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator import telling
-from orchestrator.errors import LeaseLost, OrchestratorError, SessionStopped
+from orchestrator.errors import LeaseLost, OrchestratorError, RedisUnavailable, SessionStopped
 from orchestrator.lease_keeper import LeaseKeeper, Renewable
 from orchestrator.models import Verdict
 from orchestrator.ports import History, Lease
@@ -18,6 +18,10 @@ from orchestrator.session_loop import Doer, Limits, perform
 from orchestrator.telling import About, Progress
 
 log = structlog.get_logger(__name__)
+
+
+LEFT = (LeaseLost, SessionStopped, RedisUnavailable)
+"""What ends a run but not its session: it goes on elsewhere, from its last recorded step."""
 
 
 class SessionLeases(Renewable, Protocol):
@@ -29,7 +33,11 @@ class SessionLeases(Renewable, Protocol):
 
 @dataclass(frozen=True)
 class Sessions:
-    """Runs sessions as one worker process. `owner` is its name; `doer` makes what does a session's steps."""
+    """Runs sessions as one worker process. `owner` is its name; `doer` makes what does a session's steps.
+
+    `renewals` renews the leases. Give it a client of little patience, or a renewal that hangs makes it miss the rest;
+    without it `leases` does this too.
+    """
 
     leases: SessionLeases
     history: Callable[[Lease], History]
@@ -39,25 +47,33 @@ class Sessions:
     grace_s: float
     stopping: Callable[[], bool]
     now: Callable[[], datetime]
+    renewals: Renewable | None = None
 
     def run(self, issue_id: str) -> None:
         """Run the issue's session from its last recorded step to its verdict.
 
-        Leaves quietly when there is nothing to run here: somebody else has the lease, the session is over, or the
-        worker stops (then the lease is given back). Raises what ended the session in SESSION_ERROR.
+        Leaves quietly when there is nothing to run here: somebody else has the lease, the session is over, Redis is
+        away, or the worker stops (then the lease is given back). Raises what ended the session in SESSION_ERROR.
         """
-        lease = self.leases.acquire(issue_id, self.owner)
-        if lease is None:
-            log.info("nothing_to_run", issue=issue_id)
-            return
-        with structlog.contextvars.bound_contextvars(issue=issue_id, session=lease.record.session_id):
+        with structlog.contextvars.bound_contextvars(issue=issue_id):
             try:
-                self._run(lease)
-            except (LeaseLost, SessionStopped) as left:
+                lease = self.leases.acquire(issue_id, self.owner)
+                if lease is None:
+                    log.info("nothing_to_run")
+                    return
+                with structlog.contextvars.bound_contextvars(session=lease.record.session_id):
+                    self._run(lease)
+            except LEFT as left:
                 log.info("session_left", reason=str(left))
 
     def _run(self, lease: Lease) -> None:
-        keeper = LeaseKeeper(self.leases, lease, lease_s=self.lease_s, stopping=self.stopping, grace_s=self.grace_s)
+        keeper = LeaseKeeper(
+            self.renewals or self.leases,
+            lease,
+            lease_s=self.lease_s,
+            stopping=self.stopping,
+            grace_s=self.grace_s,
+        )
         limits = Limits(lease.record.spec_limit, lease.record.quality_limit)
         with keeper:
             log.info("session_started", token=lease.token)
@@ -67,7 +83,7 @@ class Sessions:
                 )
                 log.info("session_ended", verdict=outcome.final_state)
             except OrchestratorError as error:
-                if not isinstance(error, LeaseLost | SessionStopped):
+                if not isinstance(error, LEFT):
                     log.warning("session_failed", verdict=Verdict.ERROR, reason=str(error))
                 raise
 

@@ -63,7 +63,7 @@ class Wiring:
     @functools.cached_property
     def client(self) -> redis.Redis:
         """A connection pool; safe to use after a fork."""
-        return connect(self.redis_url)
+        return connect(self.redis_url, patience_s=self.settings.lease_seconds)
 
     @functools.cached_property
     def leases(self) -> RedisLeases:
@@ -134,6 +134,7 @@ class Wiring:
         """What runs sessions in this process."""
         return Sessions(
             leases=self.leases,
+            renewals=self.heartbeat_leases,
             history=lambda lease: RedisHistory(
                 self.client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
             ),

@@ -87,6 +87,7 @@ class WorktreeSteps:
             def reviewed(prompt: str, result: ImplementerResult, attempt: int) -> ReviewResult:
                 change = self._tools.workspace.change(worktree, max_chars=MAX_CHANGE_CHARS)
                 answer = review(prompt + _CHANGE.format(change=change), result, attempt)
+                self._keeper.hold()
                 discarded = self._tools.workspace.restore(worktree, progress.commit)
                 if discarded:
                     log.warning("reviewer_changed_files", stage=step.stage, files=discarded[:10], count=len(discarded))

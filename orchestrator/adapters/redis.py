@@ -1,29 +1,47 @@
 """What everything in Redis shares: key names, scripts, and how entries are told.
 
 Every change is one Lua call that checks the fencing token, so the state, its event and the check cannot come apart.
-The clock is Redis's own. Every script may run twice for one call without harm, because redis-py retries silently:
-a claim is recognised by its nonce, a report by its number, an end by its state, an outbox entry by its id.
+The clock is Redis's own. Every script may run twice for one call without harm, because our client tries again silently:
+a claim is recognised by its nonce, a report by its number, an end by its state, an outbox entry by its id. Everything
+here is one command, so that one place (PatientRedis) decides how long to try and what it means when Redis stays away.
 """
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 from pydantic import TypeAdapter
-from redis.backoff import ExponentialBackoff
+from redis import exceptions
+from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
+from orchestrator.errors import RedisUnavailable
 from orchestrator.models import Entry, SnapshotEntry
+
+ANSWER_S = 5.0
+LONGEST_WAIT_S = 1.0
+KEPT_S = 30 * 24 * 3600
+"""For how long what ended is kept."""
 
 ENTRIES: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 
+# Not a plain counter: a Redis that lost its last second, or all it had, would count from an older number, and a token
+# that was given away before would be given away again.
+FENCE = """
+local function next_token(fence, now)
+  local token = string.format('%d', math.max(tonumber(redis.call('GET', fence) or 0) + 1, now))
+  redis.call('SET', fence, token)
+  return token
+end
+"""
 
 # ARGV from `first` on are entries as pairs: what the outbox gets, and the snapshot's text or ''.
 TELL = """
@@ -53,12 +71,63 @@ class Keys:
         return [self(name, owner.get(name, "")) for name in names.split()]
 
 
-def connect(url: str, *, patience_s: float = 10.0) -> redis.Redis:
-    """A client whose calls end: `patience_s` for an answer, a few times over. Nothing here blocks on purpose."""
-    retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), retries=3)
-    return redis.Redis.from_url(
-        url, socket_timeout=patience_s, socket_connect_timeout=patience_s, retry=retry, decode_responses=True
+class PatientRedis(redis.Redis):
+    """A client that tries every command again while Redis is away or takes no writes, for `patience_s` in all.
+
+    Then it raises RedisUnavailable, and no other error for that. redis-py's own retries are off: they count tries, of
+    which each may take any time, and they nest.
+    """
+
+    def __init__(self, pool: redis.ConnectionPool, patience_s: float) -> None:
+        super().__init__(connection_pool=pool)
+        self._patience_s = patience_s
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """The command's answer; the command may have been carried out more than once."""
+        deadline = time.monotonic() + self._patience_s
+        wait = 0.05
+        while True:
+            try:
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+            except exceptions.RedisError as error:
+                if not _may_pass(error):
+                    raise
+                if time.monotonic() + wait > deadline:
+                    raise RedisUnavailable(
+                        f"Redis did not serve us for {self._patience_s:g} s: {error}; see that it runs, at"
+                        " ORCH_REDIS_URL if that is set"
+                    ) from error
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def _may_pass(error: exceptions.RedisError) -> bool:
+    """Whether Redis is away, loads its data, moves to a replica, or has no room left for a write."""
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return False
+    passing = (
+        exceptions.ConnectionError,
+        exceptions.TimeoutError,
+        exceptions.ReadOnlyError,
+        exceptions.OutOfMemoryError,
     )
+    return isinstance(error, passing) or str(error).startswith("MISCONF")
+
+
+def connect(url: str, *, patience_s: float = 5.0) -> redis.Redis:
+    """A client whose calls end: with an answer, or with RedisUnavailable when there was none for `patience_s`.
+
+    Choose a lease time for what must not be lost while Redis restarts, and a second for who has to go on.
+    """
+    answer_s = min(ANSWER_S, patience_s)
+    pool = redis.ConnectionPool.from_url(
+        url,
+        socket_timeout=answer_s,
+        socket_connect_timeout=answer_s,
+        retry=Retry(NoBackoff(), retries=0),
+        decode_responses=True,
+    )
+    return PatientRedis(pool, patience_s)
 
 
 class Scripts:

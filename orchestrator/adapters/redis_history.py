@@ -6,16 +6,18 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import redis
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.adapters.redis import ENTRIES, NOW, TELL, Keys, Scripts, told_args
+from orchestrator.adapters.redis import ENTRIES, KEPT_S, NOW, TELL, Keys, Scripts, told_args
 from orchestrator.errors import HistoryMismatch, LeaseLost
 from orchestrator.models import Entry, Report, Verdict
 from orchestrator.ports import Lease, Untold
 
-ENDED_TTL_S = 30 * 24 * 3600
 WAKE_TTL_MS = 10_000
 KEPT_REFUSALS = 1000
+
+log = structlog.get_logger(__name__)
 
 _reports: TypeAdapter[Report] = TypeAdapter(Report)
 
@@ -41,13 +43,14 @@ _CLOSE = (
     NOW
     + TELL
     + """
-local session, history, snapshots, outbox, pending, inflight, held, errors, runs = unpack(KEYS)
+local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known = unpack(KEYS)
 local issue, session_id, token, verdict, reason, error_limit, ttl = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 'LOST' end
 if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
 redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reason,
   'ended_at', string.format('%d', now))
 redis.call('ZREM', inflight, issue)
+redis.call('ZADD', known, now, issue)
 if verdict == 'ERROR' then
   local count = redis.call('HINCRBY', errors, issue, 1)
   local wait = math.min(30000 * 2 ^ (count - 1), 3600000)
@@ -71,15 +74,14 @@ redis.call('SET', begun, first[1])
 return {first[1], again and 1 or 0, first[2]}
 """
 
+# The issue's session is still the one that made the entry: until all is told, the issue is not claimed again.
 _TOLD = """
 local outbox, begun, pending, session, refused = unpack(KEYS)
-local id, issue, session_id, fix_issue_id, refusal, kept = unpack(ARGV)
+local id, issue, fix_issue_id, refusal, kept = unpack(ARGV)
 if redis.call('XDEL', outbox, id) == 0 then return 0 end
 redis.call('DEL', begun)
 if redis.call('HINCRBY', pending, issue, -1) <= 0 then redis.call('HDEL', pending, issue) end
-if fix_issue_id ~= '' and redis.call('HGET', session, 'session_id') == session_id then
-  redis.call('HSET', session, 'fix_issue_id', fix_issue_id)
-end
+if fix_issue_id ~= '' then redis.call('HSET', session, 'fix_issue_id', fix_issue_id) end
 if refusal ~= '' then
   redis.call('LPUSH', refused, refusal)
   redis.call('LTRIM', refused, 0, kept - 1)
@@ -121,8 +123,8 @@ class RedisHistory:
 
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
         """Record the end and free the slot, once."""
-        args: list[str | int] = [verdict, reason, self._error_limit, ENDED_TTL_S, *told_args(entries)]
-        self._call(_CLOSE, "session history snapshots outbox pending inflight held errors runs", args)
+        args: list[str | int] = [verdict, reason, self._error_limit, KEPT_S, *told_args(entries)]
+        self._call(_CLOSE, "session history snapshots outbox pending inflight held errors runs known", args)
         self._wake()
 
     def _call(self, lua: str, names: str, args: Sequence[str | int]) -> str:
@@ -146,26 +148,28 @@ class RedisOutbox:
         self._redis.client.delete(self._keys("wake"))
 
     def next(self) -> Untold | None:
-        """The first entry, marked as begun; `begun` says that somebody began it before and may have told it."""
-        row = self._redis.call(_NEXT, self._keys.all("outbox begun"), [])
-        if row is None:
-            return None
-        fields: Mapping[str, str] = dict(zip(row[2][::2], row[2][1::2], strict=True))
-        entry = ENTRIES.validate_json(fields["entry"])
-        return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
+        """The first entry, marked as begun; `begun` says that somebody began it before and may have told it.
+
+        An entry that cannot be read (another version wrote it) is put aside: it must not stop the rest for ever.
+        """
+        while row := self._redis.call(_NEXT, self._keys.all("outbox begun"), []):
+            fields: Mapping[str, str] = dict(zip(row[2][::2], row[2][1::2], strict=True))
+            try:
+                entry = ENTRIES.validate_json(fields["entry"])
+            except ValidationError as error:
+                log.warning("outbox_entry_unreadable", issue=fields["issue"], reason=str(error))
+                self._take_off(row[0], fields["issue"], refusal=f"unreadable: {fields['entry']}")
+                continue
+            return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
+        return None
 
     def told(self, untold: Untold, *, fix_issue_id: str | None = None, refusal: str = "") -> None:
         """Take an entry off; a refusal is kept for a person to read."""
-        names = self._keys.all("outbox begun pending session refused", issue=untold.issue_id)
-        args: list[str | int] = [
-            untold.entry_id,
-            untold.issue_id,
-            untold.session_id,
-            fix_issue_id or "",
-            refusal,
-            KEPT_REFUSALS,
-        ]
-        self._redis.call(_TOLD, names, args)
+        self._take_off(untold.entry_id, untold.issue_id, fix_issue_id or "", refusal)
+
+    def _take_off(self, entry_id: str, issue: str, fix_issue_id: str = "", refusal: str = "") -> None:
+        names = self._keys.all("outbox begun pending session refused", issue=issue)
+        self._redis.call(_TOLD, names, [entry_id, issue, fix_issue_id, refusal, KEPT_REFUSALS])
 
     def waiting(self) -> int:
         """How many entries are still to be told."""

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping
 import redis
 from pydantic import TypeAdapter
 
-from orchestrator.adapters.redis import NOW, TELL, Keys, Scripts, told_args
+from orchestrator.adapters.redis import FENCE, KEPT_S, NOW, TELL, Keys, Scripts, told_args
 from orchestrator.errors import LeaseLost
 from orchestrator.models import Entry
 from orchestrator.ports import Claim, Holding, Lease, Refusal, SessionRecord
+
+SLOWEST_HAND_ON = 20
+"""Leases between two messages for a session that nobody takes, at most."""
 
 _records: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
 
@@ -31,6 +34,7 @@ _ANNOUNCE = NOW + "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string
 
 _CLAIM = (
     NOW
+    + FENCE
     + _SLOTS
     + """
 local inflight, session, fence, workers, pending, held = unpack(KEYS)
@@ -43,12 +47,12 @@ if redis.call('HGET', pending, issue) then return {'UNTOLD'} end
 local due = redis.call('ZSCORE', held, issue)
 if due and tonumber(due) > now and forced == '0' then return {'WAITING'} end
 if redis.call('ZCARD', inflight) >= slots(workers, now) then return {'FULL'} end
-local token = redis.call('INCR', fence)
+local token = next_token(fence, now)
 redis.call('PERSIST', session)
 redis.call('HSET', session, 'token', token, 'nonce', nonce, 'state', 'claimed', 'opened', 0, 'rescues', 0,
-  'claimed_at', string.format('%d', now))
+  'handed', 0, 'claimed_at', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
-return {'', tostring(token), string.format('%d', now)}
+return {'', token, string.format('%d', now)}
 """
 )
 
@@ -56,15 +60,18 @@ _OPEN = (
     NOW
     + TELL
     + """
-local session, outbox, pending, snapshots, known, runs = unpack(KEYS)
-local issue, token, session_id, record = unpack(ARGV)
+local session, inflight, outbox, pending, snapshots, known, runs = unpack(KEYS)
+local issue, token, session_id, record, kept_ms = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 0 end
 if redis.call('HGET', session, 'opened') == '1' then return 1 end
+if not redis.call('ZSCORE', inflight, issue) then return 0 end
 redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id')
 redis.call('HSET', session, 'opened', 1, 'session_id', session_id, 'record', record)
 redis.call('ZADD', known, now, issue)
+redis.call('ZREMRANGEBYSCORE', known, '-inf', now - kept_ms)
 redis.call('RPUSH', runs, session_id)
-tell(outbox, pending, snapshots, issue, session_id, 5)
+redis.call('PERSIST', runs)
+tell(outbox, pending, snapshots, issue, session_id, 6)
 return 1
 """
 )
@@ -73,11 +80,13 @@ _ABANDON = """
 local inflight, session = unpack(KEYS)
 if redis.call('HGET', session, 'token') ~= ARGV[2] or redis.call('HGET', session, 'opened') == '1' then return 0 end
 redis.call('HSET', session, 'state', 'ended')
+redis.call('EXPIRE', session, ARGV[3])
 return redis.call('ZREM', inflight, ARGV[1])
 """
 
 _ACQUIRE = (
     NOW
+    + FENCE
     + """
 local inflight, session, fence = unpack(KEYS)
 local issue, owner, nonce, lease_ms = unpack(ARGV)
@@ -85,9 +94,9 @@ local deadline = redis.call('ZSCORE', inflight, issue)
 if not deadline or redis.call('HGET', session, 'opened') ~= '1' then return nil end
 if redis.call('HGET', session, 'nonce') ~= nonce then
   if redis.call('HGET', session, 'state') == 'running' and tonumber(deadline) > now then return nil end
-  redis.call('HSET', session, 'token', redis.call('INCR', fence), 'nonce', nonce)
+  redis.call('HSET', session, 'token', next_token(fence, now), 'nonce', nonce)
 end
-redis.call('HSET', session, 'state', 'running', 'owner', owner)
+redis.call('HSET', session, 'state', 'running', 'owner', owner, 'handed', 0)
 redis.call('HSETNX', session, 'started_at', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
 return {redis.call('HGET', session, 'token'), redis.call('HGET', session, 'record')}
@@ -107,7 +116,6 @@ return 1
 
 _FREE = NOW + _SLOTS + "return slots(KEYS[1], now) - redis.call('ZCARD', KEYS[2])"
 
-# Giving a lease back is no rescue, so it is not counted as one when it is taken up again.
 _RELEASE = (
     NOW
     + """
@@ -115,24 +123,40 @@ local inflight, session = unpack(KEYS)
 local token, state = unpack(redis.call('HMGET', session, 'token', 'state'))
 if token ~= ARGV[2] or state ~= 'running' then return 0 end
 redis.call('HSET', session, 'state', 'claimed')
-redis.call('HINCRBY', session, 'rescues', -1)
 return redis.call('ZADD', inflight, 'XX', 'CH', now, ARGV[1])
 """
 )
 
+# A rescue is counted where a worker had the session and fell silent. One that was handed on and that nobody took has
+# lost its message or waits for a busy worker: it is handed on again, ever less often, so that messages do not pile up.
 _EXPIRED = (
     NOW
     + """
+local inflight, lease_ms, slowest = KEYS[1], ARGV[2], tonumber(ARGV[3])
 local taken = {}
-for _, issue in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+for _, issue in ipairs(redis.call('ZRANGEBYSCORE', inflight, '-inf', now)) do
   local session = ARGV[1] .. issue
-  redis.call('ZADD', KEYS[1], now + ARGV[2], issue)
+  local state, opened = unpack(redis.call('HMGET', session, 'state', 'opened'))
+  if state == 'running' then redis.call('HINCRBY', session, 'rescues', 1) end
   redis.call('HSET', session, 'state', 'claimed')
-  local rescues = redis.call('HINCRBY', session, 'rescues', 1)
-  taken[#taken + 1] = {issue, redis.call('HGET', session, 'token'), redis.call('HGET', session, 'claimed_at'),
-    redis.call('HGET', session, 'opened'), rescues}
+  local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
+  redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
+  taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues')
+  table.insert(taken[#taken], issue)
 end
 return taken
+"""
+)
+
+# Somebody asked first keeps the place; what held the issue back is forgotten.
+_WANT = (
+    NOW
+    + """
+local wanted, held, errors, answer = unpack(KEYS)
+redis.call('DEL', answer)
+redis.call('ZREM', held, ARGV[1])
+redis.call('HDEL', errors, ARGV[1])
+return redis.call('ZADD', wanted, 'NX', now, ARGV[1])
 """
 )
 
@@ -166,29 +190,30 @@ class RedisLeases:
     def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
         """Make a claim a session that a worker can acquire, and tell its opening, once. Raises LeaseLost."""
         names = self._keys.all(
-            "session outbox pending snapshots known runs", issue=claim.issue_id, session=record.session_id
+            "session inflight outbox pending snapshots known runs", issue=claim.issue_id, session=record.session_id
         )
         args: list[str | int] = [
             claim.issue_id,
             claim.token,
             record.session_id,
             _records.dump_json(record).decode(),
+            KEPT_S * 1000,
             *told_args(entries),
         ]
         if not self._redis.call(_OPEN, names, args):
-            raise LeaseLost(f"{claim.issue_id}: claimed by another poll meanwhile; nothing to do")
+            raise LeaseLost(f"{claim.issue_id}: another poll claimed it or gave it back meanwhile; nothing to do")
 
     def abandon(self, claim: Claim) -> None:
         """Give up a claim that was not opened."""
         names = self._keys.all("inflight session", issue=claim.issue_id)
-        self._redis.call(_ABANDON, names, [claim.issue_id, claim.token])
+        self._redis.call(_ABANDON, names, [claim.issue_id, claim.token, KEPT_S])
 
     def expired(self) -> list[Claim]:
-        """Sessions and claims whose holder fell silent, each extended by one lease for us to see to it."""
-        rows = self._redis.call(_EXPIRED, self._keys.all("inflight"), [f"{self._keys('session')}:", self._lease_ms])
+        """Sessions and claims whose holder fell silent, each extended by a lease or more for us to see to it."""
+        args: list[str | int] = [f"{self._keys('session')}:", self._lease_ms, SLOWEST_HAND_ON]
         return [
-            Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(n))
-            for issue, token, at, opened, n in rows
+            Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues))
+            for token, at, opened, rescues, issue in self._redis.call(_EXPIRED, self._keys.all("inflight"), args)
         ]
 
     def acquire(self, issue_id: str, owner: str) -> Lease | None:
@@ -209,13 +234,8 @@ class RedisLeases:
 
     def want(self, issue_id: str) -> None:
         """Somebody asked to run this issue next. What held it back after errors is forgotten."""
-        with self._redis.client.pipeline() as pipe:
-            pipe.time()
-            pipe.delete(self._keys("answer", issue_id))
-            pipe.zrem(self._keys("held"), issue_id)
-            pipe.hdel(self._keys("errors"), issue_id)
-            seconds, _ = pipe.execute()[0]
-        self._redis.client.zadd(self._keys("wanted"), {issue_id: seconds}, nx=True)
+        names = [*self._keys.all("wanted held errors"), self._keys("answer", issue_id)]
+        self._redis.call(_WANT, names, [issue_id])
 
     def wanted(self) -> list[str]:
         """Issues asked for, first asked first."""
@@ -223,10 +243,12 @@ class RedisLeases:
         return asked
 
     def answer(self, issue_id: str, answer: str, *, done: bool) -> None:
-        """What became of a wanted issue, kept for a minute; done takes it off the list."""
-        self._redis.client.set(self._keys("answer", issue_id), answer, ex=60)
-        if done:
-            self._redis.client.zrem(self._keys("wanted"), issue_id)
+        """What became of a wanted issue, kept for a minute; done takes it off the list, at the same moment."""
+        with self._redis.client.pipeline() as pipe:
+            pipe.set(self._keys("answer", issue_id), answer, ex=60)
+            if done:
+                pipe.zrem(self._keys("wanted"), issue_id)
+            pipe.execute()
 
     def answered(self, issue_id: str) -> str | None:
         """What became of a wanted issue."""

@@ -290,7 +290,7 @@ def test_without_a_sudocode_folder_every_call_is_refused_until_there_is_one(
 
     [problem] = probe(tracker)
 
-    assert f"there is no tracker in {tmp_path}: run `sudocode init` there" in problem
+    assert f"there is no tracker in {tmp_path}: run `orch init` there" in problem
     assert [] == list(tmp_path.iterdir())
 
     (tmp_path / ".sudocode").mkdir()

@@ -85,8 +85,7 @@ def test_what_may_pass_is_transient_and_says_whether_it_may_have_been_done(text:
         ("Unknown tool: x", "show_issue: Unknown tool: x"),
         (f"{CLI}✗ Invalid status: database is locked\n", "show_issue: ✗ Invalid status: database is locked"),
         ("⚠️  sudocode is not initialized in this directory.\n\nWorking directory: /repo\n",
-         "there is no tracker in /repo: run `sudocode init` there "
-         "(with the bundled tracker: `python -m orchestrator.tracker --init -w /repo`)"),
+         "there is no tracker in /repo: run `orch init` there"),
     ],
 )  # fmt: skip
 def test_a_no_is_a_no_and_says_why(text: str, said: str) -> None:

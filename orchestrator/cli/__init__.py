@@ -1,0 +1,116 @@
+"""`orch`: the commands, and the one place where an expected error becomes a line for a person.
+
+A command's module is imported when the command is called, so `orch --help` loads none of what the commands stand on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib import metadata
+
+import click
+
+from orchestrator.errors import OrchestratorError
+
+COMMANDS = {
+    "demo": "See it work on a made-up project; nothing to set up.",
+    "init": "Look at this repo and write its orch.toml.",
+    "doctor": "Check everything that orch needs here.",
+    "issue": "File, list and read issues.",
+    "up": "Work on ready issues until Ctrl-C.",
+    "enqueue": "Run an issue next.",
+    "status": "What runs, what waits, and why.",
+    "history": "What happened to an issue, step by step.",
+    "dry-run": "Run one made-up session in memory.",
+}
+"""Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""
+
+
+class Failure(click.ClickException):
+    """What a person is told when a command could not do its work: no traceback, exit code 1."""
+
+
+class Orch(click.Group):
+    """The commands of COMMANDS, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, from its module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but knowing what may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as unknown:
+            raise click.NoSuchCommand(unknown.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. What can be expected to go wrong ends as a line on stderr; anything else is our bug."""
+        try:
+            result: object = super().invoke(ctx)
+        except OrchestratorError as error:
+            raise Failure(str(error)) from error
+        except _redis_errors() as error:
+            said = str(error).rstrip(".") or type(error).__name__
+            raise Failure(f"Redis: {said}; `orch doctor` says what is wrong") from error
+        except BrokenPipeError:
+            raise  # somebody piped us into `head`: click ends quietly
+        except OSError as error:
+            raise Failure(f"{error.filename or 'the system'}: {error.strerror or error}") from error
+        return result
+
+
+def _redis_errors() -> tuple[type[Exception], ...]:
+    """What to catch; whoever has not loaded redis cannot have raised its errors, and need not load it now."""
+    redis = sys.modules.get("redis.exceptions")
+    return (redis.RedisError,) if redis else ()
+
+
+def _version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        version = metadata.version("sudocode-orchestrator")
+    except metadata.PackageNotFoundError:
+        version = "(run from its source folder)"
+    click.echo(f"orch {version}")
+    ctx.exit()
+
+
+@click.command(cls=Orch, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "-C",
+    "--project",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="The repo to work on. Default: $ORCH_PROJECT_ROOT, else the one around the current folder.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which orch.")
+def main(project: str | None) -> None:
+    """Ready issues become verified branches: each is implemented, reviewed twice and verified by coding agents.
+
+    \b
+      orch demo                             see it work, without any set-up
+      cd my-repo; orch init; orch doctor    make a repo of yours ready for it
+      orch issue add "Say hello in French"  file what is to be done
+      orch up                               have it done
+    """
+    if project:
+        # In the environment, because every process that a command starts must work on the same repo.
+        os.environ["ORCH_PROJECT_ROOT"] = project

@@ -1,0 +1,279 @@
+"""What `orch doctor` looks at: what each check found, and what to do about it. None starts anything that stays."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from orchestrator import discover
+from orchestrator.adapters import process, redis_server
+from orchestrator.adapters.mcp import probe
+from orchestrator.adapters.redis import connect
+from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.adapters.redis_url import client_url
+from orchestrator.cli.repo import commit_of, git, top_of
+from orchestrator.errors import OrchestratorError, SettingsError
+from orchestrator.settings import FILE, ROLES, Settings, from_environment
+from orchestrator.wiring import Wiring, tracker_command
+
+OLDEST_GIT = (2, 30)
+OLDEST_REDIS = (6, 2)
+VERSION_S = 5.0
+REDIS_S = 2.0
+GB = 1_000_000_000
+LITTLE_SPACE = 2 * GB
+NO_SPACE = GB // 10
+
+
+class Level(StrEnum):
+    """How bad it is: `fail` keeps sessions from running, `warn` may spoil a night."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found; `fix` is what to do about it."""
+
+    level: Level
+    says: str
+    fix: str = ""
+
+
+Check = Callable[[Wiring], Iterator[Finding]]
+
+
+def examine(looking_at: Callable[[str], object]) -> Iterator[tuple[str, Finding]]:
+    """Every check's findings under its name, as they come; `looking_at` is told what is being checked now.
+
+    With settings that are wrong there is nothing more to check than them.
+    """
+    looking_at("git")
+    yield "python", _ok(f"{platform.python_version()} ({sys.executable})")
+    yield from (("git", finding) for finding in _guarded(_git()))
+    try:
+        settings = from_environment()
+    except SettingsError as error:
+        yield from ((FILE, _fail(problem)) for problem in str(error).splitlines())
+        return
+    wiring = Wiring(settings)
+    for name, check in CHECKS.items():
+        looking_at(name)
+        yield from ((name, finding) for finding in _guarded(check(wiring)))
+
+
+def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """A check that cannot be carried out is a finding like any other: the rest is looked at all the same."""
+    try:
+        yield from findings
+    except (OrchestratorError, RedisError, OSError) as error:
+        yield _fail(str(error))
+
+
+def _git() -> Iterator[Finding]:
+    said = git(Path(), "--version").stdout.strip()
+    if _numbers(said) < OLDEST_GIT:
+        yield _fail(f"{said} is too old", f"install git {'.'.join(map(str, OLDEST_GIT))} or newer")
+    else:
+        yield _ok(said.removeprefix("git version "))
+
+
+def _settings(wiring: Wiring) -> Iterator[Finding]:
+    path = wiring.settings.root / FILE
+    if path.exists():
+        yield _ok(f"{path}, project {wiring.settings.project}")
+    else:
+        yield _warn(f"there is no {path}: all is as by default", "orch init")
+
+
+def _repo(wiring: Wiring) -> Iterator[Finding]:
+    settings = wiring.settings
+    root = top_of(settings.root)
+    if not root.samefile(settings.root):
+        yield _fail(f"{settings.root} is only a part of the repo {root}", f"orch -C {shlex.quote(str(root))} init")
+        return
+    base = settings.base or discover.base_branch(root)
+    if base is None:
+        yield _fail("no branch is checked out, so none to start from is known", "set base in orch.toml")
+    elif commit := commit_of(root, base):
+        yield _ok(f"{root}, sessions start from {base} ({commit})")
+    else:
+        yield _fail(f"there is no branch {base}, here or at origin", "correct base in orch.toml")
+
+
+def _state(wiring: Wiring) -> Iterator[Finding]:
+    folder = wiring.settings.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        yield _fail(f"cannot write to {folder}: {error.strerror}", "set ORCH_STATE_DIR to a folder of yours")
+        return
+    says = f"{folder}, {free / GB:.1f} GB free"
+    if free < LITTLE_SPACE:
+        yield Finding(Level.FAIL if free < NO_SPACE else Level.WARN, says, "make room, or set ORCH_STATE_DIR")
+    else:
+        yield _ok(says)
+
+
+def _redis(wiring: Wiring) -> Iterator[Finding]:
+    address = _running_redis(wiring)
+    if address is None:
+        yield _ok(f"a private one, `orch up` starts {redis_server.find_server()}")
+        return
+    try:
+        info: Any = connect(address, patience_s=REDIS_S).info()
+    except RedisError as error:
+        yield _fail(str(error).rstrip("."), "start it or correct ORCH_REDIS_URL; without it a private one is used")
+        return
+    version = str(info["redis_version"])
+    yield _ok(f"{version}, {'by ORCH_REDIS_URL' if wiring.settings.redis_url else 'a private one, running'}")
+    if _numbers(version) < OLDEST_REDIS:
+        yield _fail(f"{version} is too old", f"install Redis {'.'.join(map(str, OLDEST_REDIS))} or newer")
+    policy = info.get("maxmemory_policy")
+    if policy != "noeviction":
+        fix = 'redis-cli -u "$ORCH_REDIS_URL" config set maxmemory-policy noeviction'
+        yield _warn(f"may drop leases when memory is short ({policy})", fix)
+    if not info.get("aof_enabled"):
+        fix = 'redis-cli -u "$ORCH_REDIS_URL" config set appendonly yes'
+        yield _warn("forgets what sessions did when it restarts (no AOF)", fix)
+
+
+def _running_redis(wiring: Wiring) -> str | None:
+    """The address of the Redis given, or of our own if it runs."""
+    given = wiring.settings.redis_url
+    return client_url(given) if given else redis_server.find(wiring.settings.state_dir)
+
+
+def _tracker(wiring: Wiring) -> Iterator[Finding]:
+    command = shlex.join(tracker_command(wiring.settings))
+    with wiring.tracker as tracker:
+        problems = probe(tracker)
+    if problems:
+        yield from (_fail(problem) for problem in problems)
+    else:
+        yield _ok(f"answers ({command})")
+
+
+def _agents(wiring: Wiring) -> Iterator[Finding]:
+    settings = wiring.settings
+    played: dict[tuple[str, ...] | None, list[str]] = {}
+    for role in ROLES:
+        agent = settings.agent(role)
+        played.setdefault(agent.command if agent else None, []).append(role)
+    env = process.clean_env(os.environ, allow=settings.agents.env)
+    for command, roles in played.items():
+        who = ", ".join(roles)
+        if command is None:
+            yield _fail(f"{who}: nobody", "install an agent CLI, then `orch init`; or name yours in [agents.default]")
+        elif program := _program(settings, command):
+            yield _agent(who, command, program, env)
+        else:
+            yield _fail(f"{who}: there is no {command[0]}", f"install {command[0]}, or change [agents] in orch.toml")
+
+
+def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str]) -> Finding:
+    """An agent that is there, with its version. A script of the repo's own is not run: it may do anything."""
+    if "/" in command[0]:
+        return _ok(f"{who}: {program}")
+    with tempfile.TemporaryDirectory() as folder:
+        said = process.run(
+            [str(program), "--version"],
+            cwd=Path(folder),
+            env=env,
+            limits=process.Limits(wall_s=VERSION_S, output_bytes=10_000),
+            stdout=Path(folder, "said"),
+            stderr=None,
+        )
+        words = (process.tail(said.stdout, 10_000).strip().splitlines() or [""])[0][:60]
+    if said.exit_code in (126, 127):
+        return _fail(f"{who}: {program} cannot be run: {words}", f"{shlex.quote(str(program))} --version")
+    version = f" {words}" if words and said.exit_code == 0 else ""
+    return _ok(f"{who}: {program}{version}")
+
+
+def _verification(wiring: Wiring) -> Iterator[Finding]:
+    settings = wiring.settings
+    commands = {
+        level: command
+        for level in ("default", "L0", "L1", "L2")
+        if (command := getattr(settings.verify, level)) is not None
+    }
+    for level, command in commands.items():
+        if _program(settings, command):
+            yield _ok(f"{level}: {shlex.join(command)}")
+        else:
+            yield _fail(f"{level}: there is no {command[0]}", f"install it, or change [verify] {level} in orch.toml")
+    if not commands:
+        found = discover.test_command(settings.root) or ("make", "test")
+        words = ", ".join(f'"{word}"' for word in found)
+        yield _warn("no command: sessions run whatever their implementer names", f"set [verify] default = [{words}]")
+
+
+def _workers(wiring: Wiring) -> Iterator[Finding]:
+    address = _running_redis(wiring)
+    if address is None:
+        yield _ok("none; `orch up` starts them")
+        return
+    try:
+        leases = RedisLeases(connect(address, patience_s=REDIS_S), wiring.keys, lease_s=wiring.settings.lease_seconds)
+        free = leases.free()  # which also forgets the dead, so that `workers` gives the living
+        workers = leases.workers()
+    except RedisError:
+        return  # the Redis check has said why
+    if workers:
+        yield _ok(f"{', '.join(sorted(workers))}: {sum(workers.values())} slots, {max(0, free)} free")
+    else:
+        yield _ok("none; `orch up` starts them")
+
+
+def _program(settings: Settings, command: Sequence[str]) -> Path | None:
+    """What a command runs: looked up on PATH; with a slash in it, in the repo, as it will be in its worktrees."""
+    name = command[0]
+    found = shutil.which(str(settings.root / name) if "/" in name else name)
+    return Path(found) if found else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
+def _ok(says: str) -> Finding:
+    return Finding(Level.OK, says)
+
+
+def _warn(says: str, fix: str) -> Finding:
+    return Finding(Level.WARN, says, fix)
+
+
+def _fail(says: str, fix: str = "") -> Finding:
+    return Finding(Level.FAIL, says, fix)
+
+
+CHECKS: dict[str, Check] = {
+    FILE: _settings,
+    "repo": _repo,
+    "state": _state,
+    "redis": _redis,
+    "tracker": _tracker,
+    "agents": _agents,
+    "verify": _verification,
+    "workers": _workers,
+}
+"""In order: what the next one needs comes first."""

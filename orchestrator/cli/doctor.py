@@ -1,0 +1,51 @@
+"""`orch doctor`: what is there, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.cli.checks import Finding, Level, examine
+from orchestrator.cli.terminal import json_option, line, print_json
+
+COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+
+
+@click.command
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Check everything that orch needs here: ok, or what is wrong and how to mend it.
+
+    Changes nothing and starts nothing that stays. Exit code 1 when something keeps sessions from running; a `warn`
+    does not.
+
+    \b
+      orch doctor
+      orch doctor --json
+    """
+    # The names being checked are progress, for whoever waits: on stderr they keep out of what is read by programs.
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    found: list[tuple[str, Finding]] = []
+    with console.status("looking") as status:
+        for name, finding in examine(lambda name: status.update(f"looking at {name}")):
+            found.append((name, finding))
+            if not as_json:
+                console.print(_row(name, finding))
+    failures = sum(finding.level is Level.FAIL for _, finding in found)
+    if as_json:
+        print_json({"ok": not failures, "findings": [_record(name, finding) for name, finding in found]})
+    else:
+        console.print(f"\n{failures} to mend" if failures else "\nAll that is needed is there.")
+    if failures:
+        ctx.exit(1)
+
+
+def _row(name: str, finding: Finding) -> Text:
+    row = Text.assemble((f"{finding.level:<5}", COLOURS[finding.level]), f"{name:<10}", line(finding.says))
+    return row.append(f"\n{'':15}-> {finding.fix}", "dim") if finding.fix else row
+
+
+def _record(name: str, finding: Finding) -> dict[str, str]:
+    return {"check": name, "level": finding.level, "says": finding.says, "fix": finding.fix}

@@ -1,0 +1,110 @@
+"""`orch enqueue`: a person says what runs next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+import click
+from rich.console import Console
+
+from orchestrator import wiring
+from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.cli.terminal import IssueId, json_option, line, print_json
+from orchestrator.poll import RUNNING, RUNNING_ALREADY
+
+_LOOK_S = 0.05
+
+
+class Outcome(StrEnum):
+    """What became of a wanted issue so far."""
+
+    RUNNING = "running"
+    QUEUED = "queued"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One issue's outcome, and what there is to say about it."""
+
+    issue: str
+    outcome: Outcome
+    says: str
+
+
+@click.command
+@click.argument("issues", nargs=-1, required=True, type=IssueId(), metavar="ISSUE...")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for what becomes of it.",
+)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: bool) -> None:
+    """Run an issue next, before whatever is ready, and say what became of it.
+
+    An issue that waits after errors is tried again at once. Asking twice changes nothing. Exit code 1 when an issue
+    was refused: it is closed, it waits for another, or there is no such issue.
+
+    \b
+      orch enqueue i-a1b2
+      orch enqueue i-a1b2 i-c3d4 --wait 30
+    """
+    leases = wiring.here().leases
+    wanted = list(dict.fromkeys(issues))
+    for issue in wanted:
+        leases.want(issue)
+    free = leases.free()  # which also forgets the dead, so that `workers` gives the living
+    if not leases.workers():
+        answers = [Answer(issue, Outcome.QUEUED, "queued; no worker runs, `orch up` starts them") for issue in wanted]
+    else:
+        _poll_now()
+        why = "no answer yet, `orch status` shows what goes on" if free > 0 else "every slot is taken"
+        with Console(stderr=True).status("waiting for an answer"):
+            answers = _answers(leases, wanted, f"queued; {why}", wait_s)
+    if as_json:
+        print_json([asdict(answer) for answer in answers])
+    else:
+        for answer in answers:
+            click.echo(f"{answer.issue}: {line(answer.says)}", err=answer.outcome is Outcome.REFUSED)
+    if any(answer.outcome is Outcome.REFUSED for answer in answers):
+        ctx.exit(1)
+
+
+def _poll_now() -> None:
+    """Have the tracker looked at without waiting for the clock. Losing this costs one poll interval."""
+    from orchestrator.celery import nudge  # here, because Celery is slow to load and mostly not needed
+    from tasks.poll import poll
+
+    nudge(poll)
+
+
+def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s: float) -> list[Answer]:
+    """What became of the issues; looks again until none is queued any more or the time is over."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        answers = [answer(leases, issue, unanswered) for issue in issues]
+        if time.monotonic() >= deadline or all(answer.outcome is not Outcome.QUEUED for answer in answers):
+            return answers
+        time.sleep(_LOOK_S)
+
+
+def answer(leases: RedisLeases, issue: str, unanswered: str) -> Answer:
+    """What became of a wanted issue by now; `unanswered` is what to say when nobody has said anything.
+
+    The answer is read first: it and the end of wanting are written at once.
+    """
+    says = leases.answered(issue)
+    if says is None:
+        return Answer(issue, Outcome.QUEUED, unanswered)
+    if says in (RUNNING, RUNNING_ALREADY):
+        return Answer(issue, Outcome.RUNNING, says)
+    return Answer(issue, Outcome.QUEUED if issue in leases.wanted() else Outcome.REFUSED, says)

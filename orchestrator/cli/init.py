@@ -1,0 +1,129 @@
+"""`orch init`: from somebody's repo to one that orch can work on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from orchestrator import discover, settings, tracker
+from orchestrator.cli.repo import top_of
+from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.errors import WorkspaceError
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a repo and this machine say about themselves."""
+
+    base: str | None
+    verify: tuple[str, ...] | None
+    agents: list[str]
+    tracker: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `orch init` wrote; False is for what was there and stays as it was."""
+
+    orch_toml: bool
+    sudocode: bool
+
+
+@click.command
+@click.option("--force", is_flag=True, help="Rewrite an orch.toml that is there.")
+@json_option
+def command(force: bool, as_json: bool) -> None:
+    """Look at this git repo and write orch.toml: how it is tested, by whom code is written, where issues live.
+
+    Makes `.sudocode`, the place for issues, when there is none. Nothing else is changed; an orch.toml that is there
+    stays as it is. Doing it again is harmless.
+
+    \b
+      cd my-repo
+      orch init
+    """
+    root = _repo()
+    found = look_at(root)
+    made = set_up(root, found, force=force)
+    if as_json:
+        print_json({"root": str(root), "found": asdict(found), "made": asdict(made)})
+    else:
+        click.echo(_story(root, found, made))
+
+
+def look_at(root: Path) -> Found:
+    """What there is. Runs nothing of the repo's."""
+    return Found(
+        base=discover.base_branch(root),
+        verify=discover.test_command(root),
+        agents=[cli.name for cli in discover.agent_clis(shutil.which)],
+        tracker=discover.tracker(shutil.which, root),
+    )
+
+
+def set_up(root: Path, found: Found, *, force: bool) -> Made:
+    """Write orch.toml and `.sudocode` where they are missing. SettingsError when an orch.toml that stays is wrong."""
+    path = root / settings.FILE
+    write = force or not path.exists()
+    if write:
+        path.write_text(
+            discover.render_orch_toml(
+                project=settings.project_name(root),
+                base=found.base,
+                tracker=found.tracker,
+                verify=found.verify,
+                agent=next(iter(discover.agent_clis(shutil.which)), None),
+            ),
+            encoding="utf-8",
+        )
+    says = settings.from_environment(root)
+    # A tracker of the user's own keeps its issues wherever it likes.
+    missing = isinstance(says.tracker, str) and not (root / ".sudocode").exists()
+    if missing:
+        tracker.init(root)
+    return Made(orch_toml=write, sudocode=missing)
+
+
+def _repo() -> Path:
+    """The top of the repo. A folder below it that was named on purpose is refused: sessions get the whole repo."""
+    named = os.environ.get("ORCH_PROJECT_ROOT")
+    folder = Path(named or ".").resolve()
+    root = top_of(folder)
+    if named and not root.samefile(folder):
+        raise WorkspaceError(f"{folder} is a part of the repo {root}; run `orch -C {shlex.quote(str(root))} init`")
+    return root
+
+
+def _story(root: Path, found: Found, made: Made) -> str:
+    verify = shlex.join(found.verify) if found.verify else "no command found: set [verify] default in orch.toml"
+    used, *others = found.agents or ["none on PATH: install one, or name yours in orch.toml"]
+    agents = used + (f" (also here: {', '.join(others)})" if others else "")
+    toml = (
+        "written: read it over, then commit it"
+        if made.orch_toml
+        else "there already, stays as it is (--force rewrites)"
+    )
+    issues = f"{found.tracker} tracker, in .sudocode" + (" (made: commit it too)" if made.sudocode else "")
+    rows = {
+        "repo": str(root),
+        "base branch": found.base or "none checked out: set base in orch.toml",
+        "tests": verify,
+        "agents": agents,
+        "issues": issues,
+        "orch.toml": toml,
+    }
+    return "\n".join(
+        [
+            *(f"{name:<13}{value}" for name, value in rows.items()),
+            "",
+            "Next:",
+            "  orch doctor                     check that all is there",
+            '  orch issue add "What to do"     file an issue',
+            "  orch up                         work on what is ready",
+        ]
+    )

@@ -1,0 +1,193 @@
+"""`orch doctor`: what is there, what is missing, what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_leases import RedisLeases
+from tests.orch import Orch
+
+
+@pytest.fixture
+def orch(tmp_path: Path) -> Orch:
+    return Orch(tmp_path)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[redis_server.RedisServer]:
+    server = redis_server.ensure(tmp_path / "state")
+    yield server
+    server.stop()
+
+
+def set_up(orch: Orch) -> None:
+    """Everything that a session needs."""
+    orch.install("claude")
+    orch.install("make")
+    orch.says("init")
+
+
+def findings(orch: Orch, **env: str) -> dict[str, list[tuple[str, str, str]]]:
+    """(level, says, fix) under the name of each check; the exit code must fit them."""
+    done = orch("doctor", "--json", **env)
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    answer = json.loads(done.stdout)
+    for row in answer["findings"]:
+        found.setdefault(row["check"], []).append((row["level"], row["says"], row["fix"]))
+    fails = any(level == "fail" for rows in found.values() for level, _, _ in rows)
+    assert (fails, not fails) == (done.returncode == 1, answer["ok"])
+    return found
+
+
+def test_all_is_well_where_all_is_there(orch: Orch) -> None:
+    """Exit 0, a line for each thing, with the agent's version; and nothing was started that stays."""
+    set_up(orch)
+
+    lines = orch.says("doctor").splitlines()
+
+    assert "All that is needed is there." == lines[-1]
+    rows = [line.split(None, 2) for line in lines[:-2]]
+    assert {"ok"} == {level for level, _, _ in rows}
+    names = [name for _, name, _ in rows]
+    assert ["python", "git", "orch.toml", "repo", "state", "redis", "tracker", "agents", "agents", "verify"] == names[
+        :10
+    ]
+    assert f"implementer: {orch.bin / 'claude'} 1.2.3" in [says for _, name, says in rows if name == "agents"]
+    assert redis_server.find(orch.state) is None
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(orch: Orch) -> None:
+    """No tracker, no agent, no program for the tests: exit 1, each with its remedy. No orch.toml is only a warning."""
+    found = findings(orch)
+
+    assert [("warn", f"there is no {orch.repo / 'orch.toml'}: all is as by default", "orch init")] == found["orch.toml"]
+    assert [("fail", f"there is no tracker in {orch.repo}: run `orch init` there", "")] == found["tracker"]
+    [(level, says, fix)] = found["agents"]
+    assert ("fail", "implementer, spec_reviewer, quality_reviewer: nobody") == (level, says)
+    assert "orch init" in fix
+    [(level, says, fix)] = found["verify"]
+    assert ("warn", 'set [verify] default = ["make", "test"]') == (level, fix)
+
+
+def test_programs_that_are_not_there_are_named(orch: Orch) -> None:
+    """An agent that was uninstalled, and a test command that this machine lacks."""
+    orch.install("claude")
+    orch.says("init")
+    (orch.bin / "claude").unlink()
+
+    found = findings(orch)
+
+    assert ("fail", "implementer: there is no claude", "install claude, or change [agents] in orch.toml") == (
+        found["agents"][0]
+    )
+    assert ("fail", "default: there is no make", "install it, or change [verify] default in orch.toml") == (
+        found["verify"][0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "level", "end"),
+    [
+        ("#!/bin/sh\nexit 3\n", "ok", "claude"),
+        ("#!/bin/sh\nprintf '\\n\\033[1m2.0\\nmore\\n'\n", "ok", "2.0"),
+        ("#!/no/such/interpreter\n", "fail", "cannot be run"),
+    ],
+)
+def test_an_agent_is_asked_for_its_version(orch: Orch, script: str, level: str, end: str) -> None:
+    """One that does not tell is taken as it is; one that cannot be started is a failure."""
+    set_up(orch)
+    orch.install("claude", script)
+
+    said = findings(orch)["agents"][0]
+
+    assert level == said[0]
+    assert end in said[1]
+
+
+def test_a_script_of_the_repos_own_is_not_run(orch: Orch) -> None:
+    """It need not know `--version`, and might begin to work."""
+    set_up(orch)
+    agent = orch.repo / "agent.sh"
+    agent.write_text("#!/bin/sh\ntouch ran\n")
+    agent.chmod(0o755)
+    (orch.repo / "orch.toml").write_text('[agents.default]\ncommand = ["./agent.sh"]\n')
+
+    found = findings(orch)
+
+    assert [("ok", f"implementer, spec_reviewer, quality_reviewer: {orch.repo / 'agent.sh'}", "")] == found["agents"]
+    assert not (orch.repo / "ran").exists()
+
+
+def test_a_wrong_orch_toml_is_all_that_is_said(orch: Orch) -> None:
+    """Each mistake on its line; what depends on the settings is not looked at."""
+    (orch.repo / "orch.toml").write_text("concurency = 4\n")
+
+    found = findings(orch)
+
+    assert ["python", "git", "orch.toml"] == list(found)
+    assert [("fail", "orch.toml: unknown key `concurency`; did you mean `concurrency`?", "")] == found["orch.toml"]
+
+
+def test_a_base_that_is_not_there_is_named(orch: Orch) -> None:
+    """Sessions could not start."""
+    (orch.repo / "orch.toml").write_text('base = "trunk"\n')
+
+    found = findings(orch)
+
+    assert [("fail", "there is no branch trunk, here or at origin", "correct base in orch.toml")] == found["repo"]
+
+
+def test_a_redis_out_of_reach_is_named_without_its_password(orch: Orch) -> None:
+    """One failure, not one for each thing that would ask it; the rest is looked at all the same."""
+    set_up(orch)
+
+    done = orch("doctor", ORCH_REDIS_URL="redis://:s3cret@127.0.0.1:1/0")
+
+    assert 1 == done.returncode
+    [failure] = [line for line in done.stdout.splitlines() if line.startswith("fail")]
+    assert failure.startswith("fail redis     Error 111 connecting to 127.0.0.1:1")
+    assert "1 to mend" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_a_redis_that_may_lose_sessions_is_warned_about(orch: Orch, redis: redis_server.RedisServer) -> None:
+    """One that drops keys, and one that keeps nothing over a restart; with what mends it."""
+    client = connect(redis.url)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("appendonly", "no")
+
+    found = findings(orch, ORCH_REDIS_URL=redis.url)["redis"]
+
+    assert ["ok", "warn", "warn"] == [level for level, _, _ in found]
+    assert "config set maxmemory-policy noeviction" in found[1][2]
+    assert "config set appendonly yes" in found[2][2]
+
+
+def test_a_running_stack_is_seen(orch: Orch, redis: redis_server.RedisServer) -> None:
+    """Its private Redis, and the slots of its living workers; a dead worker's are gone."""
+    leases = RedisLeases(connect(redis.url), Keys("repo"), lease_s=15)
+    leases.announce("sessions@here", 4, for_s=60)
+    leases.announce("sessions@gone", 4, for_s=0)
+
+    found = findings(orch)
+
+    assert [("ok", "sessions@here: 4 slots, 4 free", "")] == found["workers"]
+    assert found["redis"][0][1].endswith("a private one, running")
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(orch: Orch, tmp_path: Path) -> None:
+    """With the variable that moves it."""
+    (tmp_path / "file").write_text("")
+
+    found = findings(orch, ORCH_STATE_DIR=str(tmp_path / "file" / "state"))
+
+    [(level, says, fix)] = found["state"]
+    assert "fail" == level
+    assert says.startswith(f"cannot write to {tmp_path / 'file' / 'state'}: ")
+    assert "set ORCH_STATE_DIR to a folder of yours" == fix

@@ -1,0 +1,299 @@
+"""Sessions over a real Redis: to a verdict whatever dies, each step once, and nothing written by a zombie."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import structlog.testing
+
+from orchestrator.adapters.redis import connect
+from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.errors import AgentFailed, RedisUnavailable
+from orchestrator.models import Verdict
+from orchestrator.ports import Refusal
+from tests.engine import Engine, doing, saying_yes
+from tests.support import Roles, wait_until
+
+ISSUE = "i-a1b2"
+CLEAN = ["RUNNING/1", "SPEC_REVIEW/1", "QUALITY_REVIEW/1", "VERIFICATION/1"]
+EVENTS = ["SESSION_START", "IMPLEMENT_DONE", "SPEC_REVIEW_PASS", "QUALITY_REVIEW_PASS", "SESSION_DONE"]
+
+
+class Written:
+    """A doer that writes down which steps it does, where other processes can read it."""
+
+    def __init__(self, path: Path, before=lambda step: None, after=lambda step: None) -> None:
+        self.path, self.before, self.after = path, before, after
+        path.touch()
+
+    def __call__(self, step, progress):
+        self.before(step)
+        with self.path.open("a") as steps:
+            steps.write(f"{step.stage}/{step.attempt}\n")
+        report = saying_yes()(step, progress)
+        self.after(step)
+        return report
+
+    @property
+    def steps(self) -> list[str]:
+        """All steps done so far, by whomever."""
+        return self.path.read_text().splitlines()
+
+
+@pytest.fixture
+def issue(engine):
+    """An issue whose session is opened and started."""
+    engine.tracker.file("One", issue_id=ISSUE)
+    assert [ISSUE] == engine.poll()
+    return ISSUE
+
+
+def die() -> None:
+    """As if somebody had killed this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("deadly", CLEAN)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_session_whose_worker_is_killed_goes_on_at_the_step_it_was_in(engine, issue, fork, tmp_path, deadly, moment):
+    """Killed in whatever step: the next worker does that one again and no other; the tracker hears no difference."""
+
+    def dies(step):
+        if f"{step.stage}/{step.attempt}" == deadly:
+            die()
+
+    doomed = Written(tmp_path / "steps", **{moment: dies})
+    child = fork(lambda: engine.elsewhere().sessions(doing(doomed)).run(issue))
+    os.waitpid(child, 0)
+    engine.fall_silent(issue)
+
+    assert [issue] == engine.poll()
+
+    engine.sessions(doing(Written(tmp_path / "steps"))).run(issue)
+    engine.publish()
+    before, after = CLEAN[: CLEAN.index(deadly)], CLEAN[CLEAN.index(deadly) :]
+
+    assert [*before, *([deadly] if moment == "after" else []), *after] == doomed.steps
+    assert EVENTS == engine.events(issue)
+    assert "needs_review" == engine.status(issue)
+
+
+def test_a_session_killed_between_its_last_step_and_its_end_only_ends(engine, issue, fork, tmp_path):
+    """When all steps are recorded, nothing is done again: the verdict follows from what is there."""
+
+    class DiesAtTheEnd:
+        def __init__(self, history):
+            self.recorded, self.record = history.recorded, history.record
+
+        def close(self, verdict, entries, *, reason=""):
+            die()
+
+    written = Written(tmp_path / "steps")
+    mine = engine.elsewhere()
+    child = fork(
+        lambda: mine.sessions(doing(written), history=lambda lease: DiesAtTheEnd(mine.history(lease))).run(issue)
+    )
+    os.waitpid(child, 0)
+
+    assert CLEAN == written.steps
+
+    engine.fall_silent(issue)
+    engine.poll()
+    engine.sessions(doing(written)).run(issue)
+    engine.publish()
+
+    assert CLEAN == written.steps
+    assert EVENTS == engine.events(issue)
+
+
+def test_messages_that_arrive_twice_run_the_session_once(engine, issue, tmp_path):
+    """Of several workers that get the same message at once, one runs the session and the others leave."""
+    written = Written(tmp_path / "steps")
+    workers = [
+        threading.Thread(target=engine.elsewhere().sessions(doing(written)).run, args=(issue,)) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    engine.sessions(doing(written)).run(issue)
+
+    assert CLEAN == written.steps
+
+
+def test_a_worker_that_lost_its_session_writes_nothing_and_leaves_quietly(engine, issue, tmp_path):
+    """A worker that stood still while another took its session over adds nothing to it, and raises nothing."""
+
+    def overtaken(step):
+        if not heir:
+            engine.fall_silent(issue)
+            engine.poll()
+            heir.append(engine.elsewhere().acquired(issue, "heir"))
+
+    heir: list = []
+    with structlog.testing.capture_logs() as lines:
+        engine.sessions(doing(Written(tmp_path / "steps", before=overtaken))).run(issue)
+
+    assert [] == engine.history(heir[0]).recorded()
+    assert engine.leases.renew(heir[0])
+    assert ["session_left"] == [line["event"] for line in lines if line["event"] == "session_left"]
+    assert "session_failed" not in [line["event"] for line in lines]
+
+
+def test_a_lost_lease_is_noticed_while_a_step_runs(engine, issue, tmp_path):
+    """The holder renews while a step runs; when another worker has the session, the step is cut within a renewal."""
+    cut = []
+
+    def doer(lease, keeper):
+        def do(step, progress):
+            engine.fall_silent(issue)
+            engine.elsewhere().acquired(issue, "heir")
+            wait_until(keeper.cut.is_set, "the step should have been cut")
+            cut.append(step.stage)
+            keeper.hold()
+
+        return do
+
+    leases = RedisLeases(engine.client, engine.keys, lease_s=0.4)
+    engine.sessions(doer, leases=leases, lease_s=0.4).run(issue)
+
+    assert ["RUNNING"] == cut
+    assert "running" == engine.leases.holding(issue).state
+
+
+def test_a_long_step_keeps_its_lease(engine, issue, tmp_path):
+    """A step that takes several lease times is nobody else's as long as its worker renews."""
+    leases = RedisLeases(engine.client, engine.keys, lease_s=0.3)
+    expired = []
+
+    def longer_than_a_lease(step):
+        begun = engine.client.time()[0]
+        wait_until(
+            lambda: expired.extend(engine.elsewhere().leases.expired()) or _s(engine) >= begun + 2, "two seconds"
+        )
+
+    written = Written(tmp_path / "steps", before=lambda step: step.stage == "RUNNING" and longer_than_a_lease(step))
+    engine.sessions(doing(written), leases=leases, lease_s=0.3).run(issue)
+
+    assert [] == expired
+    assert CLEAN == written.steps
+
+
+def _s(engine) -> int:
+    return int(engine.client.time()[0])
+
+
+def test_a_stopping_worker_hands_its_session_on_at_the_step_boundary(engine, issue, tmp_path):
+    """A worker that stops ends the step it is in, records it, and the next poll hands the session on at once."""
+    stop = threading.Event()
+    first = Written(tmp_path / "steps", after=lambda step: stop.set())
+
+    def checked(lease, keeper):
+        def do(step, progress):
+            keeper.check()
+            return first(step, progress)
+
+        return do
+
+    engine.sessions(checked, stopping=stop.is_set).run(issue)
+
+    assert CLEAN[:1] == first.steps
+    assert [issue] == engine.poll()
+    assert 0 == int(engine.client.hget(engine.keys("session", issue), "rescues"))
+
+    engine.sessions(doing(Written(tmp_path / "steps"))).run(issue)
+
+    assert CLEAN == first.steps
+
+
+def test_an_error_ends_the_session_and_reopens_the_issue(engine, issue):
+    """What ends a session is told with its reason, the issue is open again, and waits before it is tried again."""
+
+    def fails(step, progress):
+        raise AgentFailed(f"{issue}: the agent exited with 3")
+
+    with pytest.raises(AgentFailed):
+        engine.sessions(doing(fails)).run(issue)
+    engine.publish()
+
+    assert ["SESSION_START", "SESSION_ERROR"] == engine.events(issue)
+    assert "open" == engine.status(issue)
+    assert Refusal.WAITING == engine.leases.claim(issue)
+    assert f"{issue}: the agent exited with 3" == engine.leases.holding(issue).reason
+
+
+def test_an_overflow_ends_in_a_fix_issue(engine, issue):
+    """A session whose reviews say no to the end is told as one [FIX] issue, and is for people to look at."""
+    engine.sessions(doing(saying_yes(Roles(spec_noes=3)))).run(issue)
+    engine.publish()
+
+    assert "OVERFLOW_FIX_CREATED" == engine.events(issue)[-1]
+    assert Verdict.OVERFLOW == engine.leases.holding(issue).verdict
+    assert "needs_review" == engine.status(issue)
+
+
+def test_a_session_whose_redis_goes_away_is_left_and_goes_on_later(own_redis, tmp_path):
+    """Redis away for longer than our patience ends the run with one line, not the session with SESSION_ERROR."""
+    engine = Engine(own_redis.url, "away", client=connect(own_redis.url, patience_s=0.3))
+    engine.slots(1)
+    engine.tracker.file("One", issue_id=ISSUE)
+    engine.poll()
+    steps = iter([lambda: None, own_redis.kill])
+    written = Written(tmp_path / "steps", after=lambda step: next(steps)())
+    with structlog.testing.capture_logs() as lines:
+        engine.sessions(doing(written)).run(ISSUE)
+
+    assert ["session_started", "session_left"] == [line["event"] for line in lines]
+
+    own_redis.start()
+    engine.fall_silent(ISSUE)
+
+    assert [ISSUE] == engine.poll()
+
+    again = Written(tmp_path / "again")
+    engine.sessions(doing(again)).run(ISSUE)
+    engine.publish()
+
+    assert CLEAN[1:] == again.steps
+    assert EVENTS == engine.events(ISSUE)
+
+
+def test_a_client_that_waits_for_redis_does_not_keep_a_step_from_being_cut(own_redis):
+    """However patient the session's own client is, a step is cut when its lease could not be renewed in time."""
+    engine = Engine(own_redis.url, "silent", client=connect(own_redis.url, patience_s=60))
+    engine.slots(1)
+    engine.tracker.file("One", issue_id=ISSUE)
+    engine.poll()
+    impatient = RedisLeases(connect(own_redis.url, patience_s=0.1), engine.keys, lease_s=1)
+
+    def doer(lease, keeper):
+        def do(step, progress):
+            own_redis.freeze()
+            wait_until(keeper.cut.is_set, "the step should have been cut", timeout=4)
+            own_redis.thaw()
+            keeper.hold()
+
+        return do
+
+    with structlog.testing.capture_logs() as lines:
+        engine.sessions(
+            doer, leases=RedisLeases(engine.client, engine.keys, lease_s=1), lease_s=1, renewals=impatient
+        ).run(ISSUE)
+
+    assert f"{ISSUE}: its lease could not be renewed for 1 s; nothing more is written here" == lines[-1]["reason"]
+
+
+def test_a_message_that_meets_no_redis_is_left(tmp_path):
+    """Redis away before the session began is one line too; the session is handed on when Redis is back."""
+    nobody = f"unix://{tmp_path}/nobody.sock"
+    engine = Engine(nobody, "nobody", client=connect(nobody, patience_s=0.1))
+    with structlog.testing.capture_logs() as lines:
+        engine.sessions().run(ISSUE)
+
+    assert ["session_left"] == [line["event"] for line in lines]
+    with pytest.raises(RedisUnavailable):
+        engine.leases.free()

@@ -1,0 +1,75 @@
+"""`orch` as a person types it: a process of its own, in a repo and a home that nobody else has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.adapters.git import create_project
+from tests.support import ROOT
+
+
+class Orch:
+    """A repo with one commit on main, and the command line in it. On its PATH is git, and what `install` put there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repo = folder / "repo"
+        self.bin = folder / "bin"
+        self.state = folder / "state"
+        self.bin.mkdir()
+        (folder / "home").mkdir()
+        git = shutil.which("git")
+        assert git, "git must be on PATH"
+        (self.bin / "git").symlink_to(git)
+        create_project(self.repo, {"Makefile": "test:\n\ttrue\n"})
+        self.env = {
+            "PATH": str(self.bin),
+            "HOME": str(folder / "home"),
+            "ORCH_STATE_DIR": str(self.state),
+            "PYTHONPATH": str(ROOT),
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "GIT_CEILING_DIRECTORIES": str(folder),
+        }
+
+    def install(self, name: str, script: str = "#!/bin/sh\necho 1.2.3\n") -> None:
+        """Put a program on PATH."""
+        program = self.bin / name
+        program.write_text(script)
+        program.chmod(0o755)
+
+    def start(self, *words: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+        """`orch words...`, under way."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "orchestrator.cli", *words],
+            cwd=cwd or self.repo,
+            env=self.env | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(
+        self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`orch words...`, run to its end."""
+        with self.start(*words, cwd=cwd, **env) as process:
+            try:
+                out, err = process.communicate(stdin, timeout=60)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def says(self, *words: str, stdin: str = "", **env: str) -> str:
+        """What a command prints that does its work without complaint."""
+        done = self(*words, stdin=stdin, **env)
+        assert (0, "") == (done.returncode, done.stderr), done
+        return done.stdout
+
+    def git(self, *words: str) -> str:
+        """What git says in the repo."""
+        return subprocess.run(["git", *words], cwd=self.repo, capture_output=True, text=True, check=True).stdout

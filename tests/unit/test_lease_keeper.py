@@ -1,0 +1,222 @@
+"""Keeping a lease: renewed in time, and known to be gone before anybody else can have it."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped
+from orchestrator.lease_keeper import LeaseKeeper
+from orchestrator.ports import Lease, SessionRecord
+from tests.support import an_issue, wait_until
+
+LEASE = Lease("i-a1b2", 7, SessionRecord("s-1", "orch-main", an_issue(), 3, 2))
+LEASE_S = 40.0
+QUARTER = LEASE_S / 4
+GRACE_S = QUARTER
+
+
+class Clock:
+    """A clock that goes when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class MemoryLeases:
+    """One lease: `ours` until somebody takes it, unless Redis is away. It counts what it is asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.renewed_at: list[float] = []
+        self.asked = 0
+        self.released = 0
+        self.ours = True
+        self.away: Exception | None = None
+        self._clock = clock
+
+    def renew(self, lease: Lease) -> bool:
+        """Whether it is ours."""
+        assert lease == LEASE
+        self.asked += 1
+        if self.away:
+            raise self.away
+        self.renewed_at.append(self._clock.now)
+        return self.ours
+
+    def release(self, lease: Lease) -> None:
+        """Give it back."""
+        if self.away:
+            raise self.away
+        self.released += 1
+
+
+class Bench:
+    """A keeper with a clock to turn, and a worker to stop."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.leases = MemoryLeases(self.clock)
+        self.stopping = False
+        self.looks = 0
+        self.keeper = LeaseKeeper(
+            self.leases, LEASE, lease_s=LEASE_S, stopping=self._stops, grace_s=GRACE_S, monotonic=self.clock
+        )
+
+    def _stops(self) -> bool:
+        self.looks += 1
+        return self.stopping
+
+    def cut(self) -> None:
+        """Wait for the cut."""
+        wait_until(self.keeper.cut.is_set, "the step should have been cut")
+
+    def asked(self, times: int) -> None:
+        """Wait until Redis was asked so often."""
+        wait_until(lambda: self.leases.asked >= times, f"Redis should have been asked {times} times")
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def test_the_lease_is_renewed_every_quarter(bench):
+    """A lease is renewed once per quarter of its time, and not before."""
+    with bench.keeper:
+        for times in (1, 2, 3):
+            bench.clock.now = times * QUARTER
+            bench.asked(times)
+
+    assert [QUARTER, 2 * QUARTER, 3 * QUARTER] == bench.leases.renewed_at
+    assert not bench.keeper.cut.is_set()
+
+
+def test_a_session_that_ended_keeps_its_lease(bench):
+    """Leaving without an error releases nothing: the end of the session has freed the slot already."""
+    with bench.keeper:
+        bench.keeper.check()
+
+    assert 0 == bench.leases.released
+
+
+@pytest.mark.parametrize("away", [RedisUnavailable("Redis is away"), RuntimeError("a bug in the client")])
+def test_it_fences_itself_when_nothing_was_renewed_for_a_lease_time(bench, away):
+    """Whatever keeps a renewal from succeeding, after a lease time the step is cut and nothing more is written."""
+    bench.leases.away = away
+    with bench.keeper:
+        bench.clock.now = LEASE_S
+        bench.asked(1)
+        bench.keeper.hold()
+        bench.clock.now = LEASE_S + 0.1
+        bench.cut()
+
+        with pytest.raises(LeaseLost, match="could not be renewed for 40 s"):
+            bench.keeper.hold()
+
+
+def test_a_failed_renewal_is_tried_again_before_the_next_quarter(bench):
+    """When Redis is back a moment later, the lease is renewed in that quarter still."""
+    bench.leases.away = RedisUnavailable("Redis is away")
+    with bench.keeper:
+        bench.clock.now = QUARTER
+        bench.asked(1)
+        bench.leases.away = None
+        bench.clock.now = QUARTER * 1.25
+        wait_until(lambda: bench.leases.renewed_at, "the renewal should have been tried again")
+
+    assert [QUARTER * 1.25] == bench.leases.renewed_at
+
+
+def test_a_process_that_stood_still_writes_nothing_before_it_has_asked(bench):
+    """A write is refused by the clock alone, even if the renewing thread has not been awake yet."""
+    bench.clock.now = LEASE_S + 0.1
+
+    with pytest.raises(LeaseLost):
+        bench.keeper.hold()
+
+
+def test_a_process_that_stood_still_goes_on_if_nobody_took_the_lease(bench):
+    """Redis knows better than the clock: a late renewal that succeeds is a lease held."""
+    with bench.keeper:
+        bench.clock.now = 10 * LEASE_S
+        bench.asked(1)
+        bench.clock.now += QUARTER
+        bench.asked(2)
+
+        bench.keeper.check()
+
+
+def test_a_lost_lease_cuts_the_step(bench):
+    """When another worker has the session, the step ends now and the reason is LeaseLost."""
+    bench.leases.ours = False
+    with bench.keeper:
+        bench.clock.now = QUARTER
+        bench.cut()
+
+        with pytest.raises(LeaseLost, match="another worker runs this session"):
+            bench.keeper.check()
+
+
+def test_stopping_ends_the_session_at_the_step_boundary(bench):
+    """A worker that stops does not begin another step; the one under way has its grace."""
+
+    def session() -> None:
+        with bench.keeper:
+            bench.stopping = True
+            bench.keeper.hold()
+            assert not bench.keeper.cut.is_set()
+            bench.keeper.check()
+
+    with pytest.raises(SessionStopped):
+        session()
+
+    assert 1 == bench.leases.released
+
+
+def test_a_step_is_cut_once_the_grace_is_over(bench):
+    """A step that does not end in its grace is cut, and the lease is given back on leaving."""
+
+    def session() -> None:
+        with bench.keeper:
+            bench.stopping = True
+            looks = bench.looks
+            wait_until(lambda: bench.looks > looks + 1, "the keeper should have seen that the worker stops")
+            bench.clock.now = GRACE_S
+            bench.asked(1)
+            assert not bench.keeper.cut.is_set()
+            bench.clock.now = GRACE_S + 0.1
+            bench.cut()
+            bench.keeper.hold()
+            raise SessionStopped("the agent was cut off")
+
+    with pytest.raises(SessionStopped, match="cut off"):
+        session()
+
+    assert 1 == bench.leases.released
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(1), KeyboardInterrupt()])
+def test_a_process_that_is_told_to_exit_gives_the_lease_back(bench, leaving):
+    """The next worker need not wait for a lease that nobody holds."""
+    with pytest.raises(type(leaving)), bench.keeper:
+        raise leaving
+
+    assert 1 == bench.leases.released
+
+
+def test_an_error_of_the_session_releases_nothing(bench):
+    """A session that ended in an error is over; there is nothing to give back."""
+    with pytest.raises(ValueError, match="no"), bench.keeper:
+        raise ValueError("no")
+
+    assert 0 == bench.leases.released
+
+
+def test_leaving_while_redis_is_away_tells_why_it_left(bench):
+    """That the lease could not be given back does not hide the reason for leaving."""
+    bench.leases.away = RedisUnavailable("Redis is away")
+    with pytest.raises(SessionStopped), bench.keeper:
+        raise SessionStopped("the worker stops")
+
+    assert 0 == bench.leases.released

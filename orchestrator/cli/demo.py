@@ -118,7 +118,9 @@ class View:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        if isinstance(error, Exception):
+        if isinstance(error, KeyboardInterrupt):
+            self._console.print(f"stopping; what was done is in {self._made.project.parent}", soft_wrap=True)
+        elif error is not None:
             for entry in self._log:
                 self._console.print(entry, soft_wrap=True)
 

@@ -96,5 +96,5 @@ def machine() -> str:
     return (
         f"{len(cpus)} x {cpus[0].partition(': ')[2]}, {memory_kb / 1e6:.0f} GB, {platform.system()}, "
         f"Python {platform.python_version()}, {' '.join(version.groups()) if version else 'an unknown server'}, "
-        f"load {os.getloadavg()[0]:.1f} from before"
+        f"load {os.getloadavg()[0]:.1f} from others"
     )

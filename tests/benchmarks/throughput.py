@@ -1,7 +1,7 @@
 """Sessions per second with steps that do nothing: the engine's own cost, beside the bare cost of its Redis commands.
 
 Three ways take turns, 4 processes each, on one private server:
-  engine   the product's session task on a Celery worker: message in, lease, replay, 4 steps, verdict, nudges
+  engine   the product's session task on a Celery worker: message in, lease, replay, 4 steps, verdict, ticks
   celery   a Celery task on the same worker that sends the same Redis commands and nothing else
   plain    redis-py that sends the same Redis commands in a loop; no queue
 Sessions are claimed and opened, and messages enqueued, before the clock starts. Time is Redis's own: from the first
@@ -44,7 +44,7 @@ Way = Callable[[Sequence[str]], None]
 
 
 def measure(folder: Path, *, sessions: int, rounds: int) -> list[Figure]:
-    """Both figures, and what the machine is like, measured in a project that is made in `folder`."""
+    """Sessions per second and the CPU time of each, in a project that is made in `folder`."""
     (folder / "orch.toml").write_text('project = "bench"\nlease_seconds = 600\n')
     os.environ |= {"ORCH_PROJECT_ROOT": str(folder), "ORCH_STATE_DIR": str(folder / "state"), "ORCH_LOG": "warning"}
     # Only now: these read the environment, as in any process of the product.
@@ -67,6 +67,7 @@ def measure(folder: Path, *, sessions: int, rounds: int) -> list[Figure]:
         for number in range(rounds):
             for name, way in ways.items():
                 found[name].append(_round(wiring, way, [f"i-{name}{number}x{n}" for n in range(sessions)]))
+    wiring.own_redis.stop()
     rates = {name: [each.per_s for each in rows] for name, rows in found.items()}
     cpu = {name: [each.cpu_us for each in rows] for name, rows in found.items()}
     what, cpu_what = "no-op sessions on 4 processes", "CPU time of a no-op session"

@@ -22,8 +22,8 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as name:
         figures = [
-            *startup.measure(runs=7 if quick else 20),
-            *latency.measure(_folder(name, "latency"), samples=6 if quick else 50),
+            *startup.measure(runs=5 if quick else 20),
+            *latency.measure(_folder(name, "latency"), samples=5 if quick else 50),
             *throughput.measure(_folder(name, "throughput"), sessions=120 if quick else 300, rounds=3 if quick else 7),
         ]
     print(f"{'a quick' if quick else 'a full'} run of {time.monotonic() - began:.0f} s", end="\n\n")

@@ -94,6 +94,7 @@ command = ["sh", "{agent}", "{{issue}}", "{{role}}", "{started}"]
         with Stack(own, environ, say=lambda name, line: print(name, line, file=log), flower=False) as stack:
             stack.wait_ready()
             yield stack
+            stack.wiring.tracker.close()
 
 
 class _Asking:

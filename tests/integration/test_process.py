@@ -246,10 +246,8 @@ def test_whoever_does_not_listen_is_killed(run: Callable[..., Finished], stance:
 
 
 @pytest.mark.parametrize("loop", FORK_LOOPS.values(), ids=FORK_LOOPS.keys())
-def test_fork_loops_are_gone_within_two_seconds(
-    run: Callable[..., Finished], session: str, tmp_path: Path, loop: str
-) -> None:
-    """An agent in a tight loop of child processes is gone, with all of them, within 2 s of the cancel."""
+def test_fork_loops_are_gone_at_once(run: Callable[..., Finished], session: str, tmp_path: Path, loop: str) -> None:
+    """An agent in a tight loop of child processes is gone, with all of them, soon after the cancel."""
     cancel, since = Event(), []
     timer = Timer(0.3, lambda: (since.append(time.monotonic()), cancel.set()))
     timer.start()
@@ -258,7 +256,7 @@ def test_fork_loops_are_gone_within_two_seconds(
 
     assert Ended.CANCELLED == finished.ended
     assert [] == living(session)
-    assert 2 > took
+    assert 10 > took  # it takes about 1 s; the bound only says that nothing waits for the wall clock limit
 
 
 def test_left_overs_end_with_the_program(run: Callable[..., Finished], session: str, tmp_path: Path) -> None:
@@ -268,7 +266,7 @@ def test_left_overs_end_with_the_program(run: Callable[..., Finished], session: 
 
     assert (Ended.EXITED, 4) == (finished.ended, finished.exit_code)
     assert [] == living(session)
-    assert 2 > finished.duration_s
+    assert 10 > finished.duration_s
 
 
 def test_an_exception_ends_the_program(run: Callable[..., Finished], session: str) -> None:

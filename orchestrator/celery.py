@@ -50,8 +50,9 @@ def configuration() -> dict[str, Any]:
         "task_acks_late": False,
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
-        # Nobody waits for results: what a session did is in its history.
+        # Nobody waits for results: what a session did is in its history. An expiry would have beat clean up after them.
         "task_ignore_result": True,
+        "result_expires": None,
         # Flower needs events; they cost half again of a task's CPU time, which is nothing beside an agent.
         "worker_send_task_events": True,
         # Our lines go to stderr as they are.
@@ -71,7 +72,8 @@ def configuration() -> dict[str, Any]:
             "health_check_interval": 10,
         },
         "beat_schedule": schedule.entries(here.settings.poll_interval),
-        "beat_schedule_filename": str(here.state("beat-schedule")),
+        # Ticks need no memory, and two beats on one host would share the file that the default scheduler keeps.
+        "beat_scheduler": "celery.beat:Scheduler",
         # One more than sessions, so that on a worker that serves all queues polls and publishing never wait for one.
         "worker_concurrency": here.settings.concurrency + 1,
     }

@@ -17,7 +17,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from beat import schedule
-from orchestrator import wiring
+from orchestrator import telling, wiring
 from orchestrator.adapters.redis_url import celery_broker_url
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 
@@ -83,10 +83,18 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
     """A task whose expected failures are one log line each, not a traceback."""
 
     throws = (OrchestratorError,)
+    _said: tuple[object, ...] = ()
+
+    def on_success(self, retval: object, task_id: str, args: Any, kwargs: Any) -> None:
+        """All is well again; the next failure is news."""
+        self._said = ()
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Say what happened."""
-        log.error("task_failed", task=self.name, id=task_id, reason=str(exc) or type(exc).__name__)
+        """Say what happened, unless its session has said so, or the tick before this one failed likewise."""
+        reason = str(exc) or type(exc).__name__
+        before, self._said = self._said, (*args, reason)
+        if self._said != before and telling.ALREADY_TOLD not in getattr(exc, "__notes__", ()):
+            log.error("task_failed", task=self.name, id=task_id, reason=reason)
 
 
 # Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.

@@ -49,7 +49,8 @@ lock:
 	@$(call supported)
 	@rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
 	@.venv/lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@.venv/lock/bin/python -m pip freeze --exclude-editable > constraints.txt && rm -rf .venv/lock
+	@.venv/lock/bin/python -m pip freeze --exclude-editable > .venv/lock/all
+	@mv .venv/lock/all constraints.txt && rm -rf .venv/lock
 
 # A stamp is written last, so an installation that was cut off is done again. The one for development covers both.
 .venv/.for-use: pyproject.toml constraints.txt

@@ -19,7 +19,7 @@ from orchestrator.adapters.bound import bound_env
 from orchestrator.adapters.git import GitWorkspace
 from orchestrator.adapters.mcp import McpTracker, flock
 from orchestrator.adapters.process import Limits as ProcessLimits
-from orchestrator.adapters.process import clean_env
+from orchestrator.adapters.process import clean_env, sweep
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
@@ -63,6 +63,11 @@ class Wiring:
     @functools.cached_property
     def client(self) -> redis.Redis:
         """A connection pool; safe to use after a fork."""
+        return connect(self.redis_url, patience_s=2.0)
+
+    @functools.cached_property
+    def patient_client(self) -> redis.Redis:
+        """For what must not be lost while Redis restarts: a step's record costs an agent's work."""
         return connect(self.redis_url, patience_s=self.settings.lease_seconds)
 
     @functools.cached_property
@@ -142,7 +147,7 @@ class Wiring:
             leases=self.leases,
             renewals=self.heartbeat_leases,
             history=lambda lease: RedisHistory(
-                self.client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
+                self.patient_client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
             ),
             doer=lambda lease, keeper: WorktreeSteps(lease, self._tools, keeper),
             owner=owner,
@@ -160,6 +165,7 @@ class Wiring:
             verifier=self._verifier,
             verify_command=self.settings.verify_command,
             prompt_template=lambda: prompt_template(self.settings),
+            sweep=lambda lease: sweep(self._markers(lease)),
             now=utc_now,
         )
 

@@ -39,6 +39,7 @@ class Tools:
     verifier: Callable[[Lease, Worktree, LeaseKeeper], Verifier]
     verify_command: Callable[[str], Sequence[str] | None]
     prompt_template: Callable[[], str]
+    sweep: Callable[[Lease], object]
     now: Callable[[], datetime]
 
 
@@ -68,6 +69,8 @@ class WorktreeSteps:
 
     def _prepared(self, progress: Progress) -> Worktree:
         workspace, record = self._tools.workspace, self._lease.record
+        # A holder that froze may have left an agent at work in this very worktree.
+        self._tools.sweep(self._lease)
         worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from)
         if progress.commit:
             workspace.restore(worktree, progress.commit)

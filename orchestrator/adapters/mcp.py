@@ -271,7 +271,8 @@ def _parsed(tool: str, result: types.CallToolResult, shape: type, cwd: Path) -> 
 def failure(tool: str, text: str, cwd: Path) -> Exception:
     """The error that a failed result stands for."""
     if _NOT_INITIALISED.match(text):
-        return TrackerRefused(f"there is no tracker in {cwd}: run `orch init` there")
+        # Not a no: what is to be told waits until the folder is there again.
+        return TransientMCPError(f"there is no tracker in {cwd}: run `orch init` there", maybe_applied=False)
     said = " / ".join(line for line in text.removeprefix(_CLI_PREFIX).splitlines() if line.strip())[:500]
     if _NOT_APPLIED.search(text):
         return TransientMCPError(f"{tool}: {said}", maybe_applied=False)

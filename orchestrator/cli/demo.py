@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
+import sys
 import tempfile
 import time
 from collections import deque
@@ -116,7 +118,9 @@ class View:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        if isinstance(error, Exception):
+        if isinstance(error, KeyboardInterrupt):
+            self._console.print(f"stopping; what was done is in {self._made.project.parent}", soft_wrap=True)
+        elif error is not None:
             for entry in self._log:
                 self._console.print(entry, soft_wrap=True)
 
@@ -161,7 +165,8 @@ def _keep_open(console: Console, made: Demo, stack: Stack) -> None:
 
 def _orch(made: Demo) -> str:
     """`orch`, for this demo's project."""
-    return f"ORCH_STATE_DIR={shlex.quote(str(made.settings.state_dir))} orch -C {shlex.quote(str(made.project))}"
+    orch = "orch" if shutil.which("orch") else shlex.quote(str(Path(sys.executable).with_name("orch")))
+    return f"ORCH_STATE_DIR={shlex.quote(str(made.settings.state_dir))} {orch} -C {shlex.quote(str(made.project))}"
 
 
 def as_object(outcome: Outcome) -> dict[str, object]:

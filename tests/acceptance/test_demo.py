@@ -120,10 +120,10 @@ def test_every_verdict_comes_out_as_scripted(ran: Ran) -> None:
     assert len(scripted) == len(ran.said["issues"])
 
 
-def test_four_sessions_ran_at_once_and_it_took_no_minute(ran: Ran) -> None:
-    """As many as there are slots, by the times of the sessions themselves."""
+def test_four_sessions_ran_at_once_and_it_came_to_an_end(ran: Ran) -> None:
+    """As many as there are slots. It takes half a minute; a busy machine may take longer."""
     assert 4 == ran.said["max_parallel"]
-    assert 0 < ran.said["elapsed_s"] < 60
+    assert 0 < ran.said["elapsed_s"] < 120
 
 
 def test_progress_goes_to_standard_error(ran: Ran) -> None:

@@ -84,8 +84,6 @@ def test_what_may_pass_is_transient_and_says_whether_it_may_have_been_done(text:
         ("Error: spawn E2BIG", "show_issue: Error: spawn E2BIG"),
         ("Unknown tool: x", "show_issue: Unknown tool: x"),
         (f"{CLI}✗ Invalid status: database is locked\n", "show_issue: ✗ Invalid status: database is locked"),
-        ("⚠️  sudocode is not initialized in this directory.\n\nWorking directory: /repo\n",
-         "there is no tracker in /repo: run `orch init` there"),
     ],
 )  # fmt: skip
 def test_a_no_is_a_no_and_says_why(text: str, said: str) -> None:
@@ -206,3 +204,13 @@ def test_the_environment_names_us_and_holds_no_secret(tmp_path: Path, monkeypatc
     assert '"GIVEN": "1"' in str(caught.value)
     assert f'"PATH": "{os.environ["PATH"]}"' in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_tracker_that_is_not_there_is_waited_for() -> None:
+    """What is to be told is not thrown away because its folder is missing; the error says how to make one."""
+    text = "⚠️  sudocode is not initialized in this directory.\n\nWorking directory: /repo\n"
+    error = failure("show_issue", text, Path("/repo"))
+
+    assert isinstance(error, TransientMCPError)
+    assert not error.maybe_applied
+    assert "there is no tracker in /repo: run `orch init` there" == str(error)

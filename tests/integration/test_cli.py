@@ -42,9 +42,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_every_command_is_listed() -> None:
-    """A module with a command in it can be called by its name."""
-    assert set(OURS) <= set(cli.COMMANDS)
-    assert {"init", "doctor", "enqueue", "dry-run", "issue"} <= set(OURS)
+    """A module with a command in it can be called by its name, and every name has one."""
+    assert set(OURS) == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

@@ -141,12 +141,12 @@ class Scripts:
 
     def call(self, lua: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """What the script returned."""
-        return self._script(lua)(keys=keys, args=args)
+        return _script(self.client, lua)(keys=keys, args=args)
 
-    @functools.cache  # noqa: B019 - one instance lives as long as its process
-    def _script(self, lua: str) -> Script:
-        script: Script = self.client.register_script(lua)
-        return script
+
+@functools.cache  # there are a dozen scripts, and one or two clients in a process
+def _script(client: redis.Redis, lua: str) -> Script:
+    return client.register_script(lua)
 
 
 def told_args(entries: Iterable[Entry]) -> list[str]:

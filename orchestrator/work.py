@@ -132,7 +132,9 @@ class WorktreeSteps:
     def _message(self, step: Step, notes: str) -> str:
         issue, record = self._lease.record.issue, self._lease.record
         what = "" if step.stage is Stage.RUNNING else f" ({_FIX_NAMES[step.stage]} {step.attempt})"
-        title = issue.title if issue.title.startswith(issue.task_id) else f"{issue.task_id}: {issue.title}"
+        # Titles usually start with the task's id; an issue's own id stands in the trailers.
+        named = issue.task_id == issue.issue_id or issue.title.startswith(issue.task_id)
+        title = issue.title if named else f"{issue.task_id}: {issue.title}"
         trailers = {
             "Sudocode-Issue": issue.issue_id,
             "Orch-Session": record.session_id,

@@ -112,6 +112,19 @@ def nudge(task: Task, *args: Any, **options: Any) -> None:
         log.warning("not_enqueued", task=task.name, reason=str(error))
 
 
+def tick(queue: str) -> None:
+    """Have `poll` or `publish` run soon. One that waits in its queue already will see whatever this one would.
+
+    Looking costs a tenth of enqueuing, and a worker that is down finds one message, not one for each session.
+    """
+    here = wiring.here()
+    try:
+        if here.client.llen(here.keys(f"celery:{queue}")) == 0:
+            nudge(app.tasks[f"tasks.{queue}.{queue}"])
+    except RedisUnavailable as error:
+        log.warning("not_enqueued", task=queue, reason=str(error))
+
+
 # One byte that a worker's children share with it from the fork on. Not a lock: a killed child could keep that.
 _stop = mmap.mmap(-1, 1)
 
@@ -164,7 +177,7 @@ app.steps["worker"].add(Announcer)
 
 @signals.worker_ready.connect
 def _look_at_once(**_: Any) -> None:
-    nudge(app.tasks["tasks.poll.poll"])
+    tick("poll")
 
 
 @signals.worker_shutting_down.connect

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -17,7 +18,6 @@ from orchestrator.adapters import redis_server
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.bound import bound_env
 from orchestrator.adapters.git import GitWorkspace
-from orchestrator.adapters.mcp import McpTracker, flock
 from orchestrator.adapters.process import Limits as ProcessLimits
 from orchestrator.adapters.process import clean_env, sweep
 from orchestrator.adapters.redis import Keys, connect
@@ -36,6 +36,9 @@ from orchestrator.session_loop import Limits, utc_now
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings, from_environment
 from orchestrator.work import Tools, WorktreeSteps
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.mcp import McpTracker
 
 ORCHESTRATOR_ID = "orch-main"
 STOP_GRACE_S = 10.0
@@ -88,6 +91,9 @@ class Wiring:
     @functools.cached_property
     def tracker(self) -> McpTracker:
         """The tracker's server, one per process, its calls one at a time on this host."""
+        # Here, because session workers never speak to the tracker, and the MCP SDK would take 35 MB of each.
+        from orchestrator.adapters.mcp import McpTracker
+
         return McpTracker(
             tracker_command(self.settings),
             cwd=self.settings.root,
@@ -138,6 +144,8 @@ class Wiring:
 
     def publish(self) -> int:
         """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""
+        from orchestrator.adapters.mcp import flock
+
         with flock(self.state("publisher.lock"), timeout_s=60.0):
             return outbox.publish(self.outbox, self.gateway)
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from orchestrator import wiring
-from orchestrator.celery import app, nudge, stopping
+from orchestrator.celery import app, stopping, tick
 from orchestrator.sessions import Sessions
 
 
@@ -17,11 +17,9 @@ def run_issue_session(self: Any, issue_id: str) -> None:
         sessions(self.request.hostname).run(issue_id)
     finally:
         # A free slot must not wait for the clock.
-        nudge(app.tasks["tasks.poll.poll"])
+        tick("poll")
 
 
 def sessions(hostname: str) -> Sessions:
     """What runs sessions in this process, under its worker's name."""
-    return wiring.here().sessions(
-        owner=f"{hostname}/{os.getpid()}", wake=lambda: nudge(app.tasks["tasks.publish.publish"]), stopping=stopping
-    )
+    return wiring.here().sessions(owner=f"{hostname}/{os.getpid()}", wake=lambda: tick("publish"), stopping=stopping)

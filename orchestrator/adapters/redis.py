@@ -94,8 +94,8 @@ class PatientRedis(redis.Redis):
                     raise
                 if time.monotonic() + wait > deadline:
                     raise RedisUnavailable(
-                        f"Redis did not serve us for {self._patience_s:g} s: {error}; see that it runs, at"
-                        " ORCH_REDIS_URL if that is set"
+                        f"{str(error).rstrip('.')}: Redis did not serve us for {self._patience_s:g} s;"
+                        " `orch doctor` says what is wrong"
                     ) from error
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
@@ -141,12 +141,12 @@ class Scripts:
 
     def call(self, lua: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """What the script returned."""
-        return self._script(lua)(keys=keys, args=args)
+        return _script(self.client, lua)(keys=keys, args=args)
 
-    @functools.cache  # noqa: B019 - one instance lives as long as its process
-    def _script(self, lua: str) -> Script:
-        script: Script = self.client.register_script(lua)
-        return script
+
+@functools.cache  # there are a dozen scripts, and one or two clients in a process
+def _script(client: redis.Redis, lua: str) -> Script:
+    return client.register_script(lua)
 
 
 def told_args(entries: Iterable[Entry]) -> list[str]:

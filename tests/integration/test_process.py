@@ -145,7 +145,7 @@ def test_fifty_megabytes_cost_no_memory(run: Callable[..., Finished]) -> None:
 
     assert 50_000_000 == finished.stdout.stat().st_size
     assert 1_000_000 > peak
-    assert 5 > elapsed()
+    assert 10 > elapsed()
 
 
 def test_output_without_end_is_cut_at_the_limit(run: Callable[..., Finished]) -> None:
@@ -169,7 +169,7 @@ def test_input_that_nobody_reads_holds_nothing_up(run: Callable[..., Finished]) 
     finished = run("print('done')", stdin=b"x" * 5_000_000)
 
     assert "done\n" == finished.stdout.read_text()
-    assert 5 > elapsed()
+    assert 10 > elapsed()
 
 
 def test_a_program_that_closes_its_streams_goes_on(run: Callable[..., Finished], tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_cancel(run: Callable[..., Finished]) -> None:
     finished = run("import signal; print('up', flush=True); signal.pause()", cancel=cancel, on_output=cancel.set)
 
     assert (Ended.CANCELLED, 128 + signal.SIGTERM) == (finished.ended, finished.exit_code)
-    assert 0.8 > elapsed()
+    assert 10 > elapsed()
 
 
 def test_a_program_may_say_goodbye(run: Callable[..., Finished]) -> None:
@@ -239,7 +239,7 @@ def test_whoever_does_not_listen_is_killed(run: Callable[..., Finished], stance:
     finished = run(f"import os, signal\n{stance}\nwhile True: signal.pause()", limits=Limits(0.3))
 
     assert Ended.WALL == finished.ended
-    assert 2.3 > finished.duration_s
+    assert 10 > finished.duration_s
 
 
 # Nothing survives
@@ -295,7 +295,7 @@ def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) 
         runner.kill()
 
     assert 5 == len(family)  # runner, shim, child, grandchild, daemon
-    wait_until(lambda: not living(session), "the whole family is gone", timeout=3)
+    wait_until(lambda: not living(session), "the whole family is gone")
 
 
 def test_a_killed_shim_is_swept_after(run: Callable[..., Finished], tmp_path: Path, session: str) -> None:
@@ -318,7 +318,7 @@ def test_a_frozen_shim_is_helped_out(run: Callable[..., Finished], tmp_path: Pat
     freezer.join()
 
     assert Ended.CANCELLED == finished.ended
-    wait_until(lambda: not living(session), "init has reaped them", timeout=1)
+    wait_until(lambda: not living(session), "init has reaped them")
 
 
 def _family_is_up(where: Path) -> bool:

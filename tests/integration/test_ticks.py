@@ -1,0 +1,31 @@
+"""Ticks over a real Redis: a queue holds one at most."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.support import ROOT
+
+ASK = """
+from orchestrator import wiring
+from orchestrator.celery import app, tick
+app.loader.import_default_modules()
+here = wiring.here()
+for round in range(2):
+    for _ in range(3):
+        tick("poll")
+        tick("publish")
+    print([here.client.llen(here.keys(f"celery:{queue}")) for queue in ("poll", "publish")])
+    here.client.lpop(here.keys("celery:poll"))
+"""
+
+
+def test_a_tick_is_enqueued_only_when_none_waits(tmp_path):
+    """However many sessions end, one poll and one publish wait; once a worker has taken one, there may be another."""
+    (tmp_path / "orch.toml").write_text('project = "ticks"\n')
+    own = {"ORCH_PROJECT_ROOT": str(tmp_path), "ORCH_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ASK], env=os.environ | own, capture_output=True, text=True, check=True)
+
+    assert ["[1, 1]", "[1, 1]"] == done.stdout.splitlines()

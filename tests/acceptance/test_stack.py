@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import pytest
 
 from orchestrator.adapters import redis_server
-from tests.acceptance.project import CELERY, CLEAN, Project, Running, kill, up
+from tests.acceptance.project import CELERY, CLEAN, Project, Running, kill, parent, up
 from tests.support import wait_until
+
+pytestmark = pytest.mark.timeout(300)
 
 ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
 
@@ -112,7 +114,8 @@ def test_sudden_deaths(make_project: Callable[..., Project]) -> None:
     issue = project.file("Long", spec_reviewer=[{"seconds": 60}, {"seconds": 60}, {"seconds": 60}, {}])
     with up(project) as stack:
         stack.until(working(project, "spec_reviewer", issue), "it should be reviewed")
-        kill(min(project.processes("worker -Q sessions")))
+        (worker,) = (pid for pid in project.processes("worker -Q sessions") if parent(pid) == stack.process.pid)
+        kill(worker)
         stack.until(working(project, "spec_reviewer", issue, run=2), "a new worker should take the session up")
 
         assert stack.lines("worker ended with code -9; starting it again")

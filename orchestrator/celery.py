@@ -17,7 +17,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from beat import schedule
-from orchestrator import wiring
+from orchestrator import telling, wiring
 from orchestrator.adapters.redis_url import celery_broker_url
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 
@@ -50,8 +50,9 @@ def configuration() -> dict[str, Any]:
         "task_acks_late": False,
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
-        # Nobody waits for results: what a session did is in its history.
+        # Nobody waits for results: what a session did is in its history. An expiry would have beat clean up after them.
         "task_ignore_result": True,
+        "result_expires": None,
         # Flower needs events; they cost half again of a task's CPU time, which is nothing beside an agent.
         "worker_send_task_events": True,
         # Our lines go to stderr as they are.
@@ -71,7 +72,8 @@ def configuration() -> dict[str, Any]:
             "health_check_interval": 10,
         },
         "beat_schedule": schedule.entries(here.settings.poll_interval),
-        "beat_schedule_filename": str(here.state("beat-schedule")),
+        # Ticks need no memory, and two beats on one host would share the file that the default scheduler keeps.
+        "beat_scheduler": "celery.beat:Scheduler",
         # One more than sessions, so that on a worker that serves all queues polls and publishing never wait for one.
         "worker_concurrency": here.settings.concurrency + 1,
     }
@@ -81,10 +83,18 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
     """A task whose expected failures are one log line each, not a traceback."""
 
     throws = (OrchestratorError,)
+    _said: tuple[object, ...] = ()
+
+    def on_success(self, retval: object, task_id: str, args: Any, kwargs: Any) -> None:
+        """All is well again; the next failure is news."""
+        self._said = ()
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Say what happened."""
-        log.error("task_failed", task=self.name, id=task_id, reason=str(exc) or type(exc).__name__)
+        """Say what happened, unless its session has said so, or the tick before this one failed likewise."""
+        reason = str(exc) or type(exc).__name__
+        before, self._said = self._said, (*args, reason)
+        if self._said != before and telling.ALREADY_TOLD not in getattr(exc, "__notes__", ()):
+            log.error("task_failed", task=self.name, id=task_id, reason=reason)
 
 
 # Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -40,7 +40,10 @@ _RUNNABLE = {"open", "in_progress"}
 
 @dataclass(frozen=True)
 class Poll:
-    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was rescued too often."""
+    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was rescued too often.
+
+    `said` is what was logged of whom; handed on to the next poll it keeps the log free of what has not changed.
+    """
 
     tracker: IssueTracker
     claims: Claims
@@ -49,6 +52,7 @@ class Poll:
     orchestrator_id: str
     limits: Limits
     max_rescues: int
+    said: dict[str, str] = field(default_factory=dict)
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
@@ -79,8 +83,15 @@ class Poll:
     def _ready(self) -> list[Candidate]:
         valid, problems = candidates(self.tracker.get_ready_issues())
         for problem in problems:
-            log.warning("malformed_ready_record", problem=problem)
+            if self._news(problem, problem):
+                log.warning("malformed_ready_record", problem=problem)
         return valid
+
+    def _news(self, about: str, what: str) -> bool:
+        """Whether this is not what was said of it before: every poll finds again what holds an issue back."""
+        before = self.said.get(about)
+        self.said[about] = what
+        return what != before
 
     def _rescue(self, claim: Claim) -> bool:
         if not claim.opened:
@@ -102,12 +113,10 @@ class Poll:
         try:
             record = self.tracker.show_issue(claim.issue_id)
             if hindrance := self._hindrance(record, forced=forced):
-                log.info("not_claimed", issue=claim.issue_id, reason=hindrance)
-                return self._give_back(claim, hindrance)
+                return self._give_back(claim, hindrance, say=log.info)
             session = self._session(claim, record)
         except (TrackerRefused, InvalidMCPResponseError) as error:
-            log.warning("not_claimed", issue=claim.issue_id, reason=str(error))
-            return self._give_back(claim, str(error))
+            return self._give_back(claim, str(error), say=log.warning)
         return self._open(claim, session)
 
     def _open(self, claim: Claim, session: SessionRecord) -> bool:
@@ -123,11 +132,11 @@ class Poll:
             log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
             return False
         except TrackerRefused as error:
-            log.warning("not_claimed", issue=claim.issue_id, reason=str(error))
-            return self._give_back(claim, str(error))
+            return self._give_back(claim, str(error), say=log.warning)
         except InvalidMCPResponseError as error:
             log.warning("not_yet_claimed", issue=claim.issue_id, reason=str(error))
             return False
+        self.said.pop(claim.issue_id, None)
         self.claims.answer(claim.issue_id, RUNNING, done=True)
         log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
         self.start(claim.issue_id, claim.token)
@@ -140,7 +149,9 @@ class Poll:
         waits = open_blockers(record, self.tracker)
         return f"it waits for {', '.join(waits)} to be closed" if waits else None
 
-    def _give_back(self, claim: Claim, reason: str) -> bool:
+    def _give_back(self, claim: Claim, reason: str, *, say: Callable[..., object]) -> bool:
+        if self._news(claim.issue_id, reason):
+            say("not_claimed", issue=claim.issue_id, reason=reason)
         self.claims.abandon(claim)
         self.claims.answer(claim.issue_id, reason, done=True)
         return False

@@ -42,7 +42,8 @@ class Stack:
 
     Entering raises OrchestratorError when the project's stack is up already or a setting is missing. A child that dies
     is started again; one that dies three times in a minute makes `check` raise. Leaving stops all of it warm: sessions
-    end at their next step boundary or after their grace, hand over, and go on at the next start.
+    end at their next step boundary or after their grace, hand over, and go on at the next start. Leaving by what is no
+    Exception (SystemExit, KeyboardInterrupt), or breaking the warm stop off with it, ends everything now.
     """
 
     def __init__(
@@ -66,19 +67,22 @@ class Stack:
             for child in self._children:
                 self._start(child)
         except BaseException:
-            self.stop()
+            self.kill()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        if error is None or isinstance(error, Exception):
+            self.stop()
+        else:
+            self.kill()
 
-    def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Return when a session worker has announced itself."""
+    def wait_ready(self, timeout_s: float = 30.0, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Return when a session worker has announced itself, or nobody wants to wait for it any more."""
         deadline = time.monotonic() + timeout_s
-        while not self.wiring.leases.workers():
+        while not self.wiring.leases.workers() and not unless():
             self.check()
             if time.monotonic() > deadline:
                 raise OrchestratorError(f"no worker announced itself within {timeout_s:g} s; see its lines above")
@@ -97,14 +101,16 @@ class Stack:
     def stop(self) -> None:
         """Stop everything warm. Calling it again is harmless."""
         deadline = time.monotonic() + STOP_DEADLINE_S
-        for child in self._children:
-            if child.process is not None:
-                child.process.terminate()
-        for child in self._children:
-            if child.process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.process.wait(max(0.1, deadline - time.monotonic()))
-        self.kill()
+        try:
+            for child in self._children:
+                if child.process is not None:
+                    child.process.terminate()
+            for child in self._children:
+                if child.process is not None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.process.wait(max(0.1, deadline - time.monotonic()))
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """End everything now."""

@@ -134,7 +134,13 @@ class Wiring:
             orchestrator_id=ORCHESTRATOR_ID,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
             max_rescues=self.settings.limits.rescues,
+            said=self._said,
         )
+
+    @functools.cached_property
+    def _said(self) -> dict[str, str]:
+        """What this process's polls have logged already."""
+        return {}
 
     def publish(self) -> int:
         """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""

@@ -11,6 +11,7 @@ import structlog
 
 from orchestrator.agent_roles import RoleAgentAdapter
 from orchestrator.commit_message import commit_message
+from orchestrator.errors import SettingsError
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.models import ImplementerResult, Report, ReviewResult, Stage, Step, VerificationEvidence
 from orchestrator.ports import AgentTransport, Lease, Reviewer, Verifier, Workspace, Worktree
@@ -101,13 +102,21 @@ class WorktreeSteps:
             return reviewed
 
         return RoleSteps(
-            render_issue_prompt(self._tools.prompt_template(), self._lease.record.issue),
+            self._prompt(),
             implementer=implement,
             spec_reviewer=read_only(roles.spec_reviewer),
             quality_reviewer=read_only(roles.quality_reviewer),
             now=self._tools.now,
             verify=lambda progress: self._verify(progress, worktree),
         )
+
+    def _prompt(self) -> str:
+        try:
+            return render_issue_prompt(self._tools.prompt_template(), self._lease.record.issue)
+        except (ValueError, OSError) as error:
+            raise SettingsError(
+                f"{self._lease.issue_id}: {error}; correct the template that orch.toml names"
+            ) from error
 
     def _verify(self, progress: Progress, worktree: Worktree) -> VerificationEvidence | str:
         level = self._lease.record.issue.verify_level
@@ -123,7 +132,9 @@ class WorktreeSteps:
     def _message(self, step: Step, notes: str) -> str:
         issue, record = self._lease.record.issue, self._lease.record
         what = "" if step.stage is Stage.RUNNING else f" ({_FIX_NAMES[step.stage]} {step.attempt})"
-        title = issue.title if issue.title.startswith(issue.task_id) else f"{issue.task_id}: {issue.title}"
+        # Titles usually start with the task's id; an issue's own id stands in the trailers.
+        named = issue.task_id == issue.issue_id or issue.title.startswith(issue.task_id)
+        title = issue.title if named else f"{issue.task_id}: {issue.title}"
         trailers = {
             "Sudocode-Issue": issue.issue_id,
             "Orch-Session": record.session_id,

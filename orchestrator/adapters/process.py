@@ -145,7 +145,8 @@ def clean_env(
     """
     allowed = frozenset(allow)
     if refused := sorted(filter(_OUR_SECRETS.fullmatch, allowed)):
-        raise SettingsError(f"{', '.join(refused)} cannot be passed to agents: take it out of allow_env in orch.toml")
+        names = ", ".join(refused)
+        raise SettingsError(f"{names} cannot be passed to agents: take it out of env in orch.toml, [agents]")
     kept = {name: value for name, value in source.items() if name in allowed or _BASE_ENV.fullmatch(name)}
     return kept | dict(extra or {})
 

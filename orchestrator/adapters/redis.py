@@ -94,8 +94,8 @@ class PatientRedis(redis.Redis):
                     raise
                 if time.monotonic() + wait > deadline:
                     raise RedisUnavailable(
-                        f"Redis did not serve us for {self._patience_s:g} s: {error}; see that it runs, at"
-                        " ORCH_REDIS_URL if that is set"
+                        f"{str(error).rstrip('.')}: Redis did not serve us for {self._patience_s:g} s;"
+                        " `orch doctor` says what is wrong"
                     ) from error
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)

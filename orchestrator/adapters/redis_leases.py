@@ -114,6 +114,8 @@ return 1
 """
 )
 
+_WORKERS = NOW + _SLOTS + "slots(KEYS[1], now) return redis.call('HGETALL', KEYS[1])"
+
 _FREE = NOW + _SLOTS + "return slots(KEYS[1], now) - redis.call('ZCARD', KEYS[2])"
 
 _RELEASE = (
@@ -156,7 +158,8 @@ local wanted, held, errors, answer = unpack(KEYS)
 redis.call('DEL', answer)
 redis.call('ZREM', held, ARGV[1])
 redis.call('HDEL', errors, ARGV[1])
-return redis.call('ZADD', wanted, 'NX', now, ARGV[1])
+-- To the microsecond: several may be asked for in one command, and the first asked goes first.
+return redis.call('ZADD', wanted, 'NX', t[1] * 1000000 + t[2], ARGV[1])
 """
 )
 
@@ -270,9 +273,9 @@ class RedisLeases:
         return _holding(issue_id, row, {}, {}) if row else None
 
     def workers(self) -> dict[str, int]:
-        """Session workers that announced themselves, with their slots; the dead among them leave at the next claim."""
-        rows = self._redis.client.hgetall(self._keys("workers"))
-        return {name: int(row.split()[0]) for name, row in rows.items()}
+        """The live session workers, with their slots."""
+        rows: list[str] = self._redis.call(_WORKERS, self._keys.all("workers"), [])
+        return {name: int(row.split()[0]) for name, row in zip(rows[::2], rows[1::2], strict=True)}
 
     def runs(self, issue_id: str) -> list[str]:
         """The ids of the issue's sessions, oldest first."""

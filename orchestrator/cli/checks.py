@@ -24,7 +24,7 @@ from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_url import client_url
 from orchestrator.cli.repo import commit_of, git, top_of
-from orchestrator.errors import OrchestratorError, SettingsError
+from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
 from orchestrator.settings import FILE, ROLES, Settings, from_environment
 from orchestrator.wiring import Wiring, tracker_command
 
@@ -138,8 +138,11 @@ def _redis(wiring: Wiring) -> Iterator[Finding]:
         return
     try:
         info: Any = connect(address, patience_s=REDIS_S).info()
-    except RedisError as error:
-        yield _fail(str(error).rstrip("."), "start it or correct ORCH_REDIS_URL; without it a private one is used")
+    except (RedisError, RedisUnavailable) as error:
+        yield _fail(
+            str(error).partition(": Redis did not serve us")[0].rstrip("."),
+            "start it or correct ORCH_REDIS_URL; without it a private one is used",
+        )
         return
     version = str(info["redis_version"])
     yield _ok(f"{version}, {'by ORCH_REDIS_URL' if wiring.settings.redis_url else 'a private one, running'}")
@@ -234,7 +237,7 @@ def _workers(wiring: Wiring) -> Iterator[Finding]:
         leases = RedisLeases(connect(address, patience_s=REDIS_S), wiring.keys, lease_s=wiring.settings.lease_seconds)
         free = leases.free()  # which also forgets the dead, so that `workers` gives the living
         workers = leases.workers()
-    except RedisError:
+    except (RedisError, RedisUnavailable):
         return  # the Redis check has said why
     if workers:
         yield _ok(f"{', '.join(sorted(workers))}: {sum(workers.values())} slots, {max(0, free)} free")

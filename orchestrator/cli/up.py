@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import click
@@ -32,26 +34,37 @@ def command(flower: bool) -> None:
     way: the next `orch up` goes on from the last recorded step.
     """
     console = Console(highlight=False, soft_wrap=True)
-    stop = threading.Event()
+    asked: SimpleQueue[int] = SimpleQueue()  # not an Event: a signal may come while its lock is held
+    stopping = False
 
     def say(name: str, line: str) -> None:
         console.print(Text(f"{name:>8} ", style=COLOURS.get(name, "")), Text.from_ansi(line), sep="")
 
-    stack = Stack(from_environment(), os.environ, say=say, flower=flower)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            stack.kill()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            # By unwinding, and once: whatever was waiting lets go of its locks, and nothing breaks the ending off.
+            on_signals(signal.SIG_IGN)
             sys.exit(130)
-        stop.set()
+        stopping = True
+        asked.put(number)
 
+    stack = Stack(from_environment(), os.environ, say=say, flower=flower)
+    on_signals(on_signal)
     with stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
-        stack.wait_ready()
+        stack.wait_ready(unless=lambda: stopping)
         settings = stack.settings
-        say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower_url}" * flower))
-        while not stop.wait(LOOK_EVERY_S):
+        if not stopping:
+            say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower_url}" * flower))
+        while not stopping:
             stack.check()
+            with contextlib.suppress(Empty):
+                asked.get(timeout=LOOK_EVERY_S)
         say("orch", "stopping; sessions hand over (Ctrl-C again ends everything now)")
     say("orch", "stopped")
+
+
+def on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """What Ctrl-C and a polite kill do from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)

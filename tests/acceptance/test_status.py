@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from orchestrator import telling
 from orchestrator.adapters import redis_server
@@ -187,7 +188,8 @@ def test_status_while_the_tracker_is_down(project: Project) -> None:
 
 def test_watch_looks_again_and_ends_with_ctrl_c(up: Wiring) -> None:
     """Exit code 0 and not a word on standard error."""
-    with up.client.monitor() as monitor:
+    watcher = Redis.from_url(up.redis_url, decode_responses=True)  # without a time limit of its own
+    with watcher.monitor() as monitor:
         watching = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", "status", "--watch"],
             env=environment(up),

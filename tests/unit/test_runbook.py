@@ -70,7 +70,7 @@ class Slept(Exception):
     """The loop came to its sleep."""
 
 
-def one_pass(tracker: MemoryTracker, transport: Any) -> None:
+def one_pass(tracker: Any, transport: Any) -> None:
     """Run the printed loop until it would sleep for the first time."""
 
     def sleep(seconds: float) -> None:

@@ -141,31 +141,31 @@ class CommandTransport:
         return argv
 
     def _error(self, role: str, agent: AgentCommand, finished: Finished) -> OrchestratorError:
-        who, limits, name = self._who(role), agent.limits, f"orch.toml, [agents.{role}]"
+        who, limits = self._who(role), agent.limits
         match finished.ended:
             case Ended.CANCELLED:
                 return SessionStopped(f"{who} was stopped; the session goes on from its last recorded step")
             case Ended.WALL:
                 return AgentTimedOut(
-                    f"{who} ran longer than {limits.wall_s:g} s and was ended: make the issue smaller, or raise the "
-                    f"limit in {name}; log: {finished.stdout}"
+                    f"{who} ran longer than {limits.wall_s:g} s and was ended: make the issue smaller, or raise "
+                    f"agent_seconds in orch.toml, [limits]; log: {finished.stdout}"
                 )
             case Ended.SILENCE:
                 return AgentSilent(
                     f"{who} printed nothing for {limits.silence_s:g} s and was ended: see what it waited for, or raise "
-                    f"the limit in {name}; log: {finished.stdout}"
+                    f"silence_seconds in orch.toml, [limits]; log: {finished.stdout}"
                 )
             case Ended.OUTPUT:
                 return AgentFailed(
                     f"{who} printed more than {limits.output_bytes} bytes and was ended: see what it repeats in "
-                    f"{finished.stdout}"
+                    f"{finished.stdout}, or raise output_mb in orch.toml, [limits]"
                 )
             case Ended.EXITED:
                 words = _last_words(finished)
                 if finished.exit_code in (shim.NOT_FOUND, shim.NOT_EXECUTABLE) and words.startswith("orch: "):
                     return AgentFailed(
-                        f"{who} could not be started: {words.removeprefix('orch: ')}; install it, or correct argv in "
-                        f"{name}"
+                        f"{who} could not be started: {words.removeprefix('orch: ')}; install it, or correct command "
+                        f"in orch.toml, [agents.{role}]"
                     )
                 return AgentFailed(f"{who} exited with code {finished.exit_code}: {words}; log: {finished.stderr}")
             case _ as never:

@@ -1,0 +1,225 @@
+"""What Celery is told, and why; and that nothing is asked of it that it does not keep."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import structlog
+from celery import Celery
+from celery.beat import Scheduler
+from structlog.testing import capture_logs
+
+from orchestrator import celery, telling, wiring
+from orchestrator.adapters.git import create_project
+from orchestrator.errors import TrackerUnavailable
+from tests.support import ROOT
+
+Make = Callable[..., Celery]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Make]:
+    """Makes an app as `celery -A orchestrator` has it in a repo of that name."""
+
+    def make(name: str = "acme", toml: str = "poll_interval = 4\nconcurrency = 3\n") -> Celery:
+        create_project(tmp_path / name, {"orch.toml": f'project = "{name}"\n{toml}'})
+        monkeypatch.setenv("ORCH_PROJECT_ROOT", str(tmp_path / name))
+        monkeypatch.setenv("ORCH_STATE_DIR", str(tmp_path / f"{name}-state"))
+        monkeypatch.setenv("ORCH_REDIS_URL", redis_url)
+        wiring.here.cache_clear()
+        app = Celery(name, set_as_current=False)
+        app.conf.update(celery.configuration())
+        return app
+
+    yield make
+    wiring.here.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        # A late ack is one unacked message per session, and a worker that holds one dies when Redis restarts.
+        ("task_acks_late", False),
+        # A message in a busy worker's memory is one that no free worker can take.
+        ("worker_disable_prefetch", True),
+        ("worker_prefetch_multiplier", 1),
+        # Pickle would let anybody who can write to Redis run code here.
+        ("accept_content", ["json"]),
+        ("task_serializer", "json"),
+        # Nobody may come to wait for a result.
+        ("result_backend", None),
+        ("task_ignore_result", True),
+        # Redis may be away at any time, for any time.
+        ("broker_connection_retry_on_startup", True),
+        ("broker_connection_max_retries", None),
+        # A misspelt queue is an error, not a queue that nobody reads.
+        ("task_create_missing_queues", False),
+        # Flower shows what events tell.
+        ("worker_send_task_events", True),
+        # One process stays free for polls where a worker serves all queues.
+        ("worker_concurrency", 4),
+    ],
+)
+def test_configuration(project: Make, setting: str, expected: object) -> None:
+    """What the design stands on is set."""
+    assert expected == project().conf[setting]
+
+
+def test_a_silent_redis_is_noticed(project: Make) -> None:
+    """Each wait for the broker is bounded, and a message under work is not delivered to another worker."""
+    options = project().conf.broker_transport_options
+
+    assert 10 >= options["socket_timeout"] >= options["socket_connect_timeout"] > 0
+    assert 0 < options["health_check_interval"] <= 10
+    assert 24 * 3600 == options["visibility_timeout"]
+
+
+def test_ticks(project: Make) -> None:
+    """Beat's schedule is ours alone, without a file, and a tick that nobody took in time expires."""
+    app = project()
+    scheduler = Scheduler(app)
+
+    assert {"poll", "publish"} == scheduler.schedule.keys()
+    assert app.conf.beat_scheduler == f"{Scheduler.__module__}:{Scheduler.__qualname__}"
+    for entry in scheduler.schedule.values():
+        assert 4 == entry.schedule.run_every.total_seconds()
+        assert {"expires": 8} == entry.options
+        assert () == tuple(entry.args)
+
+
+QUEUES = {
+    "tasks.poll.poll": "poll",
+    "tasks.publish.publish": "publish",
+    "tasks.session.run_issue_session": "sessions",
+}
+
+
+def test_every_task_has_its_queue(project: Make) -> None:
+    """Sessions and control are kept apart, and a worker that is given no queues serves all of them."""
+    app = project()
+
+    assert QUEUES == {name: app.amqp.router.route({}, name)["queue"].name for name in tasks_of_the_app()}
+    assert {*QUEUES.values(), "merge_close"} == app.amqp.queues.keys()
+
+
+def tasks_of_the_app() -> list[str]:
+    """Our tasks, as a worker finds them."""
+    listing = "from orchestrator.celery import app; app.loader.import_default_modules(); print(*app.tasks)"
+    done = subprocess.run(
+        [sys.executable, "-c", listing],
+        env=dict(os.environ) | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [name for name in done.stdout.split() if not name.startswith("celery.")]
+
+
+def test_importing_touches_nothing(tmp_path: Path) -> None:
+    """The app can be imported anywhere: nothing is read, connected to or written before it is used."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "ORCH_REDIS_URL": "nonsense"}
+    listing = "import json, orchestrator.celery, tasks.poll, tasks.publish, tasks.session; print(json.dumps('fine'))"
+    done = subprocess.run(
+        [sys.executable, "-c", listing], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert "fine" == json.loads(done.stdout)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_two_projects_on_one_redis(project: Make, redis_url: str) -> None:
+    """Neither project takes the other's messages, and all that Celery writes bears the project's name."""
+    acme, other = project("acme"), project("other")
+    with acme.connection_for_write() as connection:
+        acme.send_task("tasks.poll.poll", connection=connection)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        names = list(client.scan_iter())
+        taken = [message(app) for app in (other, acme)]
+        client.flushdb()
+
+    assert names
+    assert [] == [name for name in names if not name.startswith("orch:{acme}:celery:")]
+    assert [None, "tasks.poll.poll"] == taken
+
+
+def message(app: Celery) -> str | None:
+    """The task that waits for this app's polling worker."""
+    with app.connection_for_read() as connection:
+        found = app.amqp.queues["poll"](connection.default_channel).get(no_ack=True)
+        return found and str(found.headers["task"])
+
+
+@pytest.mark.parametrize("folder", ["tasks", "beat", "orchestrator"])
+def test_no_waiting_in_the_broker(folder: str) -> None:
+    """Nothing asks Celery to hold a message back or to try again: that is one unacked message, and Redis forgets it."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and waits(node)
+    ]
+
+    assert [] == found
+
+
+def waits(call: ast.Call) -> bool:
+    """Whether a call has a countdown or an ETA, or is a retry."""
+    named = {keyword.arg for keyword in call.keywords} & {"countdown", "eta", "autoretry_for", "retry_backoff"}
+    return bool(named) or (isinstance(call.func, ast.Attribute) and call.func.attr == "retry")
+
+
+@contextmanager
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What the module logs meanwhile, by a fresh logger: one that was used keeps the configuration of that time."""
+    with pytest.MonkeyPatch.context() as fresh, capture_logs() as lines:
+        fresh.setattr(celery, "log", structlog.get_logger())
+        yield lines
+
+
+def test_a_failing_tick_is_said_once() -> None:
+    """A tick that fails as the one before it is not said again, until all was well in between."""
+    task: Any = celery.OneLineTask()
+    away = TrackerUnavailable("the tracker is away")
+    with logged() as lines:
+        for _ in range(3):
+            task.on_failure(away, "an id", (), {}, None)
+        task.on_success(None, "an id", (), {})
+        task.on_failure(away, "an id", (), {}, None)
+
+    assert ["the tracker is away"] * 2 == [line["reason"] for line in lines]
+
+
+def test_what_a_session_has_said_is_not_said_again() -> None:
+    """An error that ended a session was told by the session."""
+    task: Any = celery.OneLineTask()
+    error = TrackerUnavailable("i-a1b2: some error")
+    error.add_note(telling.ALREADY_TOLD)
+    with logged() as lines:
+        task.on_failure(error, "an id", ("i-a1b2",), {}, None)
+
+    assert [] == lines
+
+
+def test_a_dead_broker_is_one_line(project: Make, tmp_path: Path) -> None:
+    """What is enqueued as a hint may be lost: a broker that is away is a log line, and nobody is stopped by it."""
+    app = project()
+    app.conf.broker_url = f"redis+socket://{tmp_path}/nobody.sock"
+
+    @app.task(name="tasks.poll.poll")
+    def task() -> None:
+        """Never run."""
+
+    with logged() as lines:
+        celery.nudge(task)
+
+    assert ["not_enqueued"] == [line["event"] for line in lines]

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.adapters.mcp import probe
 from orchestrator.settings import from_environment
 from orchestrator.stack import Stack
 
@@ -56,6 +57,9 @@ def command(flower: bool) -> None:
         settings = stack.settings
         if not stopping:
             say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower_url}" * flower))
+            with stack.wiring.tracker as tracker:
+                for problem in probe(tracker):
+                    say("tracker", problem)
         while not stopping:
             stack.check()
             with contextlib.suppress(Empty):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -279,6 +280,17 @@ def test_a_second_stack(desk: tuple[Project, Running]) -> None:
 
     assert f"the stack of {project.repo} is up already (process {stack.process.pid})" in line
     assert stack.process.poll() is None
+
+
+def test_a_repo_without_a_tracker(project: Project) -> None:
+    """What is wrong with the tracker, and what to do, is said at the start; the stack stays up and waits for it."""
+    shutil.rmtree(project.repo / ".sudocode")
+    with up(project) as stack:
+        stack.until(
+            lambda: f"there is no tracker in {project.repo}: run `orch init` there" in stack.printed, "the line"
+        )
+
+        assert stack.process.poll() is None
 
 
 @pytest.mark.parametrize(

@@ -301,8 +301,15 @@ def test_without_a_sudocode_folder_every_call_is_refused_until_there_is_one(
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # reaped between the two questions
+        return False
+
+
 def servers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in psutil.Process().children() if alive(child)]
 
 
 def test_a_server_that_died_is_started_again(start: Callable[..., McpTracker], tmp_path: Path) -> None:
@@ -313,7 +320,7 @@ def test_a_server_that_died_is_started_again(start: Callable[..., McpTracker], t
     known = issue(tracker)
     [server] = [child for child in servers() if child not in before]
     server.kill()
-    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "the server is dead")
+    wait_until(lambda: not alive(server), "the server is dead")
 
     assert "open" == status(tracker, known)
 

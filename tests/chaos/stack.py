@@ -1,0 +1,144 @@
+"""A whole stack of real processes, one by one, so that each can be broken by itself; a supervisor starts it again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from orchestrator.adapters import redis_server, shim
+from orchestrator.adapters.bound import bound_argv
+from tests.acceptance.project import CELERY, Project, kill
+
+LEASE_S = 3.0
+SLOTS = 2
+"""Sessions that each of the session workers runs at once."""
+WORKERS = ("sessions-a", "sessions-b")
+
+_QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "warning")
+_PARTS = {
+    **{name: ("worker", "-Q", "sessions", "-c", str(SLOTS), "-n", f"{name}@chaos", *_QUIET) for name in WORKERS},
+    "control": ("worker", "-Q", "poll,publish,merge_close", "-c", "1", "-n", "control@chaos", *_QUIET),
+    "beat": ("beat", "--loglevel", "warning", "--pidfile="),
+}
+_STOPS_IN_S = 30.0
+
+
+@dataclass
+class Part:
+    """One program of the stack, by its latest process. `due` is when a dead one is started again."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    due: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that all others of this part are below."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; a frozen one does."""
+        return self.process.poll() is None
+
+
+class Stack:
+    """The stack of a project, as a context manager. Nothing is started again but while `live` runs."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.logs = project.folder / "logs"
+        self.parts: dict[str, Part] = {}
+        self.redis: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        self.logs.mkdir()
+        self.start_redis()
+        for name in _PARTS:
+            self.parts[name] = self._start(name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for part in self.parts.values():
+            end(part.pid)
+            part.process.wait()
+        self.redis.terminate()
+        self.redis.wait(_STOPS_IN_S)
+
+    def start_redis(self) -> None:
+        """The project's private Redis, which writes to disk every second; returns once it answers."""
+        server = redis_server.ensure(self.project.state)
+        assert server.process is not None, "it should have been down"
+        self.redis, self._url = server.process, server.url
+
+    def live(self, seconds: float) -> None:
+        """Let time go by. What died is started again, 0.2 to 1 s after it was seen."""
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            for name, part in self.parts.items():
+                if part.alive:
+                    continue
+                part.due = part.due or now + random.uniform(0.2, 1)
+                if now >= part.due:
+                    self.parts[name] = self._start(name)
+            time.sleep(min(0.05, max(0.0, until - now)))
+
+    def stop(self) -> dict[str, int]:
+        """SIGTERM to everything but Redis; the exit codes, by name."""
+        for part in self.parts.values():
+            part.process.terminate()
+        return {name: part.process.wait(_STOPS_IN_S) for name, part in self.parts.items()}
+
+    def _start(self, name: str) -> Part:
+        with (self.logs / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                bound_argv(os.getpid(), [*CELERY, *_PARTS[name]]),
+                cwd=self.project.folder,
+                env=self.project.env | {"ORCH_REDIS_URL": self._url, "ORCH_LOG_FORMAT": "json"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return Part(name, process)
+
+
+def pool(part: Part) -> list[int]:
+    """A worker's own children, which run the tasks; none while it starts."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{part.pid}/task/{part.pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def freeze(pid: int) -> set[int]:
+    """SIGSTOP to a process and all below it; who that was."""
+    stopped: set[int] = set()
+    while fresh := {pid, *shim.descendants(pid)} - stopped:
+        for each in fresh:
+            send(each, signal.SIGSTOP)
+        stopped |= fresh
+    return stopped
+
+
+def end(pid: int) -> None:
+    """kill -9 of a process and all below it, as at once: who stands still does not see another die."""
+    for each in freeze(pid):
+        kill(each)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """A signal to what may be gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

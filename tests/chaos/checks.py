@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.models import Verdict
-from tests.acceptance.project import Project
+from tests.acceptance.project import Project, kill
 from tests.chaos.facts import Issue
 from tests.chaos.faults import Hit
 from tests.chaos.scripts import STATUS, Script
 
-LASTING = ("known", "fence", "outbox", "celery:_kombu.binding", "celery:unacked")
-"""Keys that stay, by how their names begin: which issues there were, the last token, an outbox that is empty, kombu's
-queues; and the wake-ups that a worker had in its hand when it was killed, which kombu delivers once more after a day.
+LASTING = ("known", "fence", "outbox", "celery:_kombu.binding", "celery:unacked", "celery:poll", "celery:publish")
+"""Keys that may stay, by how their names begin: which issues there were, the last token, an outbox that is empty;
+kombu's queues; wake-ups that a worker had in its hand when it was killed, which kombu delivers once more after a day;
+ticks that came after the control worker had stopped.
 """
 ENDING = ("session:", "runs:", "history:", "snapshots:", "answer:")
 """Keys that stay for a time: the records of what ended."""
@@ -90,10 +91,11 @@ def branches(issues: Iterable[Issue]) -> Iterator[str]:
 
 
 def leftovers(project: Project, allowed: Collection[int]) -> Iterator[str]:
-    """No process but these, no key that is not a record or ends by itself."""
+    """No process but these, no key that is not a record or ends by itself. What is left running is ended."""
     for pid, line in project.processes().items():
         if pid not in allowed:
             yield f"process {pid}: left behind: {line}"
+            kill(pid)
     client: Any = project.redis
     own = project.keys("")
     for key in sorted(client.scan_iter(count=1000)):

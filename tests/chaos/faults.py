@@ -19,6 +19,9 @@ from tests.chaos.stack import LEASE_S, SLOTS, WORKERS, Part, Stack, end, freeze,
 
 FROZEN_S = LEASE_S + 1
 HANDS_OVER_IN_S = 20.0
+TELLS_IN_S = 3.0
+TOLD_IN_S = 0.03
+"""About how long it takes to tell the tracker one entry."""
 
 Candidate = TypeVar("Candidate")
 
@@ -107,7 +110,7 @@ class Faults:
 
     def stop_worker(self, fault: Fault) -> Struck | None:
         worker = self._worker(fault)
-        if worker is None or not pool(worker):  # it is still starting, and cannot hear us
+        if worker is None or not worker.hears:
             return None
         running = self._running(f"{worker.name}@")
         worker.process.terminate()
@@ -149,6 +152,7 @@ class Faults:
     # The control side
 
     def kill_control(self, fault: Fault) -> Struck | None:
+        self._wait_for_telling(fault)
         return self._at("control", lambda part: end(part.pid))
 
     def freeze_control(self, fault: Fault) -> Struck | None:
@@ -162,6 +166,7 @@ class Faults:
         pid = _pick(sorted(servers & shim.descendants(self._stack.parts["control"].pid)), fault)
         if pid is None:
             return None
+        self._wait_for_telling(fault)
         kill(pid)
         return Struck(f"process {pid}")
 
@@ -216,6 +221,13 @@ class Faults:
         self._stack.live(seconds)
         for pid in stopped:
             send(pid, signal.SIGCONT)
+
+    def _wait_for_telling(self, fault: Fault) -> None:
+        """Until an entry is on its way to the tracker, and a part of that way: the worst moment to be killed."""
+        deadline = time.monotonic() + TELLS_IN_S
+        while not self._project.redis.exists(self._project.keys("begun")) and time.monotonic() < deadline:
+            self._stack.live(0.002)
+        self._stack.live(fault.draw * TOLD_IN_S)
 
     def _without_redis(self, seconds: float, act: Callable[[], None]) -> Struck:
         running, began = self._running(), time.monotonic()

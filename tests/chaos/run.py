@@ -82,12 +82,12 @@ class Run:
         while under_way := self._under_way():
             if time.monotonic() > deadline:
                 return [f"{what}: {why}, {ENDS_IN_S:g} s after the last fault" for what, why in under_way.items()]
-            self._progress(f"{len(under_way)} issues to go")
+            self._progress(f"{len(under_way)} to go")
             self._stack.live(3)
         return []
 
     def _under_way(self) -> dict[str, str]:
-        """What is not over yet, by issue; or else what is not told yet, or still in a queue."""
+        """What is not over yet, by issue; or else what is not told, not taken from its queue, or not up again."""
         rows = {str(row["id"]): str(row["status"]) for row in self._project.tracker.list_issues()}
         held = {holding.issue_id: holding for holding in self._project.leases.holdings()}
         over = {issue_id for issue_id, it in held.items() if it.state == "ended" and it.verdict != Verdict.ERROR}
@@ -95,7 +95,9 @@ class Run:
             return {issue_id: f"{rows[issue_id]}, {held.get(issue_id)}" for issue_id in rows.keys() - over}
         waiting = RedisOutbox(self._project.redis, self._project.keys).waiting()
         messages = self._project.redis.llen(self._project.keys("celery:sessions"))
-        return {"outbox": f"{waiting} entries and {messages} messages wait"} if waiting or messages else {}
+        if waiting or messages:
+            return {"queues": f"{waiting} entries of the outbox and {messages} messages wait"}
+        return {name: "is not up again" for name, part in self._stack.parts.items() if not part.hears}
 
     def _stop(self) -> Iterator[str]:
         for name, code in self._stack.stop().items():

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,15 @@ class Part:
     def alive(self) -> bool:
         """Whether it runs; a frozen one does."""
         return self.process.poll() is None
+
+    @property
+    def hears(self) -> bool:
+        """Whether SIGTERM reaches a handler of its own; a program that is still starting would just die of it."""
+        if not self.alive:
+            return False
+        status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt:"))
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 class Stack:
@@ -92,11 +102,14 @@ class Stack:
                     self.parts[name] = self._start(name)
             time.sleep(min(0.05, max(0.0, until - now)))
 
-    def stop(self) -> dict[str, int]:
-        """SIGTERM to everything but Redis; the exit codes, by name."""
+    def stop(self) -> dict[str, int | None]:
+        """SIGTERM to everything but Redis; the exit codes, by name, None for what did not end in time."""
         for part in self.parts.values():
             part.process.terminate()
-        return {name: part.process.wait(_STOPS_IN_S) for name, part in self.parts.items()}
+        for part in self.parts.values():
+            with suppress(subprocess.TimeoutExpired):
+                part.process.wait(_STOPS_IN_S)
+        return {name: part.process.returncode for name, part in self.parts.items()}
 
     def _start(self, name: str) -> Part:
         with (self.logs / f"{name}.log").open("ab") as output:

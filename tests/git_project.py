@@ -25,8 +25,8 @@ class Project:
         self.worktrees = folder / "worktrees"
         self.first = create_project(self.repo, FILES)
 
-    def workspace(self, *, base: str = "main", timeout_s: float = 60.0) -> GitWorkspace:
-        return GitWorkspace(self.repo, worktrees=self.worktrees, base=base, timeout_s=timeout_s)
+    def workspace(self, *, base: str = "main", timeout_s: float = 60.0, lock_s: float = 60.0) -> GitWorkspace:
+        return GitWorkspace(self.repo, worktrees=self.worktrees, base=base, timeout_s=timeout_s, lock_s=lock_s)
 
     def git(self, *args: str, cwd: Path | None = None) -> str:
         """What a person or an agent types; in the main checkout unless told where."""

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.adapters.git_checkout import TRACKER_FOLDER, Checkout, flock
+from orchestrator.adapters.git_checkout import TRACKER_FOLDER, Checkout
 from orchestrator.adapters.git_command import IDENTITY, reason, run
 from orchestrator.commit_message import one_line
 from orchestrator.errors import WorkspaceError
@@ -61,14 +61,18 @@ def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "mai
 class GitWorkspace:
     """The worktrees of `repo` under `worktrees`, each grown from branch `base`. Never touches the main checkout.
 
-    Each git call may take `timeout_s`. Processes and threads may call at once: verbs on one issue wait for each other.
+    Each git call may take `timeout_s`. Processes and threads may call at once: verbs on one issue wait for each other,
+    but no longer than `lock_s`, because the other one may have been stopped in the middle.
     """
 
-    def __init__(self, repo: Path, *, worktrees: Path, base: str, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, repo: Path, *, worktrees: Path, base: str, timeout_s: float = 120.0, lock_s: float = 60.0
+    ) -> None:
         self._repo = repo
         self._worktrees = worktrees.resolve()
         self._base = base
         self._timeout_s = timeout_s
+        self._lock_s = lock_s
 
     def prepare(self, issue_id: str, *, start_from: str = "") -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, clean and ready for a step.
@@ -178,14 +182,20 @@ class GitWorkspace:
             raise WorkspaceError(
                 f"{issue_id!r} is no issue id: it names a folder and a branch, so it must be like i-x7k9"
             )
-        return Checkout(issue_id, folders=self._git_folders, worktrees=self._worktrees, timeout_s=self._timeout_s)
+        return Checkout(
+            issue_id,
+            folders=self._git_folders,
+            worktrees=self._worktrees,
+            timeout_s=self._timeout_s,
+            lock_s=self._lock_s,
+        )
 
     @contextlib.contextmanager
     def _checkout(self, issue_id: str) -> Iterator[Checkout]:
         """The issue's checkout, for us alone, so what a killed git left locked is ours to unlock."""
         checkout = self._look(issue_id)
         try:
-            with flock(checkout.state / "lock"):
+            with checkout.alone():
                 checkout.recover()
                 yield checkout
         except OSError as error:

@@ -6,13 +6,16 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from orchestrator.adapters.git_command import Git
 from orchestrator.errors import WorkspaceError
 
 LISTED_SUBJECTS = 50
+LOCK_LOOK_S = 0.02
 TRACKER_FOLDER = ".sudocode"
 
 # What an unfinished merge, rebase, pick, bisect or a killed git leaves in a worktree's git folder.
@@ -22,17 +25,28 @@ LEFTOVERS = ("*.lock", "*_HEAD", "MERGE_*", "AUTO_MERGE", "SQUASH_MSG", "rebase-
 class Checkout:
     """One issue's refs, files and index, seen from the repo's side. Each method is one thing to ask of git."""
 
-    def __init__(self, issue_id: str, *, folders: tuple[Path, Path], worktrees: Path, timeout_s: float) -> None:
+    def __init__(
+        self, issue_id: str, *, folders: tuple[Path, Path], worktrees: Path, timeout_s: float, lock_s: float
+    ) -> None:
         self.issue_id = issue_id
         self.branch = f"orch/{issue_id}"
         self.branch_ref = f"refs/heads/{self.branch}"
         self.start_ref = f"refs/orch/start/{issue_id}"
         self.path = worktrees / issue_id
         self.state = worktrees / ".orch" / issue_id
-        self._repo_lock = worktrees / ".orch" / "lock"
+        self._lock_s = lock_s
+        self._worktrees_lock = worktrees / ".orch" / "lock"
         self._index = self.state / "index"
         self._common, self._main = folders
         self.git = Git(self._common, issue_id=issue_id, index=self._index, timeout_s=timeout_s)
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """The verbs on one issue wait for each other."""
+        return flock(self.state / "lock", patience_s=self._lock_s)
+
+    def _registering(self) -> contextlib.AbstractContextManager[None]:
+        """Git's list of worktrees is one for all issues."""
+        return flock(self._worktrees_lock, patience_s=self._lock_s)
 
     # Commits
 
@@ -174,7 +188,7 @@ class Checkout:
     def remove(self) -> None:
         """Files, registration, start and our index; the order lets a second run find what is left."""
         _remove(self.path)
-        with flock(self._repo_lock):
+        with self._registering():
             self._deregister()
         self.git("update-ref", "-d", self.start_ref)
         self._index.unlink(missing_ok=True)
@@ -197,7 +211,7 @@ class Checkout:
     def _register(self, commit: str) -> Path:
         """Make git know the folder as a worktree while its files stay: added beside it, then pointed to it."""
         scratch = self.state / "new" / self.issue_id
-        with flock(self._repo_lock):
+        with self._registering():
             self._deregister()
             _remove(scratch)
             self.git("worktree", "add", "--force", "--force", "--no-checkout", "--detach", str(scratch), commit)
@@ -229,12 +243,32 @@ class Checkout:
 
 
 @contextlib.contextmanager
-def flock(path: Path) -> Iterator[None]:
-    """Alone among processes and threads. Ends with its process; waits no longer than the git calls made under it."""
+def flock(path: Path, *, patience_s: float) -> Iterator[None]:
+    """Alone among processes and threads; ends with its process. WorkspaceError names who holds it for too long."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    deadline = time.monotonic() + patience_s
+    with path.open("a+", encoding="utf-8") as file:
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                holder = file.read().strip() or "?"
+                raise WorkspaceError(
+                    f"process {holder} has held {path} for {patience_s:g} s; see with `ps {holder}` whether it is"
+                    f" stopped or hangs, end it with `kill -9 {holder}`, then reopen the issue"
+                )
+            time.sleep(LOCK_LOOK_S)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -13,6 +13,7 @@
     │   ├── AgentSilent          it printed nothing for longer than its silence limit
     │   └── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
     ├── WorkspaceError           git refused
+    │   └── CommitMissing        a commit or branch that work stands on is not in this clone
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
     ├── SessionStopped           the worker is shutting down: the session goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
@@ -81,6 +82,10 @@ class MalformedAnswer(AgentError, ValueError):
 
 class WorkspaceError(OrchestratorError):
     """Git refused."""
+
+
+class CommitMissing(WorkspaceError):
+    """A commit or branch that work stands on is not in this clone."""
 
 
 class LeaseLost(OrchestratorError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -122,7 +123,9 @@ class Wiring:
             raise SettingsError(
                 f"{self.settings.root} is no git repo with a commit; run `git init` and commit something"
             )
-        return GitWorkspace(self.settings.root, worktrees=self.settings.worktrees, base=base)
+        return GitWorkspace(
+            self.settings.root, worktrees=self.settings.worktrees, base=base, remote=self.settings.remote
+        )
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:
         """One look at the tracker."""
@@ -169,6 +172,7 @@ class Wiring:
     def _tools(self) -> Tools:
         return Tools(
             workspace=self.workspace,
+            remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
             transport=self._transport,
             verifier=self._verifier,
             verify_command=self.settings.verify_command,

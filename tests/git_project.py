@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -59,3 +61,14 @@ class Project:
         head = (self.repo / ".git/HEAD").read_text()
         status = self.git("--no-optional-locks", "status", "--porcelain")
         return head, status, (self.repo / ".git/index").read_bytes()
+
+
+def put_before_git(folder: Path, script: str) -> str:
+    """A PATH on which `git` first runs a few lines of shell; `$GIT` is the real one."""
+    real = shutil.which("git")
+    assert real
+    folder.mkdir(exist_ok=True)
+    wrapper = folder / "git"
+    wrapper.write_text(f'#!/bin/sh\nGIT={real}\n{script}\nexec $GIT "$@"\n')
+    wrapper.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"

@@ -25,10 +25,11 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.adapters.git_checkout import TRACKER_FOLDER, Checkout
-from orchestrator.adapters.git_command import IDENTITY, reason, run
+from orchestrator.adapters.git_command import IDENTITY, Git, reason, run
+from orchestrator.adapters.git_remote import GitRemote, RemoteRefs
 from orchestrator.commit_message import one_line
 from orchestrator.errors import WorkspaceError
-from orchestrator.ports import Worktree
+from orchestrator.ports import NOTHING_FETCHED, Fetched, Lease, Worktree
 
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
@@ -61,32 +62,49 @@ def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "mai
 class GitWorkspace:
     """The worktrees of `repo` under `worktrees`, each grown from branch `base`. Never touches the main checkout.
 
-    Each git call may take `timeout_s`. Processes and threads may call at once: verbs on one issue wait for each other,
-    but no longer than `lock_s`, because the other one may have been stopped in the middle.
+    Each git call may take `timeout_s`, one to the remote `answer_s`. Processes and threads may call at once: verbs on
+    one issue wait for each other, but no longer than `lock_s`, because the other may have been stopped in the middle.
     """
 
     def __init__(
-        self, repo: Path, *, worktrees: Path, base: str, timeout_s: float = 120.0, lock_s: float = 60.0
+        self,
+        repo: Path,
+        *,
+        worktrees: Path,
+        base: str,
+        remote: str = "origin",
+        timeout_s: float = 120.0,
+        lock_s: float = 60.0,
+        answer_s: float = 30.0,
     ) -> None:
         self._repo = repo
         self._worktrees = worktrees.resolve()
         self._base = base
+        self._remote = remote
         self._timeout_s = timeout_s
         self._lock_s = lock_s
+        self._answer_s = answer_s
 
-    def prepare(self, issue_id: str, *, start_from: str = "") -> Worktree:
+    def remote(self, lease: Lease, *, host: str) -> GitRemote:
+        """Where a session's work is for other hosts, as its holder on `host` sees it."""
+        refs = RemoteRefs(self._look(lease.issue_id).git, self._remote, answer_s=self._answer_s)
+        return GitRemote(refs, base=self._base, lease=lease, host=host)
+
+    def prepare(self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED) -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, clean and ready for a step.
 
         A new branch grows out of `start_from` if that has work of its own, else out of base.
-        A branch with work that base does not have is continued; any other stands where base stands now. Work left by an
-        interrupted step is put aside. Running it again is harmless: there is then nothing to put aside, and refs and
-        files are where they should be.
+        A branch with work that base does not have is continued; any other stands where base stands now. Put aside is
+        the work of an interrupted step, and ours where the remote went another way: all hosts go on from one. Running
+        it again is harmless: there is then nothing to put aside, and refs and files are where they should be.
         """
         with self._checkout(issue_id) as checkout:
-            base = self._base_commit(checkout)
-            found = checkout.git.commit_of(checkout.branch_ref)
-            first = checkout.git.commit_of(f"refs/heads/{start_from}") if start_from else None
-            tip = next((there for there in (found, first) if there and checkout.git.beyond(there, base)), base)
+            git = checkout.git
+            base = self._base_commit(checkout, fetched)
+            found = git.commit_of(checkout.branch_ref)
+            own = _ahead(git, found, fetched.work)
+            first = _ahead(git, git.commit_of(f"refs/heads/{start_from}"), fetched.start_from) if start_from else None
+            tip = next((there for there in (own, first) if there and git.beyond(there, base)), base)
             grown_from = checkout.merge_base(base, tip)
             checkout.free_branch(found)
             checkout.path.mkdir(parents=True, exist_ok=True)
@@ -163,19 +181,20 @@ class GitWorkspace:
             checkout.put_aside(tree, known=(tip,) if tip else ())
             checkout.remove()
 
-    def _base_commit(self, checkout: Checkout) -> str:
-        found = self._find_base(checkout)
+    def _base_commit(self, checkout: Checkout, fetched: Fetched) -> str:
+        found = self._find_base(checkout, fetched.base)
         if found is None:
             raise WorkspaceError(
-                f"{checkout.issue_id}: {self._repo} has no commit on a branch {self._base} or origin/{self._base}; "
+                f"{checkout.issue_id}: {self._repo} has no commit on a branch {self._base}, here or on the remote; "
                 "set `base` in orch.toml to the branch that work starts from"
             )
         return found
 
-    def _find_base(self, checkout: Checkout) -> str | None:
-        return checkout.git.commit_of(f"refs/heads/{self._base}") or checkout.git.commit_of(
-            f"refs/remotes/origin/{self._base}"
-        )
+    def _find_base(self, checkout: Checkout, fetched: str = "") -> str | None:
+        """Where sessions start from. Nobody pulls in a clone that only runs sessions, so its own branch may be old."""
+        commit_of = checkout.git.commit_of
+        theirs = fetched or commit_of(f"refs/remotes/{self._remote}/{self._base}")
+        return _ahead(checkout.git, commit_of(f"refs/heads/{self._base}"), theirs)
 
     def _look(self, issue_id: str) -> Checkout:
         if not ISSUE_ID.fullmatch(issue_id):
@@ -219,6 +238,11 @@ class GitWorkspace:
             )
         common, own = os.fsdecode(done.stdout).splitlines()
         return (self._repo / common).resolve(), Path(own).resolve()
+
+
+def _ahead(git: Git, ours: str | None, theirs: str | None) -> str | None:
+    """Theirs, unless ours has all of it: every host that sees the remote then comes to the same."""
+    return theirs if theirs and (not ours or git.beyond(theirs, ours)) else ours
 
 
 def _with_list(message: str, subjects: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.adapters.git_command import Git
-from orchestrator.errors import WorkspaceError
+from orchestrator.errors import CommitMissing, WorkspaceError
 
 LISTED_SUBJECTS = 50
 LOCK_LOOK_S = 0.02
@@ -53,7 +53,7 @@ class Checkout:
     def need(self, name: str, *, do: str) -> str:
         """The commit that a ref or an id stands for; an error that says what to `do` when there is none."""
         if (commit := self.git.commit_of(name)) is None:
-            raise WorkspaceError(f"{self.issue_id}: {name} is no commit of {self._common}; {do}")
+            raise CommitMissing(f"{self.issue_id}: {name} is no commit of {self._common}; {do}")
         return commit
 
     def merge_base(self, base: str, tip: str) -> str:

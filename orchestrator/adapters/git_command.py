@@ -34,10 +34,11 @@ CONFIG = (
     "gc.auto=0",
     "maintenance.auto=false",
 )
-# Where a user may keep an identity or the global config; every other GIT_* could point git at another repo or index.
+# Where a user may keep an identity, the config and the way to a remote; any other GIT_* could point at another repo.
 INHERITED = frozenset(
     {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"}
     | {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"}
+    | {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_SSL_CAINFO", "GIT_PROXY_COMMAND"}
 )
 
 
@@ -109,11 +110,11 @@ class Git:
 
 
 def run(
-    args: Sequence[str], *, folder: Path, env: Mapping[str, Path], stdin: bytes, timeout_s: float
+    args: Sequence[str], *, folder: Path, env: Mapping[str, Path | str], stdin: bytes, timeout_s: float
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in `folder`, in a clean environment; stopped with all it started when it takes too long or we must go."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in INHERITED}
-    fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "GIT_EDITOR": "false"}
+    fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_PAGER": "cat", "GIT_EDITOR": "false"}
     options = [word for setting in CONFIG for word in ("-c", setting)]
     argv = ["git", "--no-pager", *options, *args]
     pipe = subprocess.PIPE

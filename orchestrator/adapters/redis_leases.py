@@ -92,6 +92,7 @@ local inflight, session, fence = unpack(KEYS)
 local issue, owner, nonce, lease_ms = unpack(ARGV)
 local deadline = redis.call('ZSCORE', inflight, issue)
 if not deadline or redis.call('HGET', session, 'opened') ~= '1' then return nil end
+local before = redis.call('HGET', session, 'owner') or ''
 if redis.call('HGET', session, 'nonce') ~= nonce then
   if redis.call('HGET', session, 'state') == 'running' and tonumber(deadline) > now then return nil end
   redis.call('HSET', session, 'token', next_token(fence, now), 'nonce', nonce)
@@ -99,7 +100,7 @@ end
 redis.call('HSET', session, 'state', 'running', 'owner', owner, 'handed', 0)
 redis.call('HSETNX', session, 'started_at', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
-return {redis.call('HGET', session, 'token'), redis.call('HGET', session, 'record')}
+return {redis.call('HGET', session, 'token'), redis.call('HGET', session, 'record'), before}
 """
 )
 
@@ -223,7 +224,7 @@ class RedisLeases:
         """The lease on an opened session, with a new token; None if somebody alive has it or there is none."""
         names = self._keys.all("inflight session fence", issue=issue_id)
         won = self._redis.call(_ACQUIRE, names, [issue_id, owner, uuid.uuid4().hex, self._lease_ms])
-        return Lease(issue_id, int(won[0]), _records.validate_json(won[1])) if won else None
+        return Lease(issue_id, int(won[0]), _records.validate_json(won[1]), taken_from=won[2]) if won else None
 
     def renew(self, lease: Lease) -> bool:
         """Whether the lease is still ours; if so for another lease_s from now."""

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.errors import WorkspaceError
 from orchestrator.ports import Worktree
-from tests.git_project import Project
+from tests.git_project import Project, put_before_git
 from tests.support import wait_until
 
 FORK = multiprocessing.get_context("fork")
@@ -25,17 +25,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     return Project(tmp_path)
-
-
-def put_before_git(folder: Path, script: str) -> str:
-    """A PATH on which `git` first runs a few lines of shell; `$GIT` is the real one."""
-    real = shutil.which("git")
-    assert real
-    folder.mkdir(exist_ok=True)
-    wrapper = folder / "git"
-    wrapper.write_text(f'#!/bin/sh\nGIT={real}\n{script}\nexec $GIT "$@"\n')
-    wrapper.chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
 
 
 def killed(tmp_path: Path, nth: int, verb: Callable[[], object]) -> bool:

@@ -6,7 +6,7 @@ Each port has a contract suite in tests/contract that every adapter passes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -266,6 +266,31 @@ class Workspace(Protocol):
 
     def drop(self, issue_id: str) -> None:
         """Remove the worktree; the branch stays. Running it again changes nothing."""
+
+
+class LeftoverKind(StrEnum):
+    """What an issue can leave behind, in the order in which it goes: a dropped worktree looks at its branch."""
+
+    WORKTREE = "worktree"
+    BRANCH = "branch"
+    ASIDE = "put-aside work"
+    REMOTE = "remote ref"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something of an issue in git: a folder, or a ref and where it stands. `why` it may go, or what would be lost."""
+
+    issue_id: str
+    kind: LeftoverKind
+    name: str
+    commit: str = ""
+    may_go: bool = False
+    why: str = ""
+
+    def judged(self, why: str, *, may_go: bool) -> Leftover:
+        """The same, judged."""
+        return replace(self, may_go=may_go, why=why)
 
 
 class Verifier(Protocol):

@@ -26,12 +26,13 @@ from pathlib import Path
 
 from orchestrator.adapters.git_checkout import TRACKER_FOLDER, Checkout
 from orchestrator.adapters.git_command import IDENTITY, Git, reason, run
+from orchestrator.adapters.git_leftovers import GitLeftovers
 from orchestrator.adapters.git_remote import GitRemote, RemoteRefs
 from orchestrator.commit_message import one_line
 from orchestrator.errors import WorkspaceError
+from orchestrator.issue_text import ISSUE_ID
 from orchestrator.ports import NOTHING_FETCHED, Fetched, Lease, Worktree
 
-ISSUE_ID = re.compile(r"i-[a-z0-9]+")
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
 
 
@@ -87,8 +88,16 @@ class GitWorkspace:
 
     def remote(self, lease: Lease, *, host: str) -> GitRemote:
         """Where a session's work is for other hosts, as its holder on `host` sees it."""
-        refs = RemoteRefs(self._look(lease.issue_id).git, self._remote, answer_s=self._answer_s)
-        return GitRemote(refs, base=self._base, lease=lease, host=host)
+        return GitRemote(self._refs(self._look(lease.issue_id).git), base=self._base, lease=lease, host=host)
+
+    def leftovers(self) -> GitLeftovers:
+        """What issues have left behind here and on the remote."""
+        index = self._worktrees / ".orch" / "index"
+        git = Git(self._git_folders[0], about="leftovers", index=index, timeout_s=self._timeout_s)
+        return GitLeftovers(self._refs(git), worktrees=self._worktrees, base=self._base, drop=self.drop)
+
+    def _refs(self, git: Git) -> RemoteRefs:
+        return RemoteRefs(git, self._remote, answer_s=self._answer_s)
 
     def prepare(self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED) -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, clean and ready for a step.

@@ -38,7 +38,7 @@ class Checkout:
         self._worktrees_lock = worktrees / ".orch" / "lock"
         self._index = self.state / "index"
         self._common, self._main = folders
-        self.git = Git(self._common, issue_id=issue_id, index=self._index, timeout_s=timeout_s)
+        self.git = Git(self._common, about=issue_id, index=self._index, timeout_s=timeout_s)
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """The verbs on one issue wait for each other."""

@@ -43,14 +43,14 @@ INHERITED = frozenset(
 
 
 class Git:
-    """Git on one repo's folder, asked in the name of an issue.
+    """Git on one repo's folder; errors begin with what it is asked `about`, most often an issue.
 
     With a `folder` it works on the files there and on `index`, which is ours and no agent's.
     """
 
-    def __init__(self, common: Path, *, issue_id: str, index: Path, timeout_s: float) -> None:
+    def __init__(self, common: Path, *, about: str, index: Path, timeout_s: float) -> None:
         self.common = common
-        self._issue_id = issue_id
+        self._about = about
         self._index = index
         self._timeout_s = timeout_s
 
@@ -59,7 +59,7 @@ class Git:
         done = self._run(args, folder, stdin, env)
         if done.returncode:
             raise WorkspaceError(
-                f"{self._issue_id}: git {_verb(args)} failed: {reason(done.stderr)}; "
+                f"{self._about}: git {_verb(args)} failed: {reason(done.stderr)}; "
                 f"put it right in {self.common}, then reopen the issue"
             )
         return os.fsdecode(done.stdout).rstrip("\n")
@@ -99,12 +99,12 @@ class Git:
             return run(args, folder=where, env={**places, **env}, stdin=text, timeout_s=self._timeout_s)
         except OSError as error:
             raise WorkspaceError(
-                f"{self._issue_id}: git {_verb(args)} could not be run in {where}: {error}; "
+                f"{self._about}: git {_verb(args)} could not be run in {where}: {error}; "
                 "see that git is on PATH and the folder is there"
             ) from error
         except subprocess.TimeoutExpired as error:
             raise WorkspaceError(
-                f"{self._issue_id}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
+                f"{self._about}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
                 f"look for a slow disk or a hanging filter in {where}, then reopen the issue"
             ) from error
 

@@ -55,11 +55,15 @@ class RemoteRefs:
         """Whether the repo has a remote of this name."""
         return bool(self.name) and self.git.ask("remote", "get-url", self.name) is not None
 
+    def list(self, *patterns: str) -> dict[str, str]:
+        """What the refs that match stand on, by their names."""
+        lines = self._run("ls-remote", "--refs", self.name, *patterns).splitlines()
+        return {ref: commit for commit, ref in (line.split("\t") for line in lines)}
+
     def read(self, *patterns: str) -> dict[str, str]:
-        """What the refs that match stand on, by their names; the commits are in this clone then."""
+        """The same, and the commits are in this clone then."""
         for _ in range(TRIES):
-            listed = self._run("ls-remote", "--refs", self.name, *patterns).splitlines()
-            found = {ref: commit for commit, ref in (line.split("\t") for line in listed)}
+            found = self.list(*patterns)
             missing = [ref for ref, commit in found.items() if self.git.commit_of(commit) is None]
             if not missing:
                 return found

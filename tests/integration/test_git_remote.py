@@ -9,40 +9,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from orchestrator.adapters.git import GitWorkspace
-from orchestrator.adapters.git_remote import GitRemote
 from orchestrator.errors import LeaseLost
 from orchestrator.ports import Fetched, Lease, SessionRecord
-from tests.git_project import Project, put_before_git
+from tests.git_project import Host, Project, put_before_git
 from tests.support import an_issue, wait_until
 
 REF = "refs/orch/i-abc"
-
-
-class Host:
-    """A clone of its own, with worktrees of its own."""
-
-    def __init__(self, project: Project, name: str, *, answer_s: float = 30.0) -> None:
-        self.name = name
-        self.repo = project.repo.parent / name
-        project.git("clone", "--quiet", str(project.repo.parent / "bare.git"), str(self.repo))
-        self.workspace = GitWorkspace(
-            self.repo, worktrees=project.repo.parent / f"{name}-worktrees", base="main", answer_s=answer_s
-        )
-
-    def remote(self, token: int, issue_id: str = "i-abc", *, start_from: str = "") -> GitRemote:
-        """The remote as the holder of this token sees it."""
-        record = SessionRecord("s-1", "orch-main", an_issue(issue_id=issue_id), 3, 2, start_from)
-        return self.workspace.remote(Lease(issue_id, token, record), host=self.name)
-
-    def work(self, remote: GitRemote, token: int, text: str = "x\n", issue_id: str = "i-abc") -> str:
-        """Take the issue up and do a step, as a session does; gives the commit."""
-        worktree = self.workspace.prepare(issue_id, fetched=remote.fetch())
-        remote.push(self.workspace.head(worktree))
-        (worktree.path / "work.py").write_text(text)
-        commit = self.workspace.commit(worktree, f"Work\n\nSudocode-Issue: {issue_id}\nOrch-Token: {token}\n")
-        remote.push(commit)
-        return commit
 
 
 @pytest.fixture

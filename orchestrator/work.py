@@ -78,6 +78,7 @@ class WorktreeSteps:
         # A holder that froze may have left an agent at work in this very worktree.
         self._tools.sweep(self._lease)
         fetched = self._remote.fetch()
+        self._keeper.hold()
         worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from, fetched=fetched)
         try:
             if progress.commit:

@@ -7,6 +7,7 @@ folder, the files, and an index of our own; the agent's side is put right at the
     refs/heads/orch/<issue>        the branch: the truth, and what is handed over
     refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
     refs/orch/wip/<issue>/<sha>    what was put aside: interrupted work, an agent's own commits. Never deleted here
+    refs/orch/<issue>              on the remote only: the branch for other hosts, see git_remote
     <worktrees>/<issue>/           the files
     <worktrees>/.orch/<issue>/     our lock, and our index, which no agent's git writes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.adapters.git_remote import RemoteAway, RemoteRefs, work_of
@@ -26,7 +26,6 @@ class GitLeftovers:
         self._worktrees = worktrees
         self._base = base
         self._drop = drop
-        self._bases: set[str] = set()
 
     def find(self, closed: Container[str]) -> tuple[list[Leftover], list[str]]:
         """All leftovers, those of `closed` issues judged; and a line for what could not be looked at."""
@@ -37,14 +36,15 @@ class GitLeftovers:
         except RemoteAway as away:
             problems.append(f"{self._refs.name} does not answer, so what is there stays: {away}")
         here, tracked = f"refs/heads/{self._base}", f"refs/remotes/{self._refs.name}/{self._base}"
-        bases = (theirs.pop(here, None), self._git.commit_of(here), self._git.commit_of(tracked))
-        self._bases = {base for base in bases if base}
+        known = (theirs.pop(here, None), self._git.commit_of(here), self._git.commit_of(tracked))
+        bases = {base for base in known if base}
         refs = [
             *self._local(),
             *(Leftover(ref.removeprefix(REMOTE), LeftoverKind.REMOTE, ref, commit) for ref, commit in theirs.items()),
         ]
         found = [*self._folders(), *(ref for ref in refs if ISSUE_ID.fullmatch(ref.issue_id))]
-        return [self._judged(leftover) if leftover.issue_id in closed else leftover for leftover in found], problems
+        judged = [self._judged(leftover, bases) if leftover.issue_id in closed else leftover for leftover in found]
+        return judged, problems
 
     def remove(self, leftover: Leftover) -> None:
         """Remove one that was found, if it has not moved since. Raises WorkspaceError."""
@@ -83,13 +83,13 @@ class GitLeftovers:
             else:
                 yield Leftover(ref.removeprefix(BRANCHES), LeftoverKind.BRANCH, ref, commit)
 
-    def _judged(self, leftover: Leftover) -> Leftover:
+    def _judged(self, leftover: Leftover, bases: Iterable[str]) -> Leftover:
         if leftover.kind is LeftoverKind.WORKTREE:
             return leftover.judged("work not committed is put aside in git", may_go=True)
         folder = self._git("for-each-ref", "--format=%(worktreepath)", leftover.name)
         if folder and Path(folder) != self._worktrees / leftover.issue_id:
             return leftover.judged(f"it is checked out in {folder}; switch that to another branch", may_go=False)
-        if safe := self._safe(work_of(self._git, leftover.commit)):
+        if safe := self._safe(work_of(self._git, leftover.commit), bases):
             return leftover.judged(safe, may_go=True)
         drop = {
             LeftoverKind.BRANCH: f"git branch -D orch/{leftover.issue_id}",
@@ -98,9 +98,9 @@ class GitLeftovers:
         why = f"not merged into {self._base}, nor on a branch of a remote; merge it, push it, or end it with `{drop}`"
         return leftover.judged(why, may_go=False)
 
-    def _safe(self, work: str) -> str:
+    def _safe(self, work: str, bases: Iterable[str]) -> str:
         """Why nothing is lost without this commit; empty when something would be."""
-        for base in self._bases:
+        for base in bases:
             merged = self._git.ask("merge-tree", "--write-tree", base, work)  # None when they conflict
             if merged == self._git.tree_of(base) or not self._git.beyond(work, base):
                 return f"merged into {self._base}"

@@ -16,6 +16,7 @@
     ├── GitHubUnavailable        GitHub may answer next time: nothing is lost
     │   └── GitHubRateLimited    and it says from when on
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
+    ├── CheckpointUnreadable     which merges were settled is not known: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
     ├── SessionStopped           the worker is shutting down: the session goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
@@ -102,6 +103,10 @@ class GitHubRateLimited(GitHubUnavailable):
 
 class GitHubRefused(OrchestratorError):
     """GitHub said no; asking again cannot help."""
+
+
+class CheckpointUnreadable(OrchestratorError):
+    """Which merges were settled is not known; nothing is closed by a merge until that is mended."""
 
 
 class LeaseLost(OrchestratorError):

@@ -23,6 +23,7 @@ from orchestrator.telling import (
 )
 from tests.support import NOON, an_issue, evidence, gateway_to
 
+LATER = NOON + timedelta(hours=1)
 SHA = "a" * 40
 TRUST = Trust("acme/shop", "main", frozenset({"Lead"}))
 
@@ -82,6 +83,3 @@ class Tracked(MemoryTracker):
     def everything(self) -> str:
         """All there is, to see whether anything changed."""
         return repr((self.issues, self.links))
-
-
-LATER = NOON + timedelta(hours=1)

@@ -93,13 +93,10 @@ class Delivered:
 
 
 class MergeFeed(Protocol):
-    """What is asked of a forge. Raises `GitHubUnavailable` (try later) or `GitHubRefused` (it said no)."""
+    """What a forge says of merges. Raises `GitHubUnavailable` (try later) or `GitHubRefused` (it said no)."""
 
     def closed_since(self, since: datetime) -> Sequence[PullRequest]:
         """Every pull request closed at or after `since`, merged or not, oldest first."""
 
     def on_branch(self, commit: str, branch: str) -> bool:
         """Whether the branch holds the commit now."""
-
-    def deliver(self, branch: str, *, base: str, text: PullText) -> str:
-        """The branch's one pull request, opened or brought up to date; gives its URL."""

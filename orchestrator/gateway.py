@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from orchestrator.errors import InvalidMCPResponseError, TrackerUnavailable, TransientMCPError
+from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable, TransientMCPError
 
 __all__ = ["InvalidMCPResponseError", "SudocodeGateway", "TransientMCPError"]
 
@@ -70,8 +70,11 @@ class SudocodeGateway:
         return answer
 
     def set_issue_status(self, issue_id: str, status: str) -> None:
-        """Set the status; a second time changes nothing."""
-        self._try(f"{issue_id} to {status}", lambda: self._upsert(issue_id=issue_id, status=status))
+        """Set the status; a second time changes nothing. TrackerRefused when the answered row has another one."""
+        answer = self._try(f"{issue_id} to {status}", lambda: self._upsert(issue_id=issue_id, status=status))
+        there = answer.get("status", status) if isinstance(answer, Mapping) else status
+        if there != status:
+            raise TrackerRefused(f"{issue_id} to {status}: the tracker said yes, but its status is {_shown(there)}")
 
     def add_feedback(self, issue_id: str, content: str, *, look_first: bool = False) -> None:
         """Append one feedback entry of the issue on itself, once: it is looked for before a retry."""

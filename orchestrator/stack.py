@@ -17,33 +17,53 @@ from typing import IO, Self
 
 from orchestrator.adapters import redis_server, shim
 from orchestrator.adapters.bound import bound_argv, bound_env
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, RedisUnavailable
 from orchestrator.settings import Settings
 from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands
 
 FLOWER_PORT = 5555
-RESTARTS = 3
-RESTARTS_WITHIN_S = 60.0
+STEADY_S = 60.0
+LONGEST_WAIT_S = 30.0
 STOP_DEADLINE_S = STOP_GRACE_S + 10.0
 
 
 @dataclass
+class _Restarts:
+    """When something was started or is to be, and how often in a row it died soon after."""
+
+    at: float = field(default_factory=time.monotonic)
+    planned: bool = False
+    early_deaths: int = 0
+
+    def started(self) -> None:
+        """It runs from now on."""
+        self.at, self.planned = time.monotonic(), False
+
+    def after(self, death: float) -> str:
+        """Plan the next start and say when that is: at once, but ever later for what keeps dying."""
+        self.early_deaths = self.early_deaths + 1 if death - self.at < STEADY_S else 1
+        wait = min(2.0 ** (self.early_deaths - 2), LONGEST_WAIT_S) if self.early_deaths > 1 else 0.0
+        self.at, self.planned = death + wait, True
+        return f"starting it again in {wait:g} s" if wait else "starting it again"
+
+
+@dataclass
 class _Child:
-    """One process of the stack, and when it was started."""
+    """One process of the stack."""
 
     name: str
     argv: list[str]
     process: subprocess.Popen[str] | None = None
-    starts: list[float] = field(default_factory=list)
+    restarts: _Restarts = field(default_factory=_Restarts)
 
 
 class Stack:
     """Everything `orch up` runs, as a context manager. `say(name, line)` gets what the children print.
 
     Entering raises OrchestratorError when the project's stack is up already or a setting is missing. A child that dies
-    is started again; one that dies three times in a minute makes `check` raise. Leaving stops all of it warm: sessions
-    end at their next step boundary or after their grace, hand over, and go on at the next start. Leaving by what is no
-    Exception (SystemExit, KeyboardInterrupt), or breaking the warm stop off with it, ends everything now.
+    is started again, however often: a night must not end because a disk was full for an hour. Leaving stops all of it
+    warm: sessions end at their next step boundary or after their grace, hand over, and go on at the next start. Leaving
+    by what is no Exception (SystemExit, KeyboardInterrupt), or breaking the warm stop off with it, ends everything now.
     """
 
     def __init__(
@@ -55,6 +75,7 @@ class Stack:
         self._environ = environ
         self._say = say
         self._children = self._planned(flower=flower)
+        self._redis_restarts = _Restarts()
         self._readers: list[threading.Thread] = []
         self._lock: IO[str] | None = None
 
@@ -89,13 +110,15 @@ class Stack:
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Start again what died. Raises OrchestratorError for a child that keeps dying. Call it every second or so."""
+        """Start again what died: at once, but ever later (up to 30 s) what keeps dying. Call it every second or so."""
+        now = time.monotonic()
         if self.settings.redis_url is None and redis_server.find(self.settings.state_dir) is None:
-            self._say("redis", "is gone; starting it again")
-            redis_server.ensure(self.settings.state_dir)
+            self._start_redis(now)
         for child in self._children:
             if child.process is not None and (code := child.process.poll()) is not None:
-                self._say(child.name, f"ended with code {code}; starting it again")
+                child.process = None
+                self._say(child.name, f"ended with code {code}; {child.restarts.after(now)}")
+            if child.process is None and now >= child.restarts.at:
                 self._start(child)
 
     def stop(self) -> None:
@@ -146,11 +169,19 @@ class Stack:
             for name, args in plan.items()
         ]
 
+    def _start_redis(self, now: float) -> None:
+        restarts = self._redis_restarts
+        if not restarts.planned:
+            self._say("redis", f"is gone; {restarts.after(now)}")
+        if now >= restarts.at:
+            try:
+                self.wiring.own_redis = redis_server.ensure(self.settings.state_dir)
+                restarts.started()
+            except RedisUnavailable as error:
+                self._say("redis", f"{error}; {restarts.after(time.monotonic())}")
+
     def _start(self, child: _Child) -> None:
-        now = time.monotonic()
-        child.starts = [*(start for start in child.starts if now - start < RESTARTS_WITHIN_S), now]
-        if len(child.starts) > RESTARTS:
-            raise OrchestratorError(f"{child.name} died {RESTARTS} times within a minute; its last lines say why")
+        child.restarts.started()
         child.process = subprocess.Popen(
             bound_argv(os.getpid(), child.argv),
             stdin=subprocess.DEVNULL,

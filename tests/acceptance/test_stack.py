@@ -137,6 +137,21 @@ def test_sudden_deaths(make_project: Callable[..., Project]) -> None:
     assert (1, 4, 1) == tuple(project.asked(issue, role) for role in ROLES)
 
 
+def test_what_keeps_dying_is_started_again(project: Project) -> None:
+    """A process that dies again and again is started again, ever later; the stack stays up and does its work."""
+    with up(project) as stack:
+        stack.says("is up")
+        for said in ("starting it again", "starting it again in 1 s", "starting it again in 2 s"):
+            (beat,) = (pid for pid in project.processes("orchestrator beat") if parent(pid) == stack.process.pid)
+            kill(beat)
+            stack.until(lambda said=said: [line for line in stack.lines("beat", said) if line.endswith(said)], said)
+            stack.until(lambda: project.processes("orchestrator beat"), "beat should run again")
+        issue = project.file("Work")
+        stack.until(lambda: project.over(issue), "the session should have ended")
+
+        assert CLEAN == project.events(issue)
+
+
 def test_ctrl_c_while_it_starts(project: Project) -> None:
     """Ctrl-C before the workers are up is no error, and is not kept waiting for them."""
     with up(project) as stack:

@@ -63,6 +63,23 @@ def not_applied(message: str = "connection refused") -> TransientMCPError:
     return error
 
 
+@pytest.mark.parametrize("answer", [{"id": "i-a", "status": "needs_review"}, {"id": "i-a"}, None])
+def test_a_status_that_was_set(answer: object) -> None:
+    """The answered row confirms the status; a host whose callable answers something else is believed."""
+    tracker = Tracker(answer)
+    tracker.gateway.set_issue_status("i-a", "needs_review")
+
+    assert 1 == len(tracker.calls)
+
+
+def test_a_status_that_was_not_set() -> None:
+    """A yes with a row that says otherwise is a no."""
+    tracker = Tracker({"id": "i-a", "status": "in_progress"})
+
+    with pytest.raises(TrackerRefused, match=r"i-a to needs_review: .* its status is 'in_progress'"):
+        tracker.gateway.set_issue_status("i-a", "needs_review")
+
+
 def test_the_tools_are_called_as_sudocode_names_their_arguments() -> None:
     """Names and keywords of every call are the contract's; feedback goes from the issue to itself."""
     tracker = Tracker({"id": "i-new", "issues": []})

@@ -12,7 +12,7 @@ import structlog
 
 from orchestrator.agent_roles import RoleAgentAdapter
 from orchestrator.commit_message import commit_message
-from orchestrator.errors import CommitMissing, SettingsError, WorkspaceError
+from orchestrator.errors import AgentError, CommitMissing, SettingsError, WorkspaceError
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.models import ImplementerResult, Report, ReviewResult, Stage, Step, VerificationEvidence
 from orchestrator.ports import AgentTransport, Lease, Remote, Reviewer, Verifier, Workspace, Worktree
@@ -58,12 +58,19 @@ class WorktreeSteps:
         self._worktree: Worktree | None = None
 
     def __call__(self, step: Step, progress: Progress) -> Report:
-        """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off."""
-        self._keeper.check()
-        log.info("step_started", stage=step.stage, attempt=step.attempt)
-        worktree = self._worktree = self._worktree or self._prepared(progress)
+        """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off.
+
+        If the worktree is deleted under it the step counts for nothing, and is done again in a new one, once.
+        """
         try:
-            return self._steps(step, progress, worktree)(step, progress)
+            for _ in range(2):
+                self._keeper.check()
+                log.info("step_started", stage=step.stage, attempt=step.attempt)
+                if report := self._done(step, progress):
+                    return report
+                log.warning("worktree_gone", stage=step.stage)
+                self._worktree = None
+            raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
         finally:
             # A cut step raises SessionStopped; if the reason was a lost lease, that is what must be raised.
             if self._keeper.cut.is_set():
@@ -72,6 +79,17 @@ class WorktreeSteps:
     @cached_property
     def _remote(self) -> Remote:
         return self._tools.remote(self._lease)
+
+    def _done(self, step: Step, progress: Progress) -> Report | None:
+        """The step's report; None when the worktree did not outlive it: no answer is one about files that are gone."""
+        worktree = self._worktree = self._worktree or self._prepared(progress)
+        try:
+            report = self._steps(step, progress, worktree)(step, progress)
+        except (AgentError, WorkspaceError):
+            if worktree.path.is_dir():
+                raise
+            return None
+        return report if worktree.path.is_dir() else None
 
     def _prepared(self, progress: Progress) -> Worktree:
         workspace, record = self._tools.workspace, self._lease.record

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from orchestrator.errors import SettingsError, WorkspaceError
 
 MARKERS = ("ORCH_ISSUE", "ORCH_SESSION")
 """The variables that every child carries, so that `sweep` can find what belongs to a session."""
+RUN_MARKER = "ORCH_RUN"
+"""One more, with another value in each run: two workers may run the same session while one of them does not know."""
 
 _TICK_S = 0.05
 _STOP_S = shim.GRACE_S + 2.0
@@ -96,18 +99,20 @@ def run(
     if not cwd.is_dir():
         raise WorkspaceError(f"cannot run {argv[0]} in {cwd}: there is no such directory")
     started_at, start = datetime.now(UTC), time.monotonic()
+    mark = {RUN_MARKER: uuid.uuid4().hex}
     with ExitStack() as stack:
         copies = stack.enter_context(selectors.DefaultSelector())
         out = stack.enter_context(stdout.open("wb"))
         err = stack.enter_context(stderr.open("wb")) if stderr else None
-        child = stack.enter_context(_start(argv, cwd, env, stdin, subprocess.PIPE if err else subprocess.STDOUT))
-        stack.callback(_end, child, env)
+        errors = subprocess.PIPE if err else subprocess.STDOUT
+        child = stack.enter_context(_start(argv, cwd, {**env, **mark}, stdin, errors))
+        stack.callback(_end, child, mark)
         for pipe, file in ((child.stdout, out), (child.stderr, err)):
             if pipe and file:
                 os.set_blocking(pipe.fileno(), False)
                 copies.register(pipe, selectors.EVENT_READ, _Copy(file, limits.output_bytes))
         ended = _follow(child, copies, limits, start, cancel or Event(), on_output)
-        _end(child, env)
+        _end(child, mark)
         for key in list(copies.get_map().values()):
             while key.data.room >= 0 and _copy(copies, key):
                 pass
@@ -248,7 +253,7 @@ def _copy(copies: selectors.BaseSelector, key: selectors.SelectorKey) -> bool:
     return True
 
 
-def _end(child: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
+def _end(child: subprocess.Popen[bytes], mark: Mapping[str, str]) -> None:
     """Leave nothing alive: ask the shim, do its work if it cannot, sweep if it was killed. Harmless to repeat."""
     if child.poll() is None:
         child.terminate()
@@ -260,9 +265,8 @@ def _end(child: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
             shim.kill_below(child.pid)
         child.kill()
         child.wait()
-    markers = {name: env[name] for name in MARKERS if name in env}
-    if child.returncode < 0 and len(markers) == len(MARKERS):
-        sweep(markers)
+    if child.returncode < 0:
+        sweep(mark)
 
 
 def _alive(pids: Iterable[int]) -> bool:

@@ -309,6 +309,22 @@ def test_a_killed_shim_is_swept_after(run: Callable[..., Finished], tmp_path: Pa
     assert [] == living(session)
 
 
+def test_sweeping_after_a_killed_shim_spares_the_same_session_elsewhere(
+    run: Callable[..., Finished], tmp_path: Path, session: str
+) -> None:
+    """A worker that was frozen and has lost its session must not end the agent of the one that runs it now."""
+    environment = dict(os.environ) | {"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}
+    with subprocess.Popen(["sleep", "60"], env=environment) as elsewhere:
+        killer = Thread(target=_send_to_shim, args=(tmp_path, session, signal.SIGKILL))
+        killer.start()
+        run(FAMILY_STAYS)
+        killer.join()
+        left = living(session)
+        elsewhere.kill()
+
+    assert [elsewhere.pid] == left
+
+
 def test_a_frozen_shim_is_helped_out(run: Callable[..., Finished], tmp_path: Path, session: str) -> None:
     """A shim that cannot act any more does not keep run() from ending everything in a few seconds, markers or not."""
     cancel = Event()

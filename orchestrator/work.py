@@ -63,9 +63,8 @@ class WorktreeSteps:
         try:
             return self._steps(step, progress, worktree)(step, progress)
         finally:
-            # A cut step raises SessionStopped; if the reason was a lost lease, that is what must be raised.
-            if self._keeper.cut.is_set():
-                self._keeper.hold()
+            # What was raised without a lease was raised by the loss of it: others may have ended our agent by now.
+            self._keeper.hold()
 
     def _prepared(self, progress: Progress) -> Worktree:
         workspace, record = self._tools.workspace, self._lease.record

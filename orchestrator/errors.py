@@ -19,7 +19,7 @@
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
     ├── CheckpointUnreadable     which merges were settled is not known: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
-    ├── SessionStopped           the worker is shutting down: the session goes on elsewhere
+    ├── SessionStopped           the run is over, the session is not: it goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
 
 Two kinds matter to a caller: TransientMCPError, RedisUnavailable and GitHubUnavailable (try again later), and the rest.
@@ -119,7 +119,7 @@ class LeaseLost(OrchestratorError):
 
 
 class SessionStopped(OrchestratorError):
-    """The worker is shutting down; the session goes on elsewhere from its last recorded step."""
+    """The worker stops, or Redis lost what it had recorded; the session goes on from its last recorded step."""
 
 
 class HistoryMismatch(OrchestratorError):

@@ -35,7 +35,16 @@ from orchestrator.settings_keys import key_table, keys, problem, shown
 FILE = "orch.toml"
 ENVIRONMENT = "environment"
 ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
-AGENT_MARKERS = ("ORCH_ISSUE", "ORCH_SESSION", "ORCH_STAGE", "ORCH_STEP", "ORCH_ATTEMPT", "ORCH_ROLE", "ORCH_RUN")
+AGENT_MARKERS = (
+    "ORCH_ISSUE",
+    "ORCH_SESSION",
+    "ORCH_STATE",
+    "ORCH_STAGE",
+    "ORCH_STEP",
+    "ORCH_ATTEMPT",
+    "ORCH_ROLE",
+    "ORCH_RUN",
+)
 """Set by us for agents and verifications, so that they can be told apart; they set nothing and are let pass."""
 
 SHELL_WORDS = frozenset("|&;<>()")

@@ -72,9 +72,8 @@ class WorktreeSteps:
                 self._worktree = None
             raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
         finally:
-            # A cut step raises SessionStopped; if the reason was a lost lease, that is what must be raised.
-            if self._keeper.cut.is_set():
-                self._keeper.hold()
+            # What was raised without a lease was raised by the loss of it: others may have ended our agent by now.
+            self._keeper.hold()
 
     @cached_property
     def _remote(self) -> Remote:

@@ -259,9 +259,10 @@ class Running:
 
     def until(self, predicate: Callable[[], object], what: str, timeout: float = 60.0) -> None:
         """Wait while it runs; a failure shows what it printed."""
+        seen: list[object] = []
         try:
-            wait_until(lambda: predicate() or self.process.poll() is not None, what, timeout)
-            assert predicate(), f"it ended before: {what}"
+            wait_until(lambda: seen.append(predicate()) or seen[-1] or self.process.poll() is not None, what, timeout)
+            assert seen[-1] or predicate(), f"it ended before: {what}"
         except AssertionError as failure:
             raise AssertionError(f"{failure}\n{self.printed}") from failure
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+SWEEPS_APART = 4
+"""Leases between two sweeps: a minute, unless set otherwise. More than one, because a sweep that finds Redis emptied
+leaves it to the next one to start anything: by then, whoever ran sessions before has noticed too."""
 
-def entries(poll_interval: float) -> dict[str, dict[str, Any]]:
-    """Celery's `beat_schedule`, one tick of each kind per `poll_interval` seconds.
+
+def entries(poll_interval: float, lease_s: float) -> dict[str, dict[str, Any]]:
+    """Celery's `beat_schedule`: a poll and a publish per `poll_interval` seconds, a sweep every four leases.
 
     A tick that nobody took in time expires, so ticks never pile up behind a slow tracker; two beats are harmless
     because a claim is atomic and telling is locked.
     """
-    options = {"expires": 2 * poll_interval}
     return {
-        "poll": {"task": "tasks.poll.poll", "schedule": poll_interval, "options": options},
-        "publish": {"task": "tasks.publish.publish", "schedule": poll_interval, "options": options},
+        "poll": _tick("tasks.poll.poll", poll_interval),
+        "publish": _tick("tasks.publish.publish", poll_interval),
+        "sweep": _tick("tasks.poll.sweep", SWEEPS_APART * lease_s),
     }
+
+
+def _tick(task: str, every_s: float) -> dict[str, Any]:
+    return {"task": task, "schedule": every_s, "options": {"expires": 2 * every_s}}

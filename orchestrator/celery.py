@@ -12,7 +12,8 @@ from typing import Any
 
 import structlog
 from celery import Celery, Task, bootsteps, signals
-from celery.exceptions import SecurityWarning
+from celery.beat import Scheduler, SchedulingError
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
@@ -71,9 +72,9 @@ def configuration() -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
-        "beat_schedule": schedule.entries(here.settings.poll_interval),
+        "beat_schedule": schedule.entries(here.settings.poll_interval, here.settings.lease_seconds),
         # Ticks need no memory, and two beats on one host would share the file that the default scheduler keeps.
-        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_scheduler": f"{__name__}:OneLineScheduler",
         # One more than sessions, so that on a worker that serves all queues polls and publishing never wait for one.
         "worker_concurrency": here.settings.concurrency + 1,
     }
@@ -95,6 +96,22 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
         before, self._said = self._said, (*args, reason)
         if self._said != before and telling.ALREADY_TOLD not in getattr(exc, "__notes__", ()):
             log.error("task_failed", task=self.name, id=task_id, reason=reason)
+
+
+class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
+    """Celery's own, but a tick that cannot be sent is one line, said once until a tick is sent again: not a page."""
+
+    _failing = False
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send one tick. A lost one does no harm: the next does the same."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+            self._failing = False
+        except SchedulingError as error:
+            if not self._failing:
+                log.error("tick_not_sent", reason=" ".join(str(error).split()))
+            self._failing = True
 
 
 # Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.
@@ -146,6 +163,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
         super().__init__(worker, **kwargs)
         self._leases = wiring.here().heartbeat_leases
         self._tick: Any = None
+        self._failing = False
 
     def start(self, worker: Any) -> None:
         """Announce now and from now on."""
@@ -153,6 +171,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
         default = worker.concurrency == worker.app.conf.worker_concurrency
         slots = worker.concurrency - (1 if default or served & set(CONTROL) else 0) or 1
         if SESSIONS in served:
+            self._quietly(wiring.here().end_orphans)
             self._announce(worker.hostname, slots)
             self._tick = worker.timer.call_repeatedly(ANNOUNCED_EVERY_S, self._announce, (worker.hostname, slots))
 
@@ -168,16 +187,27 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
     def _quietly(self, call: Any, *args: Any, **kwargs: Any) -> None:
         try:
             call(*args, **kwargs)
+            self._failing = False
         except RedisUnavailable as error:
-            log.warning("slots_not_announced", reason=str(error))
+            if not self._failing:
+                log.warning("redis_away", reason=str(error))
+            self._failing = True
 
 
 app.steps["worker"].add(Announcer)
 
 
+@signals.after_setup_logger.connect
+def _quiet(**_: Any) -> None:
+    # On every lost connection Celery would say that version 6 cancels late-acknowledged tasks then; we have none.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+
+
 @signals.worker_ready.connect
-def _look_at_once(**_: Any) -> None:
+def _look_at_once(sender: Any, **_: Any) -> None:
     tick("poll")
+    if "poll" in sender.app.amqp.queues.consume_from:
+        nudge(app.tasks["tasks.poll.sweep"])
 
 
 @signals.worker_shutting_down.connect

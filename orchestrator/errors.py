@@ -13,14 +13,21 @@
     │   ├── AgentSilent          it printed nothing for longer than its silence limit
     │   └── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
     ├── WorkspaceError           git refused
+    │   └── CommitMissing        a commit or branch that work stands on is not in this clone
+    ├── GitHubUnavailable        GitHub may answer next time: nothing is lost
+    │   └── GitHubRateLimited    and it says from when on
+    ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
+    ├── CheckpointUnreadable     which merges were settled is not known: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
-    ├── SessionStopped           the worker is shutting down: the session goes on elsewhere
+    ├── SessionStopped           the run is over, the session is not: it goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
 
-Two kinds matter to a caller: TransientMCPError and RedisUnavailable (try again later), and the rest.
+Two kinds matter to a caller: TransientMCPError, RedisUnavailable and GitHubUnavailable (try again later), and the rest.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class OrchestratorError(Exception):
@@ -83,12 +90,36 @@ class WorkspaceError(OrchestratorError):
     """Git refused."""
 
 
+class CommitMissing(WorkspaceError):
+    """A commit or branch that work stands on is not in this clone."""
+
+
+class GitHubUnavailable(OrchestratorError):
+    """GitHub gave no usable answer this time."""
+
+
+class GitHubRateLimited(GitHubUnavailable):
+    """GitHub takes no calls of ours before `until`; asking earlier makes it longer."""
+
+    def __init__(self, message: str, until: datetime) -> None:
+        super().__init__(message)
+        self.until = until
+
+
+class GitHubRefused(OrchestratorError):
+    """GitHub said no; asking again cannot help."""
+
+
+class CheckpointUnreadable(OrchestratorError):
+    """Which merges were settled is not known; nothing is closed by a merge until that is mended."""
+
+
 class LeaseLost(OrchestratorError):
     """Another worker runs this issue now."""
 
 
 class SessionStopped(OrchestratorError):
-    """The worker is shutting down; the session goes on elsewhere from its last recorded step."""
+    """The worker stops, or Redis lost what it had recorded; the session goes on from its last recorded step."""
 
 
 class HistoryMismatch(OrchestratorError):

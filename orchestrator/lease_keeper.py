@@ -58,6 +58,7 @@ class LeaseKeeper:
         self._monotonic = monotonic
         self._lost = ""
         self._renewed = monotonic()
+        self._failing = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.issue_id}", daemon=True)
 
@@ -118,8 +119,11 @@ class LeaseKeeper:
         try:
             if self._leases.renew(self._lease):
                 self._renewed = now
+                self._failing = False
                 return True
             self._lost = "another worker runs this session now"
         except Exception as error:  # noqa: BLE001 - whatever keeps Redis away, what counts is how long
-            log.warning("lease_not_renewed", issue=self._lease.issue_id, reason=str(error))
+            if not self._failing:
+                log.warning("lease_not_renewed", issue=self._lease.issue_id, reason=str(error))
+            self._failing = True
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from orchestrator import telling
-from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
+from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
 from orchestrator.ports import IssueTracker, Outbox
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,8 @@ def publish(outbox: Outbox, tracker: IssueTracker) -> int:
             fix_issue_id = telling.tell(untold.entry, tracker, look_first=untold.begun)
             outbox.told(untold, fix_issue_id=fix_issue_id)
             told += 1
+        except TrackerUnavailable as away:
+            raise TrackerUnavailable(f"{untold.issue_id} and what waits behind it is told later: {away}") from away
         except (TrackerRefused, InvalidMCPResponseError) as refusal:
             log.warning("tracker_refused", issue=untold.issue_id, session=untold.session_id, reason=str(refusal))
             outbox.told(untold, refusal=f"{untold.issue_id}: {refusal}")

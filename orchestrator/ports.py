@@ -6,7 +6,7 @@ Each port has a contract suite in tests/contract that every adapter passes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -84,11 +84,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Lease:
-    """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one."""
+    """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one.
+
+    `taken_from` is the worker that ran the issue before, or empty.
+    """
 
     issue_id: str
     token: int
     record: SessionRecord
+    taken_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,13 +214,39 @@ class Worktree:
     base: str
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """Commits that the repo's remote has, now in this clone too; empty where it has none, or does not answer.
+
+    `work` is the issue's own, `start_from` that of the branch it grows out of, `base` the base branch's.
+    """
+
+    work: str = ""
+    start_from: str = ""
+    base: str = ""
+
+
+NOTHING_FETCHED = Fetched()
+
+
+class Remote(Protocol):
+    """One holder's work on one issue, where other hosts find it. No method fails for a remote that is away."""
+
+    def fetch(self) -> Fetched:
+        """What the remote has for the issue."""
+
+    def push(self, commit: str) -> None:
+        """Have the remote hold `commit` for the issue. Raises `LeaseLost` when a newer holder has pushed there."""
+
+
 class Workspace(Protocol):
     """The worktrees of one repo, one per issue. Every method raises `WorkspaceError` when git refuses."""
 
-    def prepare(self, issue_id: str, *, start_from: str = "") -> Worktree:
+    def prepare(self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED) -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, made or made whole again; running it again changes nothing.
 
-        A new branch grows out of the branch `start_from`, or of the base when that is empty or gone.
+        A new branch grows out of the branch `start_from`, or of the base when that is empty or gone. Of each branch,
+        what was `fetched` counts, unless our own is ahead of it.
         """
 
     def head(self, worktree: Worktree) -> str:
@@ -226,13 +256,41 @@ class Workspace(Protocol):
         """All changes in the worktree as one commit on the branch; without changes, the commit it stands on."""
 
     def restore(self, worktree: Worktree, commit: str) -> list[str]:
-        """Put tree and branch back to `commit` and give the paths whose changes were thrown away."""
+        """Put tree and branch back to `commit` and give the paths whose changes were thrown away.
+
+        Raises `CommitMissing` when it is not in this clone.
+        """
 
     def change(self, worktree: Worktree, *, max_chars: int) -> str:
         """The difference from base to the branch, for a reviewer: a list of files, then the diff, cut at max_chars."""
 
     def drop(self, issue_id: str) -> None:
         """Remove the worktree; the branch stays. Running it again changes nothing."""
+
+
+class LeftoverKind(StrEnum):
+    """What an issue can leave behind, in the order in which it goes: a dropped worktree looks at its branch."""
+
+    WORKTREE = "worktree"
+    BRANCH = "branch"
+    ASIDE = "put-aside work"
+    REMOTE = "remote ref"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something of an issue in git: a folder, or a ref and where it stands. `why` it may go, or what would be lost."""
+
+    issue_id: str
+    kind: LeftoverKind
+    name: str
+    commit: str = ""
+    may_go: bool = False
+    why: str = ""
+
+    def judged(self, why: str, *, may_go: bool) -> Leftover:
+        """The same, judged."""
+        return replace(self, may_go=may_go, why=why)
 
 
 class Verifier(Protocol):

@@ -35,7 +35,16 @@ from orchestrator.settings_keys import key_table, keys, problem, shown
 FILE = "orch.toml"
 ENVIRONMENT = "environment"
 ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
-AGENT_MARKERS = ("ORCH_ISSUE", "ORCH_SESSION", "ORCH_STAGE", "ORCH_STEP", "ORCH_ATTEMPT", "ORCH_ROLE", "ORCH_RUN")
+AGENT_MARKERS = (
+    "ORCH_ISSUE",
+    "ORCH_SESSION",
+    "ORCH_STATE",
+    "ORCH_STAGE",
+    "ORCH_STEP",
+    "ORCH_ATTEMPT",
+    "ORCH_ROLE",
+    "ORCH_RUN",
+)
 """Set by us for agents and verifications, so that they can be told apart; they set nothing and are let pass."""
 
 SHELL_WORDS = frozenset("|&;<>()")
@@ -86,6 +95,7 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86400, json_schema_extra={"unit": 
 Count = Annotated[int, Field(ge=1, le=100)]
 ProjectName = Annotated[str, _fits(r"[a-z0-9-]{1,40}", "1 to 40 of a-z, 0-9 and -")]
 BranchName = Annotated[str, _fits(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f]+", "the name of a branch")]
+RemoteName = Annotated[str, _fits(r"((?!-)[\w./-]+)?", "the name of a git remote, or empty")]
 VariableName = Annotated[str, _fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
@@ -181,6 +191,10 @@ class RepoSettings(_Table):
         default=None,
         examples=["main"],
         description="The branch sessions start from. Unset: origin's default, else main, master, the current one",
+    )
+    remote: RemoteName = Field(
+        default="origin",
+        description="The git remote that sessions' work is pushed to, for other hosts to go on from; empty for none",
     )
     concurrency: int = Field(default=4, ge=1, le=64, description="Sessions that one worker runs at once")
     poll_interval: float = Field(

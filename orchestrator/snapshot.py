@@ -40,6 +40,10 @@ class Event(StrEnum):
     SESSION_ERROR = "SESSION_ERROR"
 
 
+ENDS = frozenset({Event.SESSION_DONE, Event.OVERFLOW_FIX_CREATED, Event.VERIFY_FAILED, Event.SESSION_ERROR})
+"""The events with which a session is over."""
+
+
 class Status(StrEnum):
     """How it came out. NEEDS_REVIEW is read from old issues, never written."""
 

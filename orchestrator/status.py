@@ -14,17 +14,17 @@ import redis
 
 from orchestrator.adapters import redis_server
 from orchestrator.adapters.mcp import McpTracker
+from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.models import Report, Step, Verdict
 from orchestrator.ports import Holding
 from orchestrator.session_loop import Limits, advance, session, utc_now
-from orchestrator.snapshot import Event, Snapshot, Status, read_snapshot
+from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
 
 LIVE = frozenset({"claimed", "running"})
-ENDS = frozenset({Event.SESSION_DONE, Event.OVERFLOW_FIX_CREATED, Event.VERIFY_FAILED, Event.SESSION_ERROR})
 LOST = "in progress, but no session of ours has it"
 BLOCKERS_ASKED = 25
 """Of how many waiting issues the blockers are looked up: sudocode takes up to a second for each."""
@@ -194,8 +194,13 @@ def snapshots_of(leases: RedisLeases, session_id: str) -> list[Snapshot]:
 def _sessions(wiring: Wiring, problems: list[str]) -> Sessions | None:
     leases = leases_if_up(wiring)
     if leases is None:
-        problems.append("orch is not running here, so no session is shown; start it with `orch up`")
+        problems.append(
+            "orch is not running here, so neither sessions nor verdicts are shown;"
+            " start it with `orch up`, or see `orch history ISSUE`"
+        )
         return None
+    if refuses := why_no_writes(wiring.client):
+        problems.append(f"Redis takes no writes, so sessions wait: {refuses}")
     leases.free()  # drops the workers that fell silent
     slots = sum(leases.workers().values())
     if not slots:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from orchestrator import logs, outbox
-from orchestrator.adapters import redis_server
+from orchestrator import logs, outbox, rescue
+from orchestrator.adapters import installation, marked, redis_server
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.bound import bound_env
 from orchestrator.adapters.git import GitWorkspace
 from orchestrator.adapters.process import Limits as ProcessLimits
-from orchestrator.adapters.process import clean_env, sweep
+from orchestrator.adapters.process import clean_env
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
@@ -40,7 +41,6 @@ from orchestrator.work import Tools, WorktreeSteps
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
 
-ORCHESTRATOR_ID = "orch-main"
 STOP_GRACE_S = 10.0
 MB = 1_000_000
 
@@ -122,7 +122,9 @@ class Wiring:
             raise SettingsError(
                 f"{self.settings.root} is no git repo with a commit; run `git init` and commit something"
             )
-        return GitWorkspace(self.settings.root, worktrees=self.settings.worktrees, base=base)
+        return GitWorkspace(
+            self.settings.root, worktrees=self.settings.worktrees, base=base, remote=self.settings.remote
+        )
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:
         """One look at the tracker."""
@@ -131,11 +133,37 @@ class Wiring:
             claims=self.leases,
             start=start,
             give_up=sessions.give_up,
-            orchestrator_id=ORCHESTRATOR_ID,
+            orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
             max_rescues=self.settings.limits.rescues,
             said=self._said,
         )
+
+    def sweep(self) -> rescue.Sweep:
+        """One look for issues that nobody holds."""
+        return rescue.Sweep(self.tracker, self.leases, self.orchestrator_id, self._looked_at)
+
+    def end_orphans(self) -> None:
+        """End what workers that are gone have left running here."""
+
+        def end(issue_id: str, session_id: str) -> int:
+            return marked.sweep(self._markers(issue_id) | {"ORCH_SESSION": session_id})
+
+        rescue.end_orphans(marked.families(str(self.settings.state_dir)), self.heartbeat_leases.holding, end)
+
+    @functools.cached_property
+    def orchestrator_id(self) -> str:
+        """What our snapshots are signed with. A new name is made known to Redis: one that does not know it lost it."""
+        root = self.settings.root
+        if (known := installation.name_of(root)) is None:
+            known = installation.named(root)
+            self.leases.meet(known)
+        return known
+
+    @functools.cached_property
+    def _looked_at(self) -> dict[str, object]:
+        """What this process's sweeps have found not to be ours."""
+        return {}
 
     @functools.cached_property
     def _said(self) -> dict[str, str]:
@@ -169,11 +197,13 @@ class Wiring:
     def _tools(self) -> Tools:
         return Tools(
             workspace=self.workspace,
+            remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
             transport=self._transport,
             verifier=self._verifier,
             verify_command=self.settings.verify_command,
             prompt_template=lambda: prompt_template(self.settings),
-            sweep=lambda lease: sweep(self._markers(lease)),
+            # By the issue: if Redis lost its memory, an earlier session's agent may still be at work in this worktree.
+            sweep=lambda lease: marked.sweep(self._markers(lease.issue_id)),
             now=utc_now,
         )
 
@@ -183,7 +213,7 @@ class Wiring:
             cwd=worktree.path,
             logs=self._session_logs(lease),
             issue_id=lease.issue_id,
-            env=os.environ | self._markers(lease),
+            env=os.environ | self._session_markers(lease),
             cancel=keeper.cut,
         )
 
@@ -192,13 +222,17 @@ class Wiring:
         return CommandVerifier(
             logs=self._session_logs(lease),
             limits=ProcessLimits(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
-            env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._markers(lease)),
+            env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._session_markers(lease)),
             cancel=keeper.cut,
         )
 
-    def _markers(self, lease: Lease) -> dict[str, str]:
+    def _session_markers(self, lease: Lease) -> dict[str, str]:
         """What tells a process of a session from any other."""
-        return {"ORCH_ISSUE": lease.issue_id, "ORCH_SESSION": lease.record.session_id}
+        return self._markers(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id}
+
+    def _markers(self, issue_id: str) -> dict[str, str]:
+        """What tells a process of an issue's sessions, on this host and from this state folder, from any other."""
+        return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
 
     def _session_logs(self, lease: Lease) -> Path:
         path = self.settings.logs / lease.issue_id / lease.record.session_id

@@ -6,15 +6,16 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 import structlog
 
 from orchestrator.agent_roles import RoleAgentAdapter
 from orchestrator.commit_message import commit_message
-from orchestrator.errors import SettingsError
+from orchestrator.errors import AgentError, CommitMissing, SettingsError, WorkspaceError
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.models import ImplementerResult, Report, ReviewResult, Stage, Step, VerificationEvidence
-from orchestrator.ports import AgentTransport, Lease, Reviewer, Verifier, Workspace, Worktree
+from orchestrator.ports import AgentTransport, Lease, Remote, Reviewer, Verifier, Workspace, Worktree
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.session_loop import RoleSteps
 from orchestrator.telling import Progress
@@ -35,6 +36,7 @@ class Tools:
     """What a session works with. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
 
     workspace: Workspace
+    remote: Callable[[Lease], Remote]
     transport: Callable[[Lease, Worktree, LeaseKeeper], AgentTransport]
     verifier: Callable[[Lease, Worktree, LeaseKeeper], Verifier]
     verify_command: Callable[[str], Sequence[str] | None]
@@ -56,24 +58,55 @@ class WorktreeSteps:
         self._worktree: Worktree | None = None
 
     def __call__(self, step: Step, progress: Progress) -> Report:
-        """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off."""
-        self._keeper.check()
-        log.info("step_started", stage=step.stage, attempt=step.attempt)
+        """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off.
+
+        If the worktree is deleted under it the step counts for nothing, and is done again in a new one, once.
+        """
+        try:
+            for _ in range(2):
+                self._keeper.check()
+                log.info("step_started", stage=step.stage, attempt=step.attempt)
+                if report := self._done(step, progress):
+                    return report
+                log.warning("worktree_gone", stage=step.stage)
+                self._worktree = None
+            raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
+        finally:
+            # What was raised without a lease was raised by the loss of it: others may have ended our agent by now.
+            self._keeper.hold()
+
+    @cached_property
+    def _remote(self) -> Remote:
+        return self._tools.remote(self._lease)
+
+    def _done(self, step: Step, progress: Progress) -> Report | None:
+        """The step's report; None when the worktree did not outlive it: no answer is one about files that are gone."""
         worktree = self._worktree = self._worktree or self._prepared(progress)
         try:
-            return self._steps(step, progress, worktree)(step, progress)
-        finally:
-            # A cut step raises SessionStopped; if the reason was a lost lease, that is what must be raised.
-            if self._keeper.cut.is_set():
-                self._keeper.hold()
+            report = self._steps(step, progress, worktree)(step, progress)
+        except (AgentError, WorkspaceError):
+            if worktree.path.is_dir():
+                raise
+            return None
+        return report if worktree.path.is_dir() else None
 
     def _prepared(self, progress: Progress) -> Worktree:
         workspace, record = self._tools.workspace, self._lease.record
         # A holder that froze may have left an agent at work in this very worktree.
         self._tools.sweep(self._lease)
-        worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from)
-        if progress.commit:
-            workspace.restore(worktree, progress.commit)
+        fetched = self._remote.fetch()
+        self._keeper.hold()
+        worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from, fetched=fetched)
+        try:
+            if progress.commit:
+                workspace.restore(worktree, progress.commit)
+        except CommitMissing as error:
+            raise WorkspaceError(
+                f"{worktree.issue_id}: its work so far, commit {progress.commit[:12]}, is neither in this clone nor on "
+                f"its remote; the clone of {self._lease.taken_from or 'the worker before'} has it: fetch branch "
+                f"{worktree.branch} from there, then `orch enqueue {worktree.issue_id}`"
+            ) from error
+        self._remote.push(workspace.head(worktree))
         return worktree
 
     def _steps(self, step: Step, progress: Progress, worktree: Worktree) -> RoleSteps:
@@ -84,6 +117,8 @@ class WorktreeSteps:
             self._keeper.hold()
             before = self._tools.workspace.head(worktree)
             commit = self._tools.workspace.commit(worktree, self._message(step, result.notes))
+            # Before it is recorded: whoever finds the record must find the commit.
+            self._remote.push(commit)
             changed_at = self._tools.now() if commit != before else result.code_changed_at
             return replace(result, commit=commit, code_changed_at=changed_at)
 
@@ -139,6 +174,7 @@ class WorktreeSteps:
             "Sudocode-Issue": issue.issue_id,
             "Orch-Session": record.session_id,
             "Orch-Step": f"{step.stage}/{step.attempt}",
+            "Orch-Token": str(self._lease.token),
         }
         return commit_message(subject=f"{title}{what}", body=notes, trailers=trailers)
 

@@ -1,4 +1,4 @@
-"""The poll task."""
+"""The tasks that claim: poll, and the sweep before it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from tasks.session import run_issue_session, sessions
 def poll() -> None:
     """Claim what is ready and start a session for each. Running it again is harmless: a claim has one winner."""
     wiring.here().poll(start=_start, sessions=sessions("poll"))()
+
+
+# No events, as above.
+@app.task(send_events=False)
+def sweep() -> None:
+    """Have what nobody holds claimed again, then poll: `tick` takes whatever waits in this queue for a poll.
+
+    Running it again is harmless: a claim has one winner.
+    """
+    wiring.here().sweep()()
+    poll()
 
 
 def _start(issue_id: str, token: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from orchestrator.adapters.git import GitWorkspace, create_project
+from orchestrator.adapters.git_remote import GitRemote
+from orchestrator.ports import Lease, SessionRecord
+from tests.support import an_issue
 
 FILES = {
     "README.md": "# Project\n",
@@ -25,8 +30,8 @@ class Project:
         self.worktrees = folder / "worktrees"
         self.first = create_project(self.repo, FILES)
 
-    def workspace(self, *, base: str = "main", timeout_s: float = 60.0) -> GitWorkspace:
-        return GitWorkspace(self.repo, worktrees=self.worktrees, base=base, timeout_s=timeout_s)
+    def workspace(self, *, base: str = "main", timeout_s: float = 60.0, lock_s: float = 60.0) -> GitWorkspace:
+        return GitWorkspace(self.repo, worktrees=self.worktrees, base=base, timeout_s=timeout_s, lock_s=lock_s)
 
     def git(self, *args: str, cwd: Path | None = None) -> str:
         """What a person or an agent types; in the main checkout unless told where."""
@@ -59,3 +64,42 @@ class Project:
         head = (self.repo / ".git/HEAD").read_text()
         status = self.git("--no-optional-locks", "status", "--porcelain")
         return head, status, (self.repo / ".git/index").read_bytes()
+
+
+class Host:
+    """A clone of its own, with worktrees of its own."""
+
+    def __init__(self, project: Project, name: str, *, answer_s: float = 30.0) -> None:
+        self.name = name
+        self.repo = project.repo.parent / name
+        project.git("clone", "--quiet", str(project.repo.parent / "bare.git"), str(self.repo))
+        self.workspace = GitWorkspace(
+            self.repo, worktrees=project.repo.parent / f"{name}-worktrees", base="main", answer_s=answer_s
+        )
+
+    def remote(self, token: int, issue_id: str = "i-abc", *, start_from: str = "") -> GitRemote:
+        """The remote as the holder of this token sees it."""
+        record = SessionRecord("s-1", "orch-main", an_issue(issue_id=issue_id), 3, 2, start_from)
+        return self.workspace.remote(Lease(issue_id, token, record), host=self.name)
+
+    def work(
+        self, remote: GitRemote, token: int, text: str = "x\n", *, issue_id: str = "i-abc", name: str = "work.py"
+    ) -> str:
+        """Take the issue up and do a step, as a session does; gives the commit."""
+        worktree = self.workspace.prepare(issue_id, fetched=remote.fetch())
+        remote.push(self.workspace.head(worktree))
+        (worktree.path / name).write_text(text)
+        commit = self.workspace.commit(worktree, f"Work\n\nSudocode-Issue: {issue_id}\nOrch-Token: {token}\n")
+        remote.push(commit)
+        return commit
+
+
+def put_before_git(folder: Path, script: str) -> str:
+    """A PATH on which `git` first runs a few lines of shell; `$GIT` is the real one."""
+    real = shutil.which("git")
+    assert real
+    folder.mkdir(exist_ok=True)
+    wrapper = folder / "git"
+    wrapper.write_text(f'#!/bin/sh\nGIT={real}\n{script}\nexec $GIT "$@"\n')
+    wrapper.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"

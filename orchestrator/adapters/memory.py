@@ -46,9 +46,11 @@ class MemoryTracker:
         ]
         return {"ready": {"issues": [{k: v for k, v in row.items() if k != "content"} for row in rows]}}
 
-    def list_issues(self, *, search: str = "") -> Sequence[Mapping[str, object]]:
-        """Every issue whose title or content contains the text."""
-        return [row for row in self.issues.values() if search in row["title"] or search in row["content"]]
+    def list_issues(self, *, search: str = "", status: str = "") -> Sequence[Mapping[str, object]]:
+        """Every issue whose title or content contains the text, of that status if one is given."""
+        found = (row for row in self.issues.values() if search in row["title"] or search in row["content"])
+        left_out = ("content", "feedback")
+        return [{k: v for k, v in row.items() if k not in left_out} for row in found if status in ("", row["status"])]
 
     def show_issue(self, issue_id: str) -> Mapping[str, object]:
         """One issue, whole."""

@@ -1,7 +1,7 @@
 """Runs foreign programs: within limits, streamed to files, and leaving no process behind.
 
 What it knows that no other module does: how to give a program input without ever waiting for it to read, how to follow
-its output in bounded memory, and how to be sure that all of it has ended (with `shim`).
+its output in bounded memory, and how to be sure that all of it has ended (with `shim` and `marked`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -24,13 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Event
 
-from orchestrator.adapters import shim
+from orchestrator.adapters import marked, shim
 from orchestrator.errors import SettingsError, WorkspaceError
 
-MARKERS = ("ORCH_ISSUE", "ORCH_SESSION")
-"""The variables that every child carries, so that `sweep` can find what belongs to a session."""
 RUN_MARKER = "ORCH_RUN"
-"""One more, with another value in each run: two workers may run the same session while one of them does not know."""
+"""Has another value in each run: two workers may run the same session while one of them does not know."""
 
 _TICK_S = 0.05
 _STOP_S = shim.GRACE_S + 2.0
@@ -118,26 +115,6 @@ def run(
                 pass
     code = child.returncode if child.returncode >= 0 else 128 - child.returncode
     return Finished(ended, code, stdout, stderr or stdout, started_at, time.monotonic() - start)
-
-
-def sweep(markers: Mapping[str, str]) -> int:
-    """Kill every process that was started with all these variables; how many there were.
-
-    For what a killed shim left behind: before a session is taken up again on this host, for example. It never touches
-    this process or those above it, nor other users' processes, and finds nothing where there is no /proc. Running it
-    again is harmless.
-    """
-    if not markers:
-        raise ValueError("sweep needs a marker: without one it would kill everything")
-    wanted = {os.fsencode(f"{name}={value}") for name, value in markers.items()}
-    spared, killed = _ancestors(), set[int]()
-    deadline = time.monotonic() + _STOP_S
-    while (found := _bearers(wanted) - spared) and time.monotonic() < deadline:
-        for pid in found:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        killed |= found
-    return len(killed)
 
 
 def clean_env(
@@ -266,37 +243,9 @@ def _end(child: subprocess.Popen[bytes], mark: Mapping[str, str]) -> None:
         child.kill()
         child.wait()
     if child.returncode < 0:
-        sweep(mark)
+        marked.sweep(mark)
 
 
 def _alive(pids: Iterable[int]) -> bool:
     """Whether one of them is more than a body that nobody has reaped."""
-    return any(_stat(pid)[0] not in "XZ" for pid in pids)
-
-
-def _stat(pid: int) -> tuple[str, int]:
-    """State and parent of a process; ("X", 0) when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return "X", 0
-    return fields[0].decode(), int(fields[1])
-
-
-def _ancestors() -> set[int]:
-    """This process and those above it."""
-    found, pid = set[int](), os.getpid()
-    while pid:
-        found.add(pid)
-        pid = _stat(pid)[1]
-    return found
-
-
-def _bearers(wanted: set[bytes]) -> set[int]:
-    """The processes in whose first environment all of `wanted` stands."""
-    found = set()
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if wanted <= set(environ.read_bytes().split(b"\0")):
-                found.add(int(environ.parent.name))
-    return found
+    return any(marked.stat(pid)[0] not in "XZ" for pid in pids)

@@ -94,7 +94,7 @@ class PatientRedis(redis.Redis):
                     raise
                 if time.monotonic() + wait > deadline:
                     raise RedisUnavailable(
-                        f"{str(error).rstrip('.')}: Redis did not serve us for {self._patience_s:g} s;"
+                        f"{_in_words(error)}: Redis did not serve us for {self._patience_s:g} s;"
                         " `orch doctor` says what is wrong"
                     ) from error
             time.sleep(wait)
@@ -102,16 +102,36 @@ class PatientRedis(redis.Redis):
 
 
 def _may_pass(error: exceptions.RedisError) -> bool:
-    """Whether Redis is away, loads its data, moves to a replica, or has no room left for a write."""
-    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
-        return False
+    """Whether Redis is away, loads its data, moves to a replica, has no room for a write, or does not let us in.
+
+    All of that a person can put right while we wait; the rest is a mistake of ours.
+    """
     passing = (
-        exceptions.ConnectionError,
+        exceptions.ConnectionError,  # a refused password too
         exceptions.TimeoutError,
         exceptions.ReadOnlyError,
         exceptions.OutOfMemoryError,
+        exceptions.NoPermissionError,
     )
     return isinstance(error, passing) or str(error).startswith("MISCONF")
+
+
+def _in_words(error: exceptions.RedisError) -> str:
+    if isinstance(error, exceptions.AuthenticationError):
+        return "it wants a password, or another one than ORCH_REDIS_URL has"
+    return str(error).rstrip(".")
+
+
+def why_no_writes(client: redis.Redis) -> str:
+    """What keeps a Redis that answers from taking writes, in words; empty when nothing does."""
+    info: Any = client.info()
+    if info["role"] != "master":
+        return "it is a read-only replica"
+    if 0 < info.get("maxmemory", 0) <= info["used_memory"]:
+        return f"its memory is full ({info['used_memory_human']} of {info['maxmemory_human']})"
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return "it cannot write its append-only file; its disk may be full"
+    return ""
 
 
 def connect(url: str, *, patience_s: float = 5.0) -> redis.Redis:

@@ -10,7 +10,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.redis import ENTRIES, KEPT_S, NOW, TELL, Keys, Scripts, told_args
-from orchestrator.errors import HistoryMismatch, LeaseLost
+from orchestrator.errors import LeaseLost, SessionStopped
 from orchestrator.models import Entry, Report, Verdict
 from orchestrator.ports import Lease, Untold
 
@@ -44,9 +44,10 @@ _CLOSE = (
     + TELL
     + """
 local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known = unpack(KEYS)
-local issue, session_id, token, verdict, reason, error_limit, ttl = unpack(ARGV)
+local issue, session_id, token, n, verdict, reason, error_limit, ttl = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 'LOST' end
 if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
+if verdict ~= 'ERROR' and tonumber(n) > redis.call('LLEN', history) then return 'GAP' end
 redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reason,
   'ended_at', string.format('%d', now))
 redis.call('ZREM', inflight, issue)
@@ -59,7 +60,7 @@ else
   redis.call('HDEL', errors, issue)
   redis.call('ZREM', held, issue)
 end
-tell(outbox, pending, snapshots, issue, session_id, 8)
+tell(outbox, pending, snapshots, issue, session_id, 9)
 for _, key in ipairs({session, history, snapshots, runs}) do redis.call('EXPIRE', key, ttl) end
 return 'OK'
 """
@@ -91,7 +92,11 @@ return 1
 
 
 class RedisHistory:
-    """One session's recorded reports. `wake` is called when the outbox has something and no publisher is on its way."""
+    """One session's recorded reports. `wake` is called when the outbox has something and no publisher is on its way.
+
+    Writing raises LeaseLost when the session is somebody else's, and SessionStopped when Redis has fewer reports than
+    were recorded (it was restarted without its last second): then the next worker replays what is left.
+    """
 
     def __init__(
         self, client: redis.Redis, keys: Keys, lease: Lease, *, error_limit: int, wake: Callable[[], None]
@@ -113,10 +118,8 @@ class RedisHistory:
     def record(self, report: Report, entries: Iterable[Entry]) -> None:
         """Record report number n with its entries, or nothing when number n is there already."""
         text = _reports.dump_json(report, exclude_defaults=True).decode()
-        args: list[str | int] = [self._count, text, report.stage, report.attempt, WAKE_TTL_MS, *told_args(entries)]
+        args: list[str | int] = [text, report.stage, report.attempt, WAKE_TTL_MS, *told_args(entries)]
         answer = self._call(_RECORD, "session history snapshots outbox pending wake", args)
-        if answer == "GAP":
-            raise HistoryMismatch(f"{self._lease.issue_id}: Redis lost reports of this session; it must start anew")
         self._count += 1
         if answer == "WAKE":
             self._wake()
@@ -129,19 +132,28 @@ class RedisHistory:
 
     def _call(self, lua: str, names: str, args: Sequence[str | int]) -> str:
         lease = self._lease
-        head: list[str | int] = [lease.issue_id, lease.record.session_id, lease.token]
+        head: list[str | int] = [lease.issue_id, lease.record.session_id, lease.token, self._count]
         answer: str = self._redis.call(lua, self._keys(names), [*head, *args])
         if answer == "LOST":
             raise LeaseLost(f"{lease.issue_id}: another worker runs this session now; nothing more is written here")
+        if answer == "GAP":
+            raise SessionStopped(
+                f"{lease.issue_id}: Redis lost the last reports of this session; it goes on from those that are left"
+            )
         return answer
 
 
 class RedisOutbox:
-    """What the tracker has still to be told, in order. One publisher at a time reads it (see `outbox.publish`)."""
+    """What the tracker has still to be told, in order. One publisher at a time reads it (see `outbox.publish`).
+
+    A Redis that lost its last second has forgotten which entry was begun, and may hold one again that was told. So
+    begun is also what is older than this instance's first look, and what is no newer than the last entry it told.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._redis = Scripts(client)
         self._keys = keys
+        self._fresh_after: tuple[int, ...] = ()
 
     def clear_wake(self) -> None:
         """From now on whoever adds an entry wakes a publisher again."""
@@ -152,6 +164,9 @@ class RedisOutbox:
 
         An entry that cannot be read (another version wrote it) is put aside: it must not stop the rest for ever.
         """
+        if not self._fresh_after:
+            seconds, micros = self._redis.client.time()
+            self._fresh_after = (seconds * 1000 + micros // 1000, 0)
         while row := self._redis.call(_NEXT, self._keys.all("outbox begun"), []):
             fields: Mapping[str, str] = dict(zip(row[2][::2], row[2][1::2], strict=True))
             try:
@@ -160,12 +175,14 @@ class RedisOutbox:
                 log.warning("outbox_entry_unreadable", issue=fields["issue"], reason=str(error))
                 self._take_off(row[0], fields["issue"], refusal=f"unreadable: {fields['entry']}")
                 continue
-            return Untold(row[0], fields["issue"], fields["session"], entry, begun=bool(row[1]))
+            begun = bool(row[1]) or _number(row[0]) <= self._fresh_after
+            return Untold(row[0], fields["issue"], fields["session"], entry, begun=begun)
         return None
 
     def told(self, untold: Untold, *, fix_issue_id: str | None = None, refusal: str = "") -> None:
         """Take an entry off; a refusal is kept for a person to read."""
         self._take_off(untold.entry_id, untold.issue_id, fix_issue_id or "", refusal)
+        self._fresh_after = max(self._fresh_after, _number(untold.entry_id))
 
     def _take_off(self, entry_id: str, issue: str, fix_issue_id: str = "", refusal: str = "") -> None:
         names = self._keys.all("outbox begun pending session refused", issue=issue)
@@ -179,3 +196,8 @@ class RedisOutbox:
         """What the tracker refused to be told, newest first."""
         lines: list[str] = self._redis.client.lrange(self._keys("refused"), 0, -1)
         return lines
+
+
+def _number(entry_id: str) -> tuple[int, ...]:
+    """An entry's place in the stream: Redis' milliseconds, then a count."""
+    return tuple(map(int, entry_id.split("-")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import redis
 from pydantic import TypeAdapter
 
-from orchestrator.adapters.redis import FENCE, KEPT_S, NOW, TELL, Keys, Scripts, told_args
+from orchestrator.adapters import lease_scripts as scripts
+from orchestrator.adapters.redis import KEPT_S, Keys, Scripts, told_args
 from orchestrator.errors import LeaseLost
 from orchestrator.models import Entry
 from orchestrator.ports import Claim, Holding, Lease, Refusal, SessionRecord
@@ -17,151 +18,6 @@ SLOWEST_HAND_ON = 20
 """Leases between two messages for a session that nobody takes, at most."""
 
 _records: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
-
-# The live slots of all session workers; what a worker that stopped announcing itself had is gone.
-_SLOTS = """
-local function slots(workers, now)
-  local sum, all = 0, redis.call('HGETALL', workers)
-  for i = 1, #all, 2 do
-    local n, expires = string.match(all[i + 1], '(%d+) (%d+)')
-    if tonumber(expires) > now then sum = sum + tonumber(n) else redis.call('HDEL', workers, all[i]) end
-  end
-  return sum
-end
-"""
-
-_ANNOUNCE = NOW + "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%d', now + ARGV[3]))"
-
-_CLAIM = (
-    NOW
-    + FENCE
-    + _SLOTS
-    + """
-local inflight, session, fence, workers, pending, held = unpack(KEYS)
-local issue, nonce, lease_ms, forced = unpack(ARGV)
-if redis.call('ZSCORE', inflight, issue) then
-  if redis.call('HGET', session, 'nonce') ~= nonce then return {'HELD'} end
-  return {'', redis.call('HGET', session, 'token'), redis.call('HGET', session, 'claimed_at')}
-end
-if redis.call('HGET', pending, issue) then return {'UNTOLD'} end
-local due = redis.call('ZSCORE', held, issue)
-if due and tonumber(due) > now and forced == '0' then return {'WAITING'} end
-if redis.call('ZCARD', inflight) >= slots(workers, now) then return {'FULL'} end
-local token = next_token(fence, now)
-redis.call('PERSIST', session)
-redis.call('HSET', session, 'token', token, 'nonce', nonce, 'state', 'claimed', 'opened', 0, 'rescues', 0,
-  'handed', 0, 'claimed_at', string.format('%d', now))
-redis.call('ZADD', inflight, now + lease_ms, issue)
-return {'', token, string.format('%d', now)}
-"""
-)
-
-_OPEN = (
-    NOW
-    + TELL
-    + """
-local session, inflight, outbox, pending, snapshots, known, runs = unpack(KEYS)
-local issue, token, session_id, record, kept_ms = unpack(ARGV)
-if redis.call('HGET', session, 'token') ~= token then return 0 end
-if redis.call('HGET', session, 'opened') == '1' then return 1 end
-if not redis.call('ZSCORE', inflight, issue) then return 0 end
-redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id')
-redis.call('HSET', session, 'opened', 1, 'session_id', session_id, 'record', record)
-redis.call('ZADD', known, now, issue)
-redis.call('ZREMRANGEBYSCORE', known, '-inf', now - kept_ms)
-redis.call('RPUSH', runs, session_id)
-redis.call('PERSIST', runs)
-tell(outbox, pending, snapshots, issue, session_id, 6)
-return 1
-"""
-)
-
-_ABANDON = """
-local inflight, session = unpack(KEYS)
-if redis.call('HGET', session, 'token') ~= ARGV[2] or redis.call('HGET', session, 'opened') == '1' then return 0 end
-redis.call('HSET', session, 'state', 'ended')
-redis.call('EXPIRE', session, ARGV[3])
-return redis.call('ZREM', inflight, ARGV[1])
-"""
-
-_ACQUIRE = (
-    NOW
-    + FENCE
-    + """
-local inflight, session, fence = unpack(KEYS)
-local issue, owner, nonce, lease_ms = unpack(ARGV)
-local deadline = redis.call('ZSCORE', inflight, issue)
-if not deadline or redis.call('HGET', session, 'opened') ~= '1' then return nil end
-if redis.call('HGET', session, 'nonce') ~= nonce then
-  if redis.call('HGET', session, 'state') == 'running' and tonumber(deadline) > now then return nil end
-  redis.call('HSET', session, 'token', next_token(fence, now), 'nonce', nonce)
-end
-redis.call('HSET', session, 'state', 'running', 'owner', owner, 'handed', 0)
-redis.call('HSETNX', session, 'started_at', string.format('%d', now))
-redis.call('ZADD', inflight, now + lease_ms, issue)
-return {redis.call('HGET', session, 'token'), redis.call('HGET', session, 'record')}
-"""
-)
-
-_RENEW = (
-    NOW
-    + """
-local inflight, session = unpack(KEYS)
-if redis.call('HGET', session, 'token') ~= ARGV[2] or not redis.call('ZSCORE', inflight, ARGV[1]) then return 0 end
-redis.call('HSET', session, 'state', 'running')
-redis.call('ZADD', inflight, now + ARGV[3], ARGV[1])
-return 1
-"""
-)
-
-_WORKERS = NOW + _SLOTS + "slots(KEYS[1], now) return redis.call('HGETALL', KEYS[1])"
-
-_FREE = NOW + _SLOTS + "return slots(KEYS[1], now) - redis.call('ZCARD', KEYS[2])"
-
-_RELEASE = (
-    NOW
-    + """
-local inflight, session = unpack(KEYS)
-local token, state = unpack(redis.call('HMGET', session, 'token', 'state'))
-if token ~= ARGV[2] or state ~= 'running' then return 0 end
-redis.call('HSET', session, 'state', 'claimed')
-return redis.call('ZADD', inflight, 'XX', 'CH', now, ARGV[1])
-"""
-)
-
-# A rescue is counted where a worker had the session and fell silent. One that was handed on and that nobody took has
-# lost its message or waits for a busy worker: it is handed on again, ever less often, so that messages do not pile up.
-_EXPIRED = (
-    NOW
-    + """
-local inflight, lease_ms, slowest = KEYS[1], ARGV[2], tonumber(ARGV[3])
-local taken = {}
-for _, issue in ipairs(redis.call('ZRANGEBYSCORE', inflight, '-inf', now)) do
-  local session = ARGV[1] .. issue
-  local state, opened = unpack(redis.call('HMGET', session, 'state', 'opened'))
-  if state == 'running' then redis.call('HINCRBY', session, 'rescues', 1) end
-  redis.call('HSET', session, 'state', 'claimed')
-  local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
-  redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
-  taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues')
-  table.insert(taken[#taken], issue)
-end
-return taken
-"""
-)
-
-# Somebody asked first keeps the place; what held the issue back is forgotten.
-_WANT = (
-    NOW
-    + """
-local wanted, held, errors, answer = unpack(KEYS)
-redis.call('DEL', answer)
-redis.call('ZREM', held, ARGV[1])
-redis.call('HDEL', errors, ARGV[1])
--- To the microsecond: several may be asked for in one command, and the first asked goes first.
-return redis.call('ZADD', wanted, 'NX', t[1] * 1000000 + t[2], ARGV[1])
-"""
-)
 
 
 class RedisLeases:
@@ -174,7 +30,7 @@ class RedisLeases:
 
     def announce(self, worker: str, slots: int, *, for_s: float) -> None:
         """A session worker lives and has so many slots; it says so again before for_s seconds are over."""
-        self._redis.call(_ANNOUNCE, self._keys.all("workers"), [worker, slots, int(for_s * 1000)])
+        self._redis.call(scripts.ANNOUNCE, self._keys.all("workers"), [worker, slots, int(for_s * 1000)])
 
     def withdraw(self, worker: str) -> None:
         """A session worker takes no more."""
@@ -182,12 +38,14 @@ class RedisLeases:
 
     def free(self) -> int:
         """How many more sessions could run now: the live workers' slots less what is claimed or running."""
-        return int(self._redis.call(_FREE, self._keys.all("workers inflight"), []))
+        return int(self._redis.call(scripts.FREE, self._keys.all("workers inflight"), []))
 
     def claim(self, issue_id: str, *, forced: bool = False) -> Claim | Refusal:
         """A lease on an issue nobody holds, if a slot is free, in one call. Forced overlooks a wait after errors."""
         names = self._keys.all("inflight session fence workers pending held", issue=issue_id)
-        refusal, *won = self._redis.call(_CLAIM, names, [issue_id, uuid.uuid4().hex, self._lease_ms, int(forced)])
+        refusal, *won = self._redis.call(
+            scripts.CLAIM, names, [issue_id, uuid.uuid4().hex, self._lease_ms, int(forced)]
+        )
         return Refusal(refusal) if refusal else Claim(issue_id, int(won[0]), int(won[1]))
 
     def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
@@ -203,42 +61,42 @@ class RedisLeases:
             KEPT_S * 1000,
             *told_args(entries),
         ]
-        if not self._redis.call(_OPEN, names, args):
+        if not self._redis.call(scripts.OPEN, names, args):
             raise LeaseLost(f"{claim.issue_id}: another poll claimed it or gave it back meanwhile; nothing to do")
 
     def abandon(self, claim: Claim) -> None:
         """Give up a claim that was not opened."""
         names = self._keys.all("inflight session", issue=claim.issue_id)
-        self._redis.call(_ABANDON, names, [claim.issue_id, claim.token, KEPT_S])
+        self._redis.call(scripts.ABANDON, names, [claim.issue_id, claim.token, KEPT_S])
 
     def expired(self) -> list[Claim]:
         """Sessions and claims whose holder fell silent, each extended by a lease or more for us to see to it."""
         args: list[str | int] = [f"{self._keys('session')}:", self._lease_ms, SLOWEST_HAND_ON]
         return [
             Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues))
-            for token, at, opened, rescues, issue in self._redis.call(_EXPIRED, self._keys.all("inflight"), args)
+            for token, at, opened, rescues, issue in self._redis.call(scripts.EXPIRED, self._keys.all("inflight"), args)
         ]
 
     def acquire(self, issue_id: str, owner: str) -> Lease | None:
         """The lease on an opened session, with a new token; None if somebody alive has it or there is none."""
         names = self._keys.all("inflight session fence", issue=issue_id)
-        won = self._redis.call(_ACQUIRE, names, [issue_id, owner, uuid.uuid4().hex, self._lease_ms])
-        return Lease(issue_id, int(won[0]), _records.validate_json(won[1])) if won else None
+        won = self._redis.call(scripts.ACQUIRE, names, [issue_id, owner, uuid.uuid4().hex, self._lease_ms])
+        return Lease(issue_id, int(won[0]), _records.validate_json(won[1]), taken_from=won[2]) if won else None
 
     def renew(self, lease: Lease) -> bool:
         """Whether the lease is still ours; if so for another lease_s from now."""
         names = self._keys.all("inflight session", issue=lease.issue_id)
-        return bool(self._redis.call(_RENEW, names, [lease.issue_id, lease.token, self._lease_ms]))
+        return bool(self._redis.call(scripts.RENEW, names, [lease.issue_id, lease.token, self._lease_ms]))
 
     def release(self, lease: Lease) -> None:
         """Give a running session back: the next poll hands it to another worker at once."""
         names = self._keys.all("inflight session", issue=lease.issue_id)
-        self._redis.call(_RELEASE, names, [lease.issue_id, lease.token])
+        self._redis.call(scripts.RELEASE, names, [lease.issue_id, lease.token])
 
     def want(self, issue_id: str) -> None:
         """Somebody asked to run this issue next. What held it back after errors is forgotten."""
         names = [*self._keys.all("wanted held errors"), self._keys("answer", issue_id)]
-        self._redis.call(_WANT, names, [issue_id])
+        self._redis.call(scripts.WANT, names, [issue_id])
 
     def wanted(self) -> list[str]:
         """Issues asked for, first asked first."""
@@ -247,16 +105,27 @@ class RedisLeases:
 
     def answer(self, issue_id: str, answer: str, *, done: bool) -> None:
         """What became of a wanted issue, kept for a minute; done takes it off the list, at the same moment."""
-        with self._redis.client.pipeline() as pipe:
-            pipe.set(self._keys("answer", issue_id), answer, ex=60)
-            if done:
-                pipe.zrem(self._keys("wanted"), issue_id)
-            pipe.execute()
+        names = [self._keys("answer", issue_id), self._keys("wanted")]
+        self._redis.call(scripts.ANSWER, names, [issue_id, answer, int(done)])
 
     def answered(self, issue_id: str) -> str | None:
         """What became of a wanted issue."""
         answer: str | None = self._redis.client.get(self._keys("answer", issue_id))
         return answer
+
+    def unheld(self, issue_ids: Sequence[str]) -> list[str]:
+        """Those of which Redis knows nothing under way: not in flight, not asked for, nothing still to be told."""
+        unheld: list[str] = self._redis.call(scripts.UNHELD, self._keys.all("inflight wanted pending"), issue_ids)
+        return unheld
+
+    def met(self) -> str | None:
+        """Which installation's control side this Redis served last, if any."""
+        met: str | None = self._redis.client.get(self._keys("installation"))
+        return met
+
+    def meet(self, installation: str) -> None:
+        """From now on it is this one."""
+        self._redis.client.set(self._keys("installation"), installation)
 
     def holdings(self) -> list[Holding]:
         """Every issue this Redis knows, the last changed last."""
@@ -274,7 +143,7 @@ class RedisLeases:
 
     def workers(self) -> dict[str, int]:
         """The live session workers, with their slots."""
-        rows: list[str] = self._redis.call(_WORKERS, self._keys.all("workers"), [])
+        rows: list[str] = self._redis.call(scripts.WORKERS, self._keys.all("workers"), [])
         return {name: int(row.split()[0]) for name, row in zip(rows[::2], rows[1::2], strict=True)}
 
     def runs(self, issue_id: str) -> list[str]:

@@ -15,12 +15,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from orchestrator import discover
-from orchestrator.adapters import process, redis_server
+from orchestrator.adapters import installation, process, redis_server
 from orchestrator.adapters.mcp import probe
-from orchestrator.adapters.redis import connect
+from orchestrator.adapters.redis import connect, why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_url import client_url
 from orchestrator.cli.repo import commit_of, git, top_of
@@ -137,7 +138,10 @@ def _redis(wiring: Wiring) -> Iterator[Finding]:
         yield _ok(f"a private one, `orch up` starts {redis_server.find_server()}")
         return
     try:
-        info: Any = connect(address, patience_s=REDIS_S).info()
+        client = connect(address, patience_s=REDIS_S)
+        info: Any = client.info()
+        refuses = why_no_writes(client)
+        remembers = _remembers(wiring, client)
     except (RedisError, RedisUnavailable) as error:
         yield _fail(
             str(error).partition(": Redis did not serve us")[0].rstrip("."),
@@ -148,6 +152,10 @@ def _redis(wiring: Wiring) -> Iterator[Finding]:
     yield _ok(f"{version}, {'by ORCH_REDIS_URL' if wiring.settings.redis_url else 'a private one, running'}")
     if _numbers(version) < OLDEST_REDIS:
         yield _fail(f"{version} is too old", f"install Redis {'.'.join(map(str, OLDEST_REDIS))} or newer")
+    if refuses:
+        yield _fail(f"takes no writes: {refuses}", "make room, or correct ORCH_REDIS_URL; sessions wait for it")
+    if not remembers:
+        yield _warn("was emptied or replaced since `orch up` was here last", "`orch up` finds what was in progress")
     policy = info.get("maxmemory_policy")
     if policy != "noeviction":
         fix = 'redis-cli -u "$ORCH_REDIS_URL" config set maxmemory-policy noeviction'
@@ -155,6 +163,12 @@ def _redis(wiring: Wiring) -> Iterator[Finding]:
     if not info.get("aof_enabled"):
         fix = 'redis-cli -u "$ORCH_REDIS_URL" config set appendonly yes'
         yield _warn("forgets what sessions did when it restarts (no AOF)", fix)
+
+
+def _remembers(wiring: Wiring, client: Redis) -> bool:
+    """Whether Redis knows this installation, if there is one yet."""
+    name = installation.name_of(wiring.settings.root)
+    return name in (None, RedisLeases(client, wiring.keys, lease_s=wiring.settings.lease_seconds).met())
 
 
 def _running_redis(wiring: Wiring) -> str | None:

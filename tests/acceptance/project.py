@@ -149,6 +149,11 @@ class Project:
         """Who runs what."""
         return RedisLeases(self.redis, self.keys, lease_s=self._lease_s)
 
+    @property
+    def outbox(self) -> RedisOutbox:
+        """What the tracker has still to be told."""
+        return RedisOutbox(self.redis, Keys(self._name))
+
     def holding(self, issue_id: str) -> Holding:
         """The issue as Redis knows it."""
         return next(holding for holding in self.leases.holdings() if holding.issue_id == issue_id)
@@ -156,7 +161,7 @@ class Project:
     def over(self, *issue_ids: str) -> bool:
         """Whether these and no other sessions have run, have ended, and the tracker knows all of it."""
         ended = {holding.issue_id for holding in self.leases.holdings() if holding.state == "ended"}
-        return ended == set(issue_ids) and RedisOutbox(self.redis, Keys(self._name)).waiting() == 0
+        return ended == set(issue_ids) and self.outbox.waiting() == 0
 
     def snapshots(self, issue_id: str) -> list[str]:
         """The snapshots of the issue's only session, as Redis has them."""
@@ -183,6 +188,10 @@ class Project:
         """How often an agent was started in this role for this issue."""
         counter = self.playbooks / "state" / f"{issue_id}.{role}"
         return int(counter.read_text() or 0) if counter.exists() else 0
+
+    def worktree(self, issue_id: str) -> Path:
+        """Where the issue's agents work."""
+        return self.state / "worktrees" / issue_id
 
     def files(self, issue_id: str) -> dict[str, str]:
         """The files on the issue's branch."""
@@ -255,9 +264,10 @@ class Running:
 
     def until(self, predicate: Callable[[], object], what: str, timeout: float = 60.0) -> None:
         """Wait while it runs; a failure shows what it printed."""
+        seen: list[object] = []
         try:
-            wait_until(lambda: predicate() or self.process.poll() is not None, what, timeout)
-            assert predicate(), f"it ended before: {what}"
+            wait_until(lambda: seen.append(predicate()) or seen[-1] or self.process.poll() is not None, what, timeout)
+            assert seen[-1] or predicate(), f"it ended before: {what}"
         except AssertionError as failure:
             raise AssertionError(f"{failure}\n{self.printed}") from failure
 

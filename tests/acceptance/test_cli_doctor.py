@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters import installation, redis_server
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis_leases import RedisLeases
 from tests.orch import Orch
@@ -167,6 +167,23 @@ def test_a_redis_that_may_lose_sessions_is_warned_about(orch: Orch, redis: redis
     assert ["ok", "warn", "warn"] == [level for level, _, _ in found]
     assert "config set maxmemory-policy noeviction" in found[1][2]
     assert "config set appendonly yes" in found[2][2]
+
+
+def test_a_redis_that_forgot_is_told_from_a_new_one(orch: Orch, redis: redis_server.RedisServer) -> None:
+    """An installation that no Redis has served yet misses nothing; one that Redis does not know any more is warned."""
+    leases = RedisLeases(connect(redis.url), Keys("repo"), lease_s=15)
+
+    assert ["ok"] == [level for level, _, _ in findings(orch)["redis"]]
+
+    leases.meet(installation.named(orch.repo))
+
+    assert ["ok"] == [level for level, _, _ in findings(orch)["redis"]]
+
+    connect(redis.url).flushall()
+
+    (_, (level, says, fix)) = findings(orch)["redis"]
+    assert ("warn", "was emptied or replaced since `orch up` was here last") == (level, says)
+    assert "`orch up` finds what was in progress" == fix
 
 
 def test_a_running_stack_is_seen(orch: Orch, redis: redis_server.RedisServer) -> None:

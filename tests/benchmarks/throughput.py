@@ -29,7 +29,7 @@ from orchestrator import telling
 from orchestrator.adapters.bound import bound_argv, bound_env
 from orchestrator.ports import Claim, SessionRecord
 from orchestrator.session_loop import utc_now
-from orchestrator.wiring import ORCHESTRATOR_ID, Wiring
+from orchestrator.wiring import Wiring
 from tests.benchmarks import plain
 from tests.benchmarks.figures import Figure, interleaved
 from tests.support import an_issue, wait_until
@@ -136,7 +136,7 @@ def _open(wiring: Wiring, issue_ids: Sequence[str]) -> None:
         claim = wiring.leases.claim(issue_id)
         if not isinstance(claim, Claim):
             raise AssertionError(f"{issue_id} could not be claimed: {claim}")
-        record = SessionRecord(plain.session_id(issue_id), ORCHESTRATOR_ID, an_issue(issue_id=issue_id), 3, 2)
+        record = SessionRecord(plain.session_id(issue_id), "orch-benchmark", an_issue(issue_id=issue_id), 3, 2)
         about = telling.About(record.issue, record.session_id, record.orchestrator_id)
         wiring.leases.open(claim, record, telling.opening_entries(about, at=utc_now()))
 

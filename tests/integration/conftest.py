@@ -32,6 +32,13 @@ class OwnRedis:
         self._server.process.kill()
         self._server.process.wait()
 
+    def shut_down(self) -> None:
+        """As the command SHUTDOWN does."""
+        with suppress(redis.ConnectionError):  # its answer
+            redis.Redis.from_url(self.url).shutdown()
+        assert self._server.process is not None
+        self._server.process.wait()
+
     def start(self) -> None:
         """Again, on what the last one wrote down."""
         self._server = redis_server.ensure(self._folder)

@@ -16,7 +16,6 @@ import pytest
 import redis
 import structlog
 from celery import Celery
-from celery.beat import Scheduler
 from structlog.testing import capture_logs
 
 from orchestrator import celery, telling, wiring
@@ -87,18 +86,20 @@ def test_a_silent_redis_is_noticed(project: Make) -> None:
 def test_ticks(project: Make) -> None:
     """Beat's schedule is ours alone, without a file, and a tick that nobody took in time expires."""
     app = project()
-    scheduler = Scheduler(app)
+    scheduler = celery.OneLineScheduler(app)
 
-    assert {"poll", "publish"} == scheduler.schedule.keys()
-    assert app.conf.beat_scheduler == f"{Scheduler.__module__}:{Scheduler.__qualname__}"
+    assert {"poll": 4, "publish": 4, "sweep": 60} == {
+        name: entry.schedule.run_every.total_seconds() for name, entry in scheduler.schedule.items()
+    }
+    assert app.conf.beat_scheduler == f"{celery.__name__}:{celery.OneLineScheduler.__name__}"
     for entry in scheduler.schedule.values():
-        assert 4 == entry.schedule.run_every.total_seconds()
-        assert {"expires": 8} == entry.options
+        assert {"expires": 2 * entry.schedule.run_every.total_seconds()} == entry.options
         assert () == tuple(entry.args)
 
 
 QUEUES = {
     "tasks.poll.poll": "poll",
+    "tasks.poll.sweep": "poll",
     "tasks.publish.publish": "publish",
     "tasks.session.run_issue_session": "sessions",
 }
@@ -208,6 +209,22 @@ def test_what_a_session_has_said_is_not_said_again() -> None:
         task.on_failure(error, "an id", ("i-a1b2",), {}, None)
 
     assert [] == lines
+
+
+def test_a_tick_that_cannot_be_sent_is_said_once(project: Make, redis_url: str, tmp_path: Path) -> None:
+    """Beat says in one line that it cannot send, and not again at every tick; once one was sent, the next is news."""
+    app = project()
+    app.conf.task_publish_retry = False
+    scheduler = celery.OneLineScheduler(app)
+    said = []
+    for broker in (nobody := f"redis+socket://{tmp_path}/nobody.sock", app.conf.broker_url, nobody):
+        with app.connection_for_write(broker) as connection, logged() as lines:
+            for entry in scheduler.schedule.values():
+                scheduler.apply_entry(entry, producer=app.amqp.Producer(connection))
+        said.append([line["event"] for line in lines])
+    redis.Redis.from_url(redis_url).flushdb()
+
+    assert [["tick_not_sent"], [], ["tick_not_sent"]] == said
 
 
 def test_a_dead_broker_is_one_line(project: Make, tmp_path: Path) -> None:

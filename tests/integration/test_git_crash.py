@@ -14,7 +14,8 @@ import pytest
 
 from orchestrator.errors import WorkspaceError
 from orchestrator.ports import Worktree
-from tests.git_project import Project
+from tests.git_project import Project, put_before_git
+from tests.support import wait_until
 
 FORK = multiprocessing.get_context("fork")
 
@@ -24,17 +25,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     return Project(tmp_path)
-
-
-def put_before_git(folder: Path, script: str) -> str:
-    """A PATH on which `git` first runs a few lines of shell; `$GIT` is the real one."""
-    real = shutil.which("git")
-    assert real
-    folder.mkdir(exist_ok=True)
-    wrapper = folder / "git"
-    wrapper.write_text(f'#!/bin/sh\nGIT={real}\n{script}\nexec $GIT "$@"\n')
-    wrapper.chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
 
 
 def killed(tmp_path: Path, nth: int, verb: Callable[[], object]) -> bool:
@@ -164,6 +154,31 @@ def test_a_drop_that_dies_anywhere_is_made_again(project: Project, tmp_path: Pat
         if not died:
             break
     assert nth > 3
+
+
+def test_a_holder_that_was_stopped_in_the_middle_is_named(project: Project, tmp_path: Path) -> None:
+    """A verb does not wait without end for one that was stopped: it names that process, and works once it has ended."""
+    workspace = project.workspace(lock_s=0.3)
+    stopped = tmp_path / "stopped"
+    path = put_before_git(tmp_path / "bin", f"[ -e {stopped} ] || {{ touch {stopped}; kill -STOP $PPID; }}")
+
+    def freeze() -> None:
+        os.environ["PATH"] = path
+        workspace.prepare("i-abc")
+
+    workspace.prepare("i-abc")
+    holder = FORK.Process(target=freeze)
+    holder.start()
+    try:
+        wait_until(stopped.exists, "the holder should be in the middle of its verb")
+        with pytest.raises(WorkspaceError, match=rf"process {holder.pid} has held .*i-abc/lock for 0.3 s"):
+            workspace.prepare("i-abc")
+    finally:
+        os.kill(holder.pid or 0, signal.SIGCONT)
+        holder.join(60)
+
+    assert 0 == holder.exitcode
+    assert project.first == workspace.head(workspace.prepare("i-abc"))
 
 
 def test_a_branch_moved_by_somebody_else_meanwhile_is_refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.adapters.redis_history import RedisHistory
-from orchestrator.errors import HistoryMismatch, LeaseLost
+from orchestrator.errors import LeaseLost, SessionStopped
 from orchestrator.models import SnapshotEntry, Stage, Verdict
 from orchestrator.ports import Claim, Refusal
 from tests.engine import ERRORS_IN_A_ROW, a_record, a_report, told_of
@@ -41,14 +41,18 @@ def test_of_two_records_of_a_step_the_first_one_holds(engine):
 
 
 def test_a_history_that_lost_reports_is_noticed(engine):
-    """When Redis forgot steps that we recorded, nothing is recorded after the gap."""
+    """When Redis forgot steps that we recorded, neither a step nor a verdict is recorded after the gap."""
     lease = engine.running()
     history = engine.history(lease)
     history.record(a_report(), [])
     engine.client.delete(engine.keys("history", lease.record.session_id))
 
-    with pytest.raises(HistoryMismatch, match="must start anew"):
+    with pytest.raises(SessionStopped, match="lost the last reports"):
         history.record(a_report(Stage.SPEC_REVIEW), [])
+    with pytest.raises(SessionStopped, match="lost the last reports"):
+        history.close(Verdict.DONE, [])
+    assert [] == history.recorded()
+    assert "running" == engine.leases.holding(ISSUE).state
 
 
 def test_nothing_is_recorded_after_the_end(engine):

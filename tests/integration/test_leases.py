@@ -495,6 +495,16 @@ def test_a_redis_without_room_is_unavailable_not_an_error_of_the_session(own_red
     assert 1 == len(history.recorded())
 
 
+@pytest.mark.parametrize("said", ["wrong", ""])
+def test_a_redis_that_wants_another_password_is_unavailable(own_redis, said):
+    """Whoever has the wrong password, or none, may have the right one once it is put right: no session ends of it."""
+    connect(own_redis.url).config_set("requirepass", "right")
+    url = f"{own_redis.url}&password={said}" if said else own_redis.url
+
+    with pytest.raises(RedisUnavailable, match="it wants a password, or another one than ORCH_REDIS_URL has"):
+        connect(url, patience_s=0.2).ping()
+
+
 def _handed_on(engine: Engine) -> int:
     """How many leases pass before the session is handed on again, once it was now."""
     engine.fall_silent(ISSUE)

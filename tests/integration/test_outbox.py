@@ -7,7 +7,8 @@ import pytest
 from orchestrator import telling
 from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
-from orchestrator.models import Stage, StatusEntry, Verdict
+from orchestrator.models import FixIssueEntry, Stage, StatusEntry, Verdict
+from orchestrator.outbox import publish
 from orchestrator.telling import Progress, opening_entries, verdict_entries
 from tests.engine import a_report, about, doing, saying_yes, told_of
 from tests.support import NOON, Roles, gateway_to
@@ -94,6 +95,57 @@ def test_a_publisher_killed_before_it_took_an_entry_off_tells_nothing_twice(engi
     assert (verdict is Verdict.OVERFLOW) == (len(fixes) == 1)
     assert [{"from_id": ISSUE, "to_id": fix["id"], "type": "related"} for fix in fixes] == engine.tracker.links
     assert (fixes[0]["id"] if fixes else None) == engine.leases.holding(ISSUE).fix_issue_id
+
+
+def test_what_an_earlier_publisher_may_have_told_is_looked_for(engine):
+    """Redis lost its last second and with it who had begun what: an entry from before this publisher is not doubled."""
+    engine.tracker.file("One", issue_id=ISSUE)
+    lease = engine.running()
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+    telling.tell(engine.outbox.next().entry, engine.gateway)
+    engine.client.delete(engine.keys("begun"))
+
+    assert 1 == engine.publish()
+    assert ["IMPLEMENT_DONE"] == engine.events(ISSUE)
+
+
+def test_what_comes_back_after_it_was_told_is_looked_for(engine):
+    """Redis lost that an entry was taken off: the publisher that told it does not tell it again."""
+    engine.tracker.file("One", issue_id=ISSUE)
+    lease, outbox = engine.running(), engine.outbox
+    assert outbox.next() is None
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+    ((entry_id, fields),) = engine.client.xrange(engine.keys("outbox"))
+
+    assert 1 == publish(outbox, engine.gateway)
+
+    engine.client.delete(engine.keys("outbox"))
+    engine.client.xadd(engine.keys("outbox"), fields, id=entry_id)
+
+    assert 1 == publish(outbox, engine.gateway)
+    assert ["IMPLEMENT_DONE"] == engine.events(ISSUE)
+
+
+def test_what_is_new_is_told_without_looking(engine):
+    """Looking costs a call to a slow tracker; an entry that only this publisher can have seen needs none."""
+    outbox = engine.outbox
+    assert outbox.next() is None
+    lease = engine.running()
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+
+    assert not outbox.next().begun
+
+
+def test_a_tracker_that_does_not_answer_is_named_with_the_issue(engine):
+    """One entry that the tracker hangs on stops the rest until it answers; the log says which issue it is."""
+    engine.tracker = Outage()
+    engine.gateway = gateway_to(engine.tracker)
+    fix = FixIssueEntry(ISSUE, "[FIX] A title without the id", "body")
+    engine.history(engine.running()).close(Verdict.OVERFLOW, [fix])
+    engine.tracker.away = True
+
+    with pytest.raises(TrackerUnavailable, match=f"{ISSUE} and what waits behind it"):
+        engine.publish()
 
 
 def test_a_tracker_that_is_away_is_told_later_and_no_session_notices(engine):

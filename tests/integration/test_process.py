@@ -10,12 +10,13 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread, Timer
 
 import pytest
 
-from orchestrator.adapters import process, shim
+from orchestrator.adapters import marked, process, shim
 from orchestrator.adapters.process import Ended, Finished, Limits
 from orchestrator.errors import SettingsError, WorkspaceError
 from tests.support import wait_until
@@ -86,7 +87,9 @@ def run(tmp_path: Path, session: str) -> Callable[..., Finished]:
         argv = [sys.executable, "-S", "-c", program] if isinstance(program, str) else program
         defaults: dict[str, object] = {
             "cwd": tmp_path,
-            "env": process.clean_env(os.environ, extra={"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}),
+            "env": process.clean_env(
+                os.environ, extra={"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session, "ORCH_STATE": "s"}
+            ),
             "limits": Limits(wall_s=20),
             "stdout": tmp_path / "stdout",
             "stderr": None if merged else tmp_path / "stderr",
@@ -288,7 +291,7 @@ def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) 
         "run([sys.executable, '-S', '-c', sys.argv[1]], cwd=Path.cwd(), env=dict(os.environ), limits=Limits(60),"
         " stdout=Path('stdout'), stderr=Path('stderr'))"
     )
-    environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}
+    environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_SESSION": session}
     with subprocess.Popen([sys.executable, "-c", code, FAMILY_STAYS], cwd=tmp_path, env=environment) as runner:
         wait_until(lambda: _family_is_up(tmp_path), "the family is up")
         family = living(session)
@@ -451,13 +454,13 @@ def test_our_own_secrets_cannot_be_allowed(name: str) -> None:
 def test_sweep_needs_a_marker() -> None:
     """Without a marker, sweep refuses: it would mean everything."""
     with pytest.raises(ValueError, match="marker"):
-        process.sweep({})
+        marked.sweep({})
 
 
 def test_sweep_spares_itself_and_those_above(tmp_path: Path, session: str) -> None:
     """A process that bears the markers itself sweeps the others and lives on."""
     code = (
-        "import os, subprocess; from orchestrator.adapters.process import sweep\n"
+        "import os, subprocess; from orchestrator.adapters.marked import sweep\n"
         "other = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
         "print(sweep({'ORCH_SESSION': os.environ['ORCH_SESSION']}), other.wait())"
     )
@@ -471,6 +474,36 @@ def test_sweep_spares_itself_and_those_above(tmp_path: Path, session: str) -> No
     )
 
     assert (0, "1 -9\n") == (done.returncode, done.stdout)
+
+
+@pytest.mark.parametrize("loop", FORK_LOOPS)
+def test_sweep_catches_a_fork_loop_that_lost_its_shim(tmp_path: Path, session: str, loop: str) -> None:
+    """Whoever forks its way on, also from process to process and session to session, is gone when sweep returns."""
+    environment = dict(os.environ) | {"ORCH_SESSION": session}
+    argv = [sys.executable, "-I", "-S", shim.__file__, "--", "sh", "-c", FORK_LOOPS[loop]]
+    with subprocess.Popen(argv, env=environment, start_new_session=True) as started:
+        wait_until(lambda: len(living(session)) > 2, "the loop is at work")
+        started.kill()
+        started.wait()
+        marked.sweep({"ORCH_SESSION": session})
+
+        assert [] == living(session)
+        assert 0 == marked.sweep({"ORCH_SESSION": session})
+
+
+def test_families_are_told_apart_by_state_folder(tmp_path: Path, session: str) -> None:
+    """A project sees the sessions of its own state folder, and who is above their processes."""
+    marks = {"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}
+    with ExitStack() as running:
+        for state in ("/mine", "/others"):
+            environment = dict(os.environ) | marks | {"ORCH_STATE": state}
+            child = running.enter_context(subprocess.Popen(["sleep", "60"], env=environment))
+            running.callback(child.kill)
+        found = marked.families("/mine")
+
+    assert [("i-0001", session)] == list(found)
+    assert os.getpid() in found["i-0001", session]
+    assert child.pid not in found["i-0001", session]
 
 
 def test_logs_are_numbered_on(tmp_path: Path) -> None:

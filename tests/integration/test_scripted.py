@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.adapters import process
+from orchestrator.adapters import marked
 from orchestrator.adapters.agents import scripted
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.agents.scripted import Playbook, count, find
@@ -210,7 +210,7 @@ def test_fork(playbooks: Callable[..., None], ask: Ask, tmp_path: Path) -> None:
 
     with pytest.raises(AgentSilent):
         ask("implementer", issue=f"i-{os.getpid()}", limits=Limits(30, silence_s=1))
-    assert 0 == process.sweep({"ORCH_ISSUE": f"i-{os.getpid()}"})
+    assert 0 == marked.sweep({"ORCH_ISSUE": f"i-{os.getpid()}"})
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,42 @@ def test_a_stopping_worker_hands_its_session_on_at_the_step_boundary(engine, iss
     assert CLEAN == first.steps
 
 
+@pytest.mark.parametrize("after", CLEAN)
+def test_a_session_whose_last_step_redis_lost_does_that_step_again(engine, issue, tmp_path, after):
+    """Redis came back without the last report: the session is given back at once, and goes on from what is left."""
+    forgotten = []
+
+    def forgets(step):
+        done = f"{step.stage}/{step.attempt}"
+        if not forgotten and CLEAN.index(done) == CLEAN.index(after) + 1:
+            (session_id,) = engine.leases.runs(issue)
+            forgotten.append(engine.client.rpop(engine.keys("history", session_id)))
+
+    def forgets_at_the_end(lease):
+        history = engine.history(lease)
+        if after == CLEAN[-1] and not forgotten:
+            close = history.close
+            history.close = lambda *told, **why: (
+                forgotten.append(engine.client.rpop(engine.keys("history", lease.record.session_id))),
+                close(*told, **why),
+            )
+        return history
+
+    written = Written(tmp_path / "steps", before=forgets)
+    engine.sessions(doing(written), history=forgets_at_the_end).run(issue)
+
+    assert len(forgotten) == 1
+    assert [issue] == engine.poll()
+    assert 0 == int(engine.client.hget(engine.keys("session", issue), "rescues"))
+
+    engine.sessions(doing(again := Written(tmp_path / "again"))).run(issue)
+    engine.publish()
+
+    assert CLEAN[CLEAN.index(after) :] == again.steps
+    assert "SESSION_DONE" == engine.events(issue)[-1]
+    assert "needs_review" == engine.status(issue)
+
+
 def test_an_error_ends_the_session_and_reopens_the_issue(engine, issue):
     """What ends a session is told with its reason, the issue is open again, and waits before it is tried again."""
 

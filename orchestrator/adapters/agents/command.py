@@ -15,7 +15,7 @@ from string import Formatter
 from threading import Event
 from typing import Literal, assert_never
 
-from orchestrator.adapters import process, shim
+from orchestrator.adapters import marked, process, shim
 from orchestrator.adapters.process import Ended, Finished, Limits
 from orchestrator.errors import (
     AgentFailed,
@@ -92,7 +92,7 @@ class CommandTransport:
         env: Mapping[str, str],
         cancel: Event | None,
     ) -> None:
-        markers = {name: env[name] for name in process.MARKERS if name in env} | {"ORCH_ISSUE": issue_id}
+        markers = marked.of(env) | {"ORCH_ISSUE": issue_id}
         self._envs = {role: process.clean_env(env, allow=it.allow_env, extra=markers) for role, it in agents.items()}
         self._agents = dict(agents)
         self._cwd, self._logs = cwd.resolve(), logs.resolve()

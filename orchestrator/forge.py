@@ -1,0 +1,102 @@
+"""The seam to where work is merged: pull requests, merges, and what is asked of who knows of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+import pydantic
+from pydantic import AwareDatetime
+
+_PULL_URL = re.compile(r"https?://(?:[^/]+/)+?([^/]+/[^/]+)/pull/(\d+)(?:/.*)?")
+
+
+def branch_of(issue_id: str) -> str:
+    """The branch that a session of this issue delivers."""
+    return f"orch/{issue_id}"
+
+
+@dataclass(frozen=True)
+class PullText:
+    """What a pull request says, and the labels that it must have."""
+
+    title: str
+    body: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """A closed pull request as its forge shows it; `merged_at` is None when it was closed without being merged.
+
+    `head_repo` is empty when the fork it came from is gone, `author` when the account is. Times are the forge's own.
+    """
+
+    repo: str
+    number: int
+    url: str
+    body: str
+    author: str
+    head_repo: str
+    branch: str
+    base: str
+    merge_sha: str
+    merged_at: datetime | None
+    closed_at: datetime
+    updated_at: datetime
+
+    @property
+    def identity(self) -> str:
+        """What tells this end of a pull request from every other: `repo#number#commit`, or when it was closed."""
+        end = self.merge_sha if self.merged_at else self.closed_at.isoformat()
+        return f"{self.repo}#{self.number}#{end}".lower()
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class MergeClosePayload:
+    """A merge that names one issue. Times may be given as ISO-8601 text.
+
+    `objection` is why it may not close that issue although it names it, found by who saw the merge; empty if nothing
+    speaks against it.
+    """
+
+    issue_id: str
+    pr_url: str
+    merge_sha: str
+    merged_at: AwareDatetime | None
+    merged: bool
+    source: Literal["daemon", "workflow", "operator"]
+    objection: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells this merge from every other, whoever saw it: `repo#number#commit`."""
+        return merge_identity(self.pr_url, self.merge_sha)
+
+
+def merge_identity(pr_url: str, merge_sha: str) -> str:
+    """`repo#number#commit` for a pull request's URL, in lower case; any other URL or ref stands for itself."""
+    pull = _PULL_URL.fullmatch(pr_url)
+    where = f"{pull[1]}#{pull[2]}" if pull else pr_url
+    return f"{where}#{merge_sha}".lower()
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The commit that the last session of an issue verified and handed over."""
+
+    issue_id: str
+    commit: str
+
+
+class MergeFeed(Protocol):
+    """What a forge says of merges. Raises `GitHubUnavailable` (try later) or `GitHubRefused` (it said no)."""
+
+    def closed_since(self, since: datetime) -> Sequence[PullRequest]:
+        """Every pull request closed at or after `since`, merged or not, oldest first."""
+
+    def on_branch(self, commit: str, branch: str) -> bool:
+        """Whether the branch holds the commit now."""

@@ -1,0 +1,126 @@
+"""What nobody holds: issues in progress that Redis does not know, and agents whose worker is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
+from orchestrator.gateway import feedback_of
+from orchestrator.ports import Holding
+from orchestrator.snapshot import ENDS, read_snapshot
+
+log = structlog.get_logger(__name__)
+
+
+class Tracker(Protocol):
+    """The part of the tracker that the sweep asks."""
+
+    def list_issues(self, *, status: str) -> Sequence[object]:
+        """The issues of this status, without content or feedback."""
+
+    def show_issue(self, issue_id: str) -> Mapping[str, object]:
+        """One issue, with the feedback it gave, newest first."""
+
+
+class Memory(Protocol):
+    """The part of the leases that the sweep needs."""
+
+    def met(self) -> str | None:
+        """Which installation this Redis served last."""
+
+    def meet(self, installation: str) -> None:
+        """From now on it is this one."""
+
+    def unheld(self, issue_ids: Sequence[str]) -> list[str]:
+        """Those that are neither in flight, nor asked for, nor still to be told of."""
+
+    def want(self, issue_id: str) -> None:
+        """Have it run next, as `orch enqueue` does."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One look for issues that are in progress under our name while Redis knows nothing of them.
+
+    They are what is left of sessions when Redis has lost its data. `looked_at` keeps what was found not to be ours;
+    handed on to the next sweep, it saves looking again at what has not changed.
+    """
+
+    tracker: Tracker
+    memory: Memory
+    orchestrator_id: str
+    looked_at: dict[str, object] = field(default_factory=dict)
+
+    def __call__(self) -> list[str]:
+        """The issues found, which are asked for from now on. Running it again is harmless: a claim has one winner.
+
+        After Redis has lost its memory this finds nothing yet: those who ran the sessions may be at work for another
+        lease. The next sweep comes later than that.
+        """
+        if self._forgotten():
+            return []
+        listed = self.tracker.list_issues(status="in_progress")
+        rows = {str(row["id"]): row for row in listed if isinstance(row, Mapping) and "id" in row}
+        unheld = self.memory.unheld(list(rows))
+        lost = [
+            issue_id for issue_id in unheld if self.looked_at.get(issue_id) != rows[issue_id] and self._ours(issue_id)
+        ]
+        self.looked_at.clear()
+        self.looked_at.update((issue_id, rows[issue_id]) for issue_id in unheld if issue_id not in lost)
+        for issue_id in lost:
+            log.warning("session_lost", issue=issue_id, reason="Redis knows nothing of it; it goes on from its branch")
+            self.memory.want(issue_id)
+        return lost
+
+    def _forgotten(self) -> bool:
+        """Whether Redis has just turned out not to know us. It is said once, because from then on it does."""
+        last = self.memory.met()
+        if last == self.orchestrator_id:
+            return False
+        if last is None:
+            reason = "it was emptied or replaced, so what sessions did is forgotten"
+        else:
+            reason = f"it served {last} last; only one control side may work on a project"
+        happens = "issues in progress are found from the tracker within minutes, and go on from their branches"
+        log.error("redis_does_not_know_us", reason=reason, next=happens, see="orch doctor")
+        self.memory.meet(self.orchestrator_id)
+        return True
+
+    def _ours(self, issue_id: str) -> bool:
+        """Whether a session of ours was the last to have it, and did not end. Nobody else's issue is touched."""
+        try:
+            issue = self.tracker.show_issue(issue_id)
+        except (TrackerRefused, InvalidMCPResponseError) as error:
+            log.info("not_looked_at", issue=issue_id, reason=str(error))
+            return False
+        told = [snapshot for content in feedback_of(issue) if (snapshot := read_snapshot(content))]
+        if issue.get("status") != "in_progress" or not told or told[0].orchestrator_id != self.orchestrator_id:
+            return False
+        # All of that session's snapshots: those of one moment may come in any order.
+        return not any(snapshot.event_type in ENDS for snapshot in told if snapshot.session_id == told[0].session_id)
+
+
+Families = Mapping[tuple[str, str], set[int]]
+"""Who is above the processes of a session, up to the first process, for each issue and session id."""
+
+
+def end_orphans(families: Families, holding: Callable[[str], Holding | None], sweep: Callable[[str, str], int]) -> None:
+    """End what is left of sessions on this host whose worker is gone, or whose session another worker has by now.
+
+    For a worker that starts. A session is left alone while the one who has it by Redis is above its processes.
+    Raises RedisUnavailable, before anything is touched of a session that Redis was not asked about.
+    """
+    for (issue_id, session_id), above in families.items():
+        held = holding(issue_id)
+        if held and held.record and held.record.session_id == session_id and _runs(held, above):
+            continue
+        killed = sweep(issue_id, session_id)
+        log.warning("orphans_ended", issue=issue_id, session=session_id, processes=killed)
+
+
+def _runs(held: Holding, above: set[int]) -> bool:
+    return any(held.owner.endswith(f"/{pid}") for pid in above)

@@ -1,0 +1,108 @@
+"""What is left when everything else is gone: sessions that Redis forgot, agents without a worker, deadly steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.acceptance.project import CELERY, CLEAN, GOOD, ORCH_UP, Project, Running, kill, up
+from tests.integration.conftest import OwnRedis
+from tests.support import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+# From a command of the agent's: up to the agent, its shim, and the worker's process that runs the session.
+KILL_THE_WORKER = """
+import os, signal
+def above(pid):
+    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+os.kill(above(above(os.getppid())), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[OwnRedis]:
+    """A Redis that outlives the stack."""
+    server = OwnRedis(project.state)
+    yield server
+    server.stop()
+
+
+def test_a_redis_that_lost_everything(make_project: Callable[..., Project]) -> None:
+    """FLUSHALL in the middle of a review: it is said, and the issue runs again from its branch, to DONE."""
+    project = make_project(lease_s=2)
+    review = [{"seconds": 60}, {}]
+    issue = project.file("Long", implementer=[GOOD, {"append": {"work.txt": "again\n"}}], spec_reviewer=review)
+    theirs = project.file("Somebody works on this")
+    project.tracker.upsert_issue(issue_id=theirs, status="in_progress")
+    with up(project) as stack:
+        stack.until(lambda: project.asked(issue, "spec_reviewer"), "it should be reviewed")
+        stack.until(lambda: "IMPLEMENT_DONE" in project.events(issue), "the tracker should know that")
+        project.redis.flushall()
+        stack.says("session_left", issue)
+        stack.says("redis_does_not_know_us", "emptied or replaced")
+        stack.says("session_lost", issue)
+        stack.until(lambda: project.over(issue), "it should have been done")
+
+        assert ["SESSION_START", "IMPLEMENT_DONE", *CLEAN] == project.events(issue)
+        assert "needs_review" == project.status(issue)
+        assert "done\nagain" == project.files(issue)["work.txt"]
+        assert 1 == len(stack.lines("redis_does_not_know_us"))
+        assert 1 == len(stack.lines("session_lost"))
+        assert ("in_progress", []) == (project.status(theirs), project.events(theirs))
+
+
+def test_a_step_that_kills_its_worker_again_and_again(make_project: Callable[..., Project]) -> None:
+    """Killed in the same step once more than `limits.rescues`, the session ends, says why, and the issue is open."""
+    project = make_project(lease_s=2, limits="rescues = 1\nerrors_in_a_row = 1")
+    issue = project.file("Deadly", implementer=[{"run": [[sys.executable, "-c", KILL_THE_WORKER]]}])
+    with up(project) as stack:
+        stack.says("is up")
+        stack.until(lambda: project.over(issue), "the session should have been given up")
+
+        assert 2 == project.asked(issue)
+        assert ["SESSION_START", "SESSION_ERROR"] == project.events(issue)
+        assert "its worker died again and again in the same step" in project.told(issue)[-1]["failed_items"][0]
+        assert "open" == project.status(issue)
+        assert "ERROR" == project.holding(issue).verdict
+
+
+def test_a_starting_worker_ends_orphans(project: Project, server: OwnRedis) -> None:
+    """Worker and shim killed at once leave the agent's children behind; the next worker ends them as it starts."""
+    orphan = ["sh", "-c", "setsid sleep 1000 & exec sleep 1000"]
+    project.file("Long", implementer=[{"run": [orphan]}])
+    redis = {"ORCH_REDIS_URL": server.url}
+    with Running(project, ORCH_UP, redis) as stack:
+        stack.until(lambda: len(project.processes("sleep 1000")) >= 2, "the agent should have its children")
+        for shim in project.processes("shim.py"):
+            os.kill(shim, signal.SIGSTOP)  # or it would end its family when the worker dies
+        for words in ("cli up", "celery", "orchestrator.tracker", "shim.py"):
+            for pid in project.processes(words):
+                kill(pid)
+    wait_until(lambda: not project.processes("celery"), "the stack should be gone")
+
+    assert 2 == len(project.processes("sleep 1000"))
+
+    with Running(project, [*CELERY, "worker", "-Q", "sessions"], redis) as worker:
+        worker.says("orphans_ended", "processes=2")
+
+        assert {} == project.processes("sleep 1000")
+
+
+def test_a_starting_worker_leaves_running_sessions_alone(project: Project, server: OwnRedis) -> None:
+    """Whoever starts beside a worker touches none of its agents."""
+    issue = project.file("Long", implementer=[GOOD | {"seconds": 6}])
+    redis = {"ORCH_REDIS_URL": server.url}
+    with Running(project, ORCH_UP, redis) as stack:
+        stack.until(lambda: project.asked(issue), "it should be worked on")
+        with Running(project, [*CELERY, "worker", "-Q", "sessions", "-n", "second@%h"], redis) as second:
+            second.until(lambda: len(project.leases.workers()) == 2, "the second one should be announced")
+            stack.until(lambda: project.over(issue), "it should have been done")
+
+            assert CLEAN == project.events(issue)
+            assert 1 == project.asked(issue)
+            assert [] == second.lines("orphans_ended")

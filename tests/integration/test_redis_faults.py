@@ -1,0 +1,171 @@
+"""Redis at its worst, under a whole stack: it goes on by itself, and what needs a person is said in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.acceptance.project import CLEAN, ORCH_UP, Project, Running
+from tests.integration.conftest import OwnRedis
+from tests.support import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+Fault = Callable[[Redis], None]
+ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A project whose lease outlasts a pause of 12 s."""
+    with Project(tmp_path, lease_s=20) as project:
+        yield project
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[OwnRedis]:
+    """A Redis that somebody else looks after."""
+    server = OwnRedis(project.state)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stack(project: Project, server: OwnRedis) -> Iterator[Running]:
+    """`orch up` on that Redis."""
+    with Running(project, ORCH_UP, {"ORCH_REDIS_URL": server.url}) as stack:
+        stack.says("is up")
+        yield stack
+
+
+def slow(project: Project, stack: Running, seconds: float) -> list[str]:
+    """Four issues whose agents take their time over each step, all of them under way."""
+    turn = {"seconds": seconds}
+    roles = {"implementer": [turn | {"write": {"work.txt": "done\n"}}], "spec_reviewer": [turn]}
+    issues = [project.file(f"Slow {n}", **roles, quality_reviewer=[turn]) for n in range(4)]
+    stack.until(lambda: all(project.asked(issue) for issue in issues), "all four should be worked on")
+    return issues
+
+
+def end_undisturbed(project: Project, stack: Running, issues: list[str], *, but: Sequence[str] = ()) -> None:
+    """All end DONE with every agent started once; what is filed now is done too; and no part died, `but` that one."""
+    late = project.file("Late")
+    stack.until(lambda: project.over(*issues, late), "all should have been done", 120)
+
+    assert [(1, 1, 1)] * 4 == [tuple(project.asked(issue, role) for role in ROLES) for issue in issues]
+    for issue in (*issues, late):
+        assert CLEAN == project.events(issue)
+        assert project.snapshots(issue) == project.feedback(issue)
+    assert [] == [line for line in stack.lines("ended with code") if not any(part in line for part in but)]
+    assert [] == [line for line in stack.lines("Traceback") if not any(part in line for part in but)]
+
+
+def test_redis_dies_ten_times_in_a_row(project: Project, server: OwnRedis, stack: Running) -> None:
+    """Shut down, killed, or cut off from all its clients, ten times while four sessions run: nothing is done twice."""
+    issues = slow(project, stack, 6)
+
+    def killed() -> None:
+        server.kill()
+        server.start()
+
+    def shut_down() -> None:
+        server.shut_down()
+        server.start()
+
+    def cut_off() -> None:
+        project.redis.client_kill_filter(_type="normal", skipme=True)  # type: ignore[no-untyped-call]
+
+    for fault in [killed, shut_down, cut_off] * 3 + [killed]:
+        fault()
+        stack.until(lambda: info(project)["blocked_clients"], "a worker should wait for messages again")
+    end_undisturbed(project, stack, issues)
+
+
+def info(project: Project) -> dict[str, Any]:
+    """What Redis says of itself."""
+    said: dict[str, Any] = project.redis.info()  # type: ignore[assignment] # redis-py's union of sync and async
+    return said
+
+
+def test_redis_stands_still_for_twelve_seconds(project: Project, server: OwnRedis, stack: Running) -> None:
+    """A pause shorter than a lease less a renewal costs nobody anything; each part says once that Redis is away."""
+    issues = slow(project, stack, 5)
+    end = time.monotonic() + 12
+    server.freeze()
+    wait_until(lambda: time.monotonic() > end, "twelve seconds should be over", 13)
+    server.thaw()
+    end_undisturbed(project, stack, issues)
+
+
+def full(redis: Redis) -> None:
+    redis.config_set("maxmemory", 1)
+
+
+def room(redis: Redis) -> None:
+    redis.config_set("maxmemory", 0)
+
+
+def replica(redis: Redis) -> None:
+    redis.replicaof("127.0.0.1", "1")  # nobody is there, so it keeps its data
+
+
+def master(redis: Redis) -> None:
+    redis.replicaof("NO", "ONE")
+
+
+def locked(redis: Redis) -> None:
+    redis.config_set("requirepass", "another one")
+    redis.client_kill_filter(_type="normal", skipme=True)  # type: ignore[no-untyped-call]
+
+
+def unlocked(redis: Redis) -> None:
+    redis.config_set("requirepass", "")
+
+
+REFUSALS = {
+    "full": (full, room, "maxmemory", "takes no writes: its memory is full"),
+    "replica": (replica, master, "read only replica", "takes no writes: it is a read-only replica"),
+    "locked": (locked, unlocked, "wants a password", "wants a password, or another one than ORCH_REDIS_URL has"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_what_a_person_must_mend(project: Project, server: OwnRedis, stack: Running, refusal: str) -> None:
+    """A Redis that refuses us is said, once by each part, and by doctor and status; mended, all goes on by itself."""
+    breaks, mends, logged, said = REFUSALS[refusal]
+    issues = slow(project, stack, 2)
+    breaks(project.redis)
+    stack.says("redis_away", logged)
+    stack.says("tick_not_sent")
+    for issue in issues:
+        stack.says("lease_not_renewed", issue, logged)
+
+    assert said in orch(project, server, "doctor", exit_code=1)
+    assert said.removeprefix("takes no writes: ") in orch(project, server, "status")
+
+    mends(project.redis)
+    # Celery's control worker does not outlive its Redis becoming a replica; `orch up` starts another one.
+    end_undisturbed(project, stack, issues, but=["control"] if refusal == "replica" else [])
+    assert 1 == len(stack.lines("redis_away"))
+    assert 1 == len(stack.lines("tick_not_sent"))
+    assert 4 == len(stack.lines("lease_not_renewed"))
+
+
+def orch(project: Project, server: OwnRedis, command: str, exit_code: int = 0) -> str:
+    """What a command says on that Redis."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "orchestrator.cli", command],
+        env=project.env | {"ORCH_REDIS_URL": server.url, "COLUMNS": "400"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (exit_code, "") == (done.returncode, done.stderr)
+    return done.stdout

@@ -152,7 +152,7 @@ class Project:
     @property
     def outbox(self) -> RedisOutbox:
         """What the tracker has still to be told."""
-        return RedisOutbox(self.redis, Keys(self._name))
+        return RedisOutbox(self.redis, self.keys)
 
     def holding(self, issue_id: str) -> Holding:
         """The issue as Redis knows it."""

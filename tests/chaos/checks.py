@@ -12,11 +12,17 @@ from tests.chaos.facts import Issue
 from tests.chaos.faults import Hit
 from tests.chaos.scripts import STATUS, Script
 
-LASTING = ("known", "fence", "outbox", "celery:_kombu.binding", "celery:unacked", "celery:poll", "celery:publish")
-"""Keys that may stay, by how their names begin: which issues there were, the last token, an outbox that is empty;
-kombu's queues; wake-ups that a worker had in its hand when it was killed, which kombu delivers once more after a day;
-ticks that came after the control worker had stopped.
-"""
+LASTING = (
+    "known",  # the issues there were
+    "fence",  # the last token
+    "installation",  # by which a Redis that forgot is known
+    "outbox",  # empty: what waits in it is asked for before
+    "celery:_kombu.binding",  # the queues
+    "celery:unacked",  # what a worker had in its hand when it was killed; kombu delivers it once more after a day
+    "celery:poll",  # a tick that came after the control worker had stopped
+    "celery:publish",
+)
+"""Keys that may stay, by how their names begin."""
 ENDING = ("session:", "runs:", "history:", "snapshots:", "answer:")
 """Keys that stay for a time: the records of what ended."""
 

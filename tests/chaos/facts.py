@@ -158,11 +158,11 @@ def _session(project: Project, issue_id: str, session_id: str, taken_up: Sequenc
 
 
 def _taken_up(logs: Iterable[Path]) -> dict[str, list[datetime]]:
-    """When workers took sessions up, by session, in order."""
+    """When workers took sessions up, or began a step again because its worktree was gone: by session, in order."""
     found: dict[str, list[datetime]] = {}
     for log in logs:
         for line in log.read_text(errors="replace").splitlines():
-            if '"event": "session_started"' in line:
+            if '"event": "session_started"' in line or '"event": "worktree_gone"' in line:
                 event = json.loads(line)
                 found.setdefault(event["session"], []).append(datetime.fromisoformat(event["timestamp"]))
     return {session_id: sorted(moments) for session_id, moments in found.items()}

@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -15,7 +15,8 @@ from typing import TypeVar
 from orchestrator.adapters import shim
 from orchestrator.tracker.jsonl import FOLDER
 from tests.acceptance.project import Project, kill
-from tests.chaos.stack import LEASE_S, SLOTS, WORKERS, Part, Stack, end, freeze, pool, send
+from tests.chaos.parts import LEASE_S, SLOTS, pool, send
+from tests.chaos.stack import WORKERS, Part, Stack, end, freeze
 
 FROZEN_S = LEASE_S + 1
 HANDS_OVER_IN_S = 20.0
@@ -77,31 +78,28 @@ class Faults:
     def __init__(self, project: Project, stack: Stack) -> None:
         self._project = project
         self._stack = stack
-        self._spoilt: set[str] = set()
+        self._spared: set[str] = set()
 
     def strike(self, fault: Fault) -> Hit | None:
         """Do it, to its end: what was frozen goes on, what was away is back."""
         at = datetime.now(UTC)
         struck = KINDS[fault.kind](self, fault)
-        if struck is None:
-            return None
-        if struck.spoils:
-            self._spoilt.update(struck.sessions)
-        return Hit(fault.kind, at, struck)
+        return Hit(fault.kind, at, struck) if struck else None
 
     # Session workers
 
     def kill_worker(self, fault: Fault) -> Struck | None:
-        return self._at_worker(fault, lambda worker: end(worker.pid))
+        return self._at_worker(fault, lambda worker: end(worker.process.pid))
 
     def kill_parent(self, fault: Fault) -> Struck | None:
         return self._at_worker(fault, lambda worker: worker.process.kill())
 
     def kill_child(self, fault: Fault) -> Struck | None:
-        children = {pid: name for name in WORKERS for pid in pool(self._stack.parts[name])}
-        if (pid := _pick(sorted(children), fault)) is None:
+        worker = self._worker(fault)
+        pid = _pick(pool(worker.running), fault) if worker else None
+        if worker is None or pid is None:
             return None
-        struck = Struck(f"{children[pid]}, child {pid}", self._running(f"/{pid} "), cuts=1)
+        struck = Struck(f"{worker.name}, child {pid}", self._running(f"/{pid} "), cuts=1)
         kill(pid)
         return struck
 
@@ -127,7 +125,7 @@ class Faults:
             for pid, line in self._project.processes("agents.scripted").items()
             if "shim.py" not in line and (issue := re.search(r"--issue (\S+)", line))
         }
-        if (issue_id := _pick(sorted((agents.keys() & self._running().keys()) - self._spoilt), fault)) is None:
+        if (issue_id := self._not_spared(agents.keys() & self._running().keys(), fault)) is None:
             return None
         struck = Struck(f"an agent of {issue_id}", self._running(issue_id), cuts=1, spoils=True)
         kill(agents[issue_id])
@@ -136,15 +134,15 @@ class Faults:
     # Worktrees
 
     def delete_worktree(self, fault: Fault) -> Struck | None:
-        if (issue_id := _pick(sorted(self._running().keys() - self._spoilt), fault)) is None:
+        if (issue_id := self._not_spared(self._running().keys(), fault)) is None:
             return None
-        struck = Struck(f"the worktree of {issue_id}", self._running(issue_id), cuts=1, spoils=True)
-        shutil.rmtree(self._project.state / "worktrees" / issue_id, ignore_errors=True)
+        struck = Struck(f"the worktree of {issue_id}", self._running(issue_id), cuts=1)
+        shutil.rmtree(self._project.worktree(issue_id), ignore_errors=True)
         return struck
 
     def break_worktree(self, fault: Fault) -> Struck | None:
         issue_id = _pick(sorted(self._running()), fault)
-        if issue_id is None or not (pointer := self._project.state / "worktrees" / issue_id / ".git").exists():
+        if issue_id is None or not (pointer := self._project.worktree(issue_id) / ".git").exists():
             return None
         pointer.write_text("gitdir: /nowhere\n")
         return Struck(f"the worktree of {issue_id}")
@@ -153,17 +151,17 @@ class Faults:
 
     def kill_control(self, fault: Fault) -> Struck | None:
         self._wait_for_telling(fault)
-        return self._at("control", lambda part: end(part.pid))
+        return self._at("control", lambda part: end(part.process.pid))
 
     def freeze_control(self, fault: Fault) -> Struck | None:
         return self._at("control", lambda part: self._freeze(part, FROZEN_S))
 
     def kill_beat(self, fault: Fault) -> Struck | None:
-        return self._at("beat", lambda part: end(part.pid))
+        return self._at("beat", lambda part: end(part.process.pid))
 
     def kill_tracker(self, fault: Fault) -> Struck | None:
         servers = self._project.processes("-m orchestrator.tracker").keys()
-        pid = _pick(sorted(servers & shim.descendants(self._stack.parts["control"].pid)), fault)
+        pid = _pick(sorted(servers & shim.descendants(self._stack.parts["control"].process.pid)), fault)
         if pid is None:
             return None
         self._wait_for_telling(fault)
@@ -206,21 +204,26 @@ class Faults:
         act(worker)
         return struck
 
+    def _not_spared(self, issue_ids: Set[str], fault: Fault) -> str | None:
+        """One that was not chosen here before: twice in a row may end a session, and then makes its issue wait."""
+        if (issue_id := _pick(sorted(issue_ids - self._spared), fault)) is not None:
+            self._spared.add(issue_id)
+        return issue_id
+
     def _at(self, name: str, act: Callable[[Part], None]) -> Struck | None:
         part = self._stack.parts[name]
         if not part.alive:
             return None
         act(part)
-        return Struck(f"process {part.pid}")
+        return Struck(f"process {part.process.pid}")
 
     def _worker(self, fault: Fault) -> Part | None:
         return _pick([part for name in WORKERS if (part := self._stack.parts[name]).alive], fault)
 
     def _freeze(self, part: Part, seconds: float) -> None:
-        stopped = freeze(part.pid)
+        stopped = freeze(part.process.pid)
         self._stack.live(seconds)
-        for pid in stopped:
-            send(pid, signal.SIGCONT)
+        send(signal.SIGCONT, stopped)
 
     def _wait_for_telling(self, fault: Fault) -> None:
         """Until an entry is on its way to the tracker, and a part of that way: the worst moment to be killed."""

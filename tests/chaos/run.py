@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.adapters.redis_history import RedisOutbox
 from orchestrator.models import Verdict
 from tests.acceptance.project import Project
 from tests.chaos import checks, facts, faults, scripts
 from tests.chaos.facts import Issue
 from tests.chaos.faults import Fault, Faults, Hit
-from tests.chaos.stack import LEASE_S, Stack
+from tests.chaos.parts import LEASE_S
+from tests.chaos.stack import Stack
 
 ENDS_IN_S = 150.0
 """How long after the last fault everything may take to end: an issue whose agent was killed waits for 30 s of it."""
@@ -54,7 +54,7 @@ class Run:
             self._break_things(self._began + 60 * minutes)
             outcome.violations += self._ends()
             outcome.violations += self._stop()
-            outcome.issues = facts.read(self._project, self._stack.logs.glob("*.log"))
+            outcome.issues = facts.read(self._project, self._project.folder.glob("*.log"))
             known = {issue.id: filed.get(issue.id, scripts.FIX) for issue in outcome.issues}
             outcome.violations += self._check(known)
         return outcome
@@ -93,7 +93,7 @@ class Run:
         over = {issue_id for issue_id, it in held.items() if it.state == "ended" and it.verdict != Verdict.ERROR}
         if rows.keys() - over:
             return {issue_id: f"{rows[issue_id]}, {held.get(issue_id)}" for issue_id in rows.keys() - over}
-        waiting = RedisOutbox(self._project.redis, self._project.keys).waiting()
+        waiting = self._project.outbox.waiting()
         messages = self._project.redis.llen(self._project.keys("celery:sessions"))
         if waiting or messages:
             return {"queues": f"{waiting} entries of the outbox and {messages} messages wait"}

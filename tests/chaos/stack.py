@@ -15,34 +15,27 @@ from typing import Self
 
 from orchestrator.adapters import redis_server, shim
 from orchestrator.adapters.bound import bound_argv
-from tests.acceptance.project import CELERY, Project, kill
+from tests.acceptance.project import Project, Running
+from tests.chaos.parts import BEAT, CONTROL, SESSIONS, send
 
-LEASE_S = 3.0
-SLOTS = 2
-"""Sessions that each of the session workers runs at once."""
 WORKERS = ("sessions-a", "sessions-b")
 
-_QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "warning")
-_PARTS = {
-    **{name: ("worker", "-Q", "sessions", "-c", str(SLOTS), "-n", f"{name}@chaos", *_QUIET) for name in WORKERS},
-    "control": ("worker", "-Q", "poll,publish,merge_close", "-c", "1", "-n", "control@chaos", *_QUIET),
-    "beat": ("beat", "--loglevel", "warning", "--pidfile="),
-}
+_PARTS = {**{name: (*SESSIONS, "-n", f"{name}@%h") for name in WORKERS}, "control": CONTROL, "beat": BEAT}
 _STOPS_IN_S = 30.0
 
 
 @dataclass
 class Part:
-    """One program of the stack, by its latest process. `due` is when a dead one is started again."""
+    """One program of the stack, as it was started last. `due` is when a dead one is started again."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    running: Running
     due: float | None = None
 
     @property
-    def pid(self) -> int:
-        """Of the process that all others of this part are below."""
-        return self.process.pid
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that all others of this part are below."""
+        return self.running.process
 
     @property
     def alive(self) -> bool:
@@ -54,7 +47,7 @@ class Part:
         """Whether SIGTERM reaches a handler of its own; a program that is still starting would just die of it."""
         if not self.alive:
             return False
-        status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt:"))
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
@@ -64,12 +57,10 @@ class Stack:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.logs = project.folder / "logs"
         self.parts: dict[str, Part] = {}
         self.redis: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        self.logs.mkdir()
         self.start_redis()
         for name in _PARTS:
             self.parts[name] = self._start(name)
@@ -79,7 +70,7 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for part in self.parts.values():
-            end(part.pid)
+            end(part.process.pid)
             part.process.wait()
         self.redis.terminate()
         self.redis.wait(_STOPS_IN_S)
@@ -112,46 +103,20 @@ class Stack:
         return {name: part.process.returncode for name, part in self.parts.items()}
 
     def _start(self, name: str) -> Part:
-        with (self.logs / f"{name}.log").open("ab") as output:
-            process = subprocess.Popen(
-                bound_argv(os.getpid(), [*CELERY, *_PARTS[name]]),
-                cwd=self.project.folder,
-                env=self.project.env | {"ORCH_REDIS_URL": self._url, "ORCH_LOG_FORMAT": "json"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        return Part(name, process)
+        argv = bound_argv(os.getpid(), _PARTS[name])
+        running = Running(self.project, argv, {"ORCH_REDIS_URL": self._url, "ORCH_LOG_FORMAT": "json"})
+        return Part(name, running.__enter__())
 
 
-def pool(part: Part) -> list[int]:
-    """A worker's own children, which run the tasks; none while it starts."""
-    try:
-        return [int(pid) for pid in Path(f"/proc/{part.pid}/task/{part.pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def freeze(pid: int) -> set[int]:
+def freeze(pid: int) -> list[int]:
     """SIGSTOP to a process and all below it; who that was."""
     stopped: set[int] = set()
     while fresh := {pid, *shim.descendants(pid)} - stopped:
-        for each in fresh:
-            send(each, signal.SIGSTOP)
+        send(signal.SIGSTOP, list(fresh))
         stopped |= fresh
-    return stopped
+    return list(stopped)
 
 
 def end(pid: int) -> None:
     """kill -9 of a process and all below it, as at once: who stands still does not see another die."""
-    for each in freeze(pid):
-        kill(each)
-
-
-def send(pid: int, number: signal.Signals) -> None:
-    """A signal to what may be gone already."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+    send(signal.SIGKILL, freeze(pid))

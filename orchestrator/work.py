@@ -81,11 +81,11 @@ class WorktreeSteps:
 
     def _done(self, step: Step, progress: Progress) -> Report | None:
         """The step's report; None when the worktree did not outlive it: no answer is one about files that are gone."""
-        worktree = self._worktree = self._worktree or self._prepared(progress)
         try:
+            worktree = self._worktree or self._prepared(progress)
             report = self._steps(step, progress, worktree)(step, progress)
         except (AgentError, WorkspaceError):
-            if worktree.path.is_dir():
+            if self._worktree is None or self._worktree.path.is_dir():
                 raise
             return None
         return report if worktree.path.is_dir() else None
@@ -97,6 +97,7 @@ class WorktreeSteps:
         fetched = self._remote.fetch()
         self._keeper.hold()
         worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from, fetched=fetched)
+        self._worktree = worktree
         try:
             if progress.commit:
                 workspace.restore(worktree, progress.commit)

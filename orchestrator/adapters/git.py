@@ -108,6 +108,15 @@ class GitWorkspace:
         the work of an interrupted step, and ours where the remote went another way: all hosts go on from one. Running
         it again is harmless: there is then nothing to put aside, and refs and files are where they should be.
         """
+        try:
+            return self._prepared(issue_id, start_from, fetched)
+        except WorkspaceError:
+            # If somebody deleted it meanwhile, a new one is as good; what else is wrong says so once more.
+            if self._look(issue_id).path.is_dir():
+                raise
+        return self._prepared(issue_id, start_from, fetched)
+
+    def _prepared(self, issue_id: str, start_from: str, fetched: Fetched) -> Worktree:
         with self._checkout(issue_id) as checkout:
             git = checkout.git
             base = self._base_commit(checkout, fetched)

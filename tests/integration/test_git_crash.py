@@ -122,6 +122,27 @@ def test_a_prepare_that_dies_anywhere_is_made_again(project: Project, tmp_path: 
     assert nth > 5
 
 
+def test_a_worktree_deleted_under_prepare_is_made_anew(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its git calls the folder is deleted before, prepare gives a whole one."""
+    workspace = project.workspace()
+    path = workspace.prepare("i-1").path
+    count = tmp_path / "count"
+    delete = f'read left <"{count}"; echo $((left - 1)) >"{count}"; [ $left -eq 1 ] && rm -rf "{path}"'
+    monkeypatch.setenv("PATH", put_before_git(tmp_path / "bin", delete))
+    for nth in itertools.count(1):
+        count.write_text(f"{nth}\n")
+        worktree = workspace.prepare("i-1")
+        deleted = int(count.read_text()) <= 0
+        count.write_text("0\n")
+
+        assert sound(project, worktree)
+        if not deleted:
+            break
+    assert nth > 5
+
+
 def test_a_restore_that_dies_anywhere_is_made_again(project: Project, tmp_path: Path) -> None:
     """Killed anywhere, restore run again has put everything back, and what it threw away is kept in git."""
     workspace = project.workspace()

@@ -208,7 +208,9 @@ class Stack:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip():
-                self._say(name, line.rstrip())
+                # Whoever reads this may be gone, or their disk full; a child that nobody listens to would stand still.
+                with contextlib.suppress(OSError):
+                    self._say(name, line.rstrip())
 
     def _take_lock(self) -> None:
         """Held by an open file, so it goes with us however we end."""

@@ -4,21 +4,24 @@
 #   make up          run it for real; ORCH_PROJECT_ROOT=/path/to/repo names the repo; stop it with Ctrl-C
 #   make test        all tests, the fastest first;  make test ARGS=tests/unit  runs one ring
 #   make check       formatting, lint, types, import contracts, generated docs
+#   make chaos       a running stack, broken every few seconds: is anything lost?  make chaos SEEDS="4 5" MINUTES=10
 #   make bench       the benchmarks
 #   make docs        write the generated parts of docs/ anew
 #   make lock        write constraints.txt anew, from the newest releases that pyproject.toml allows
 #
 # ARGS="..." is passed on to the program. PYTHON=... names another Python (3.11 or newer) for a new .venv.
 
-PYTHON ?= python3
-BIN    := .venv/bin
-ARGS   ?=
+PYTHON  ?= python3
+BIN     := .venv/bin
+ARGS    ?=
+SEEDS   ?= 1 2 3
+MINUTES ?= 2
 
 # Two makes at once take turns where there is flock(1). The lock is on a file that is there anyway.
-ALONE  := $(if $(shell command -v flock),flock Makefile)
+ALONE   := $(if $(shell command -v flock),flock Makefile)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench docs lock
+.PHONY: help demo up test check chaos bench docs lock
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -38,6 +41,9 @@ check: .venv/.for-development
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m tests.docs_generate --check
+
+chaos: .venv/.for-development
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(SEEDS)
 
 bench: .venv/.for-development
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -140,14 +140,19 @@ class Project:
         return connect(url)
 
     @property
+    def keys(self) -> Keys:
+        """What the project's keys in Redis are called."""
+        return Keys(self._name)
+
+    @property
     def leases(self) -> RedisLeases:
         """Who runs what."""
-        return RedisLeases(self.redis, Keys(self._name), lease_s=self._lease_s)
+        return RedisLeases(self.redis, self.keys, lease_s=self._lease_s)
 
     @property
     def outbox(self) -> RedisOutbox:
         """What the tracker has still to be told."""
-        return RedisOutbox(self.redis, Keys(self._name))
+        return RedisOutbox(self.redis, self.keys)
 
     def holding(self, issue_id: str) -> Holding:
         """The issue as Redis knows it."""

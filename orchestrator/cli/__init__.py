@@ -23,6 +23,7 @@ COMMANDS = {
     "enqueue": "Run an issue next.",
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
+    "merges": "Close what was merged, and see that it is.",
     "web": "Hear at once what GitHub merges.",
     "dry-run": "Run one made-up session in memory.",
 }

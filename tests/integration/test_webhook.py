@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from orchestrator.adapters.redis_deliveries import RedisDeliveries
 from orchestrator.cli.web import listen
 from orchestrator.errors import RedisUnavailable
+from orchestrator.web import webhook
 from orchestrator.web.webhook import MAX_BODY, make_app
 from tests.engine import Engine
 from tests.github_server import SIGNATURE, GitHubServer, sign
@@ -240,6 +241,16 @@ def test_a_length_that_is_a_lie_is_not_believed(door: Door, caplog: pytest.LogCa
     assert answer.startswith((b"HTTP/1.1 401", b"HTTP/1.1 400")) or answer == b""
     assert 200 == httpx2.get(f"{door.home}/healthz").status_code
     assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_body_that_drips_is_given_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who keeps a connection without ever ending loses it."""
+    monkeypatch.setattr(webhook, "BODY_WITHIN_S", 0.2)
+    with socket.create_connection(door.address, timeout=10) as sender:
+        sender.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+        answer = b"".join(iter(lambda: sender.recv(1000), b""))
+
+    assert answer.startswith(b"HTTP/1.1 408")
 
 
 # In Redis

@@ -130,16 +130,26 @@ def nudge(task: Task, *args: Any, **options: Any) -> None:
 
 
 def tick(queue: str) -> None:
-    """Have `poll` or `publish` run soon. One that waits in its queue already will see whatever this one would.
-
-    Looking costs a tenth of enqueuing, and a worker that is down finds one message, not one for each session.
-    """
-    here = wiring.here()
+    """Have a control queue's task run soon; a dead broker is one log line, as the next tick does the same."""
     try:
-        if here.client.llen(here.keys(f"celery:{queue}")) == 0:
-            nudge(app.tasks[f"tasks.{queue}.{queue}"])
+        wake(queue)
     except RedisUnavailable as error:
         log.warning("not_enqueued", task=queue, reason=str(error))
+
+
+def wake(queue: str) -> None:
+    """As `tick`, for who has to know: RedisUnavailable when it could not be enqueued.
+
+    One that waits in its queue already will see whatever this one would. Looking costs a tenth of enqueuing, and a
+    worker that is down finds one message, not one for each session.
+    """
+    here = wiring.here()
+    if here.client.llen(here.keys(f"celery:{queue}")) == 0:
+        try:
+            # By name: who wakes a queue need not have its tasks.
+            app.send_task(f"tasks.{queue}.{queue}", queue=queue)
+        except OperationalError as error:
+            raise RedisUnavailable(f"{queue} could not be enqueued: {error}; `orch doctor` says more") from error
 
 
 # One byte that a worker's children share with it from the fork on. Not a lock: a killed child could keep that.

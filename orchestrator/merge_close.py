@@ -37,6 +37,10 @@ CLOSED_BEFORE = "this merge closed the issue before, and it was reopened since"
 CLOSED_ALREADY = "the issue is closed already"
 
 
+class NoIssueNamed(ValueError):
+    """A pull request does not say a word of an issue."""
+
+
 class Ruling(StrEnum):
     """What a merge does to the issue that it names."""
 
@@ -86,7 +90,7 @@ def parse_issue_line(body: str) -> str:
     """
     lines = [line for line in body.splitlines() if MENTION.match(line.lstrip(_DECORATION))]
     if not lines:
-        raise ValueError("no line `Sudocode-Issue: i-xxxx`")
+        raise NoIssueNamed("no line `Sudocode-Issue: i-xxxx`")
     if len(lines) > 1:
         raise ValueError(f"{len(lines)} lines begin with `Sudocode-Issue:`; exactly one may")
     named = _ONE_ISSUE.fullmatch(lines[0])

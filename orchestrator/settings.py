@@ -253,6 +253,20 @@ class Environment(_Table):
         examples=["/var/lib/orch/my-repo"],
         description="For worktrees, logs and the private Redis. Unset: a folder per repo in ~/.local/state",
     )
+    github_token: str | None = Field(
+        default=None,
+        alias="ORCH_GITHUB_TOKEN",
+        examples=["github_pat_..."],
+        repr=False,
+        description="For pull requests: may read contents and write pull requests. Agents never see it",
+    )
+    github_webhook_secret: str | None = Field(
+        default=None,
+        alias="ORCH_GITHUB_WEBHOOK_SECRET",
+        examples=["a long random text"],
+        repr=False,
+        description="The secret that GitHub signs its webhooks with, for `orch web`",
+    )
     log: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
         default="info", alias="ORCH_LOG", description="How much is logged"
     )
@@ -268,6 +282,8 @@ class Settings(RepoSettings):
     root: Path
     state_dir: Path
     redis_url: str | None = Field(default=None, repr=False)
+    github_token: str | None = Field(default=None, repr=False)
+    github_webhook_secret: str | None = Field(default=None, repr=False)
     log: str = "info"
     log_format: str = "text"
 
@@ -319,6 +335,8 @@ def load(root: Path | None, environ: Mapping[str, str], *, cwd: Path = Path()) -
             "root": top,
             "state_dir": machine.state_dir or _state_dir(environ, project, top),
             "redis_url": machine.redis_url,
+            "github_token": machine.github_token,
+            "github_webhook_secret": machine.github_webhook_secret,
             "log": machine.log,
             "log_format": machine.log_format,
         }

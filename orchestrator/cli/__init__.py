@@ -24,6 +24,8 @@ COMMANDS = {
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
     "gc": "Remove what closed issues left in git.",
+    "merges": "Close what was merged, and see that it is.",
+    "web": "Hear at once what GitHub merges.",
     "dry-run": "Run one made-up session in memory.",
 }
 """Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""

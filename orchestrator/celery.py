@@ -45,6 +45,7 @@ def configuration() -> dict[str, Any]:
             "tasks.session.*": {"queue": SESSIONS},
             "tasks.poll.*": {"queue": "poll"},
             "tasks.publish.*": {"queue": "publish"},
+            "tasks.merge_close.*": {"queue": "merge_close"},
         },
         # Early ack, nothing prefetched: a worker that holds an unacked message dies when Redis restarts, and late
         # acks start a running task twice after a lost connection. A worker's death is covered by its leases.
@@ -117,7 +118,11 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
 # Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-app = Celery("orchestrator", task_cls=OneLineTask, include=["tasks.poll", "tasks.publish", "tasks.session"])
+app = Celery(
+    "orchestrator",
+    task_cls=OneLineTask,
+    include=[f"tasks.{name}" for name in ("merge_close", "poll", "publish", "session")],
+)
 app.add_defaults(configuration)
 
 
@@ -218,6 +223,7 @@ def _look_at_once(sender: Any, **_: Any) -> None:
     tick("poll")
     if "poll" in sender.app.amqp.queues.consume_from:
         nudge(app.tasks["tasks.poll.sweep"])
+    tick("merge_close")
 
 
 @signals.worker_shutting_down.connect

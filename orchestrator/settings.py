@@ -171,6 +171,23 @@ class Agents(_Table):
     quality_reviewer: AgentSettings | None = None
 
 
+class GitHubSettings(_Table):
+    """Where pull requests are, and whose merges count. The token is ORCH_GITHUB_TOKEN."""
+
+    repo: Annotated[str, _fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
+        default=None, examples=["me/my-repo"], description="The repo on GitHub. Unset: from the URL of `remote`"
+    )
+    api: Annotated[str, _fits(r"https?://\S+", "an http address")] = Field(
+        default="https://api.github.com", description="GitHub's API; another address for GitHub Enterprise"
+    )
+    authors: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["octocat"]],
+        description="Who may close an issue with a pull request from a branch that no session delivered",
+    )
+
+
 class TrackerCommand(_Table):
     """A tracker of your own."""
 
@@ -195,6 +212,12 @@ class RepoSettings(_Table):
     remote: RemoteName = Field(
         default="origin",
         description="The git remote that sessions' work is pushed to, for other hosts to go on from; empty for none",
+    )
+    deliver: Literal["none", "branch", "pr"] | None = Field(
+        default=None,
+        examples=["pr"],
+        description="Finished work stays here, its branch is pushed, or a pull request is opened too."
+        " Unset: branch if the repo has the remote, else none",
     )
     concurrency: int = Field(default=4, ge=1, le=64, description="Sessions that one worker runs at once")
     poll_interval: float = Field(
@@ -227,6 +250,7 @@ class RepoSettings(_Table):
     limits: Limits = Limits()
     verify: Verify = Verify()
     agents: Agents = Agents()
+    github: GitHubSettings = GitHubSettings()
 
 
 class Environment(_Table):

@@ -158,7 +158,8 @@ class Stack:
         plan = {
             "beat": ["beat", "--loglevel", "warning", "--pidfile="],
             "worker": ["worker", "-Q", "sessions", "-c", slots, "-n", f"sessions@{host}", *quiet],
-            "control": ["worker", "-Q", "poll,publish,merge_close", "-c", "1", "-n", f"control@{host}", *quiet],
+            "control": ["worker", "-Q", "poll,publish", "-c", "1", "-n", f"control@{host}", *quiet],
+            "merges": ["worker", "-Q", "merge_close", "-c", "1", "-n", f"merges@{host}", *quiet],
         }
         if flower:
             port = _free_port(FLOWER_PORT)
@@ -191,7 +192,7 @@ class Stack:
             errors="replace",
             # Not the user's repo: Celery puts the current folder on the import path, and `tasks` is a common name.
             cwd=self.settings.state_dir,
-            env=bound_env(self._environ)
+            env=bound_env(self._visible_to(child))
             | {
                 "ORCH_PROJECT_ROOT": str(self.settings.root),
                 "ORCH_STATE_DIR": str(self.settings.state_dir),
@@ -203,6 +204,12 @@ class Stack:
         reader = threading.Thread(target=self._read, args=(child.name, child.process), daemon=True)
         reader.start()
         self._readers.append(reader)
+
+    def _visible_to(self, child: _Child) -> Mapping[str, str]:
+        """Our environment; without what opens GitHub for the process whose children are agents."""
+        if child.name != "worker":
+            return self._environ
+        return {name: value for name, value in self._environ.items() if not name.startswith("ORCH_GITHUB_")}
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

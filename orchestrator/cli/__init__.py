@@ -23,8 +23,8 @@ COMMANDS = {
     "enqueue": "Run an issue next.",
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
-    "gc": "Remove what closed issues left in git.",
     "merges": "Close what was merged, and see that it is.",
+    "gc": "Remove what closed issues left in git.",
     "web": "Hear at once what GitHub merges.",
     "dry-run": "Run one made-up session in memory.",
 }

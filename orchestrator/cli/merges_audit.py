@@ -29,7 +29,11 @@ WORDS = {
 
 def trust_of(settings: Settings, event: PullRequestEvent) -> Trust:
     """Whose merges count here."""
-    return Trust(event.repository.full_name, settings.base or event.repository.default_branch)
+    return Trust(
+        settings.github.repo or event.repository.full_name,
+        settings.base or event.repository.default_branch,
+        frozenset(settings.github.authors),
+    )
 
 
 @click.command

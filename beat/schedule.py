@@ -10,7 +10,8 @@ leaves it to the next one to start anything: by then, whoever ran sessions befor
 
 
 def entries(poll_interval: float, lease_s: float) -> dict[str, dict[str, Any]]:
-    """Celery's `beat_schedule`: a poll and a publish per `poll_interval` seconds, a sweep every four leases.
+    """Celery's `beat_schedule`: a poll, a publish and a look for merges per `poll_interval` seconds, a sweep every
+    four leases.
 
     A tick that nobody took in time expires, so ticks never pile up behind a slow tracker; two beats are harmless
     because a claim is atomic and telling is locked.
@@ -18,6 +19,7 @@ def entries(poll_interval: float, lease_s: float) -> dict[str, dict[str, Any]]:
     return {
         "poll": _tick("tasks.poll.poll", poll_interval),
         "publish": _tick("tasks.publish.publish", poll_interval),
+        "merge_close": _tick("tasks.merge_close.merge_close", poll_interval),
         "sweep": _tick("tasks.poll.sweep", SWEEPS_APART * lease_s),
     }
 

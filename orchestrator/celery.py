@@ -45,6 +45,7 @@ def configuration() -> dict[str, Any]:
             "tasks.session.*": {"queue": SESSIONS},
             "tasks.poll.*": {"queue": "poll"},
             "tasks.publish.*": {"queue": "publish"},
+            "tasks.merge_close.*": {"queue": "merge_close"},
         },
         # Early ack, nothing prefetched: a worker that holds an unacked message dies when Redis restarts, and late
         # acks start a running task twice after a lost connection. A worker's death is covered by its leases.
@@ -117,7 +118,11 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
 # Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-app = Celery("orchestrator", task_cls=OneLineTask, include=["tasks.poll", "tasks.publish", "tasks.session"])
+app = Celery(
+    "orchestrator",
+    task_cls=OneLineTask,
+    include=[f"tasks.{name}" for name in ("merge_close", "poll", "publish", "session")],
+)
 app.add_defaults(configuration)
 
 
@@ -130,16 +135,26 @@ def nudge(task: Task, *args: Any, **options: Any) -> None:
 
 
 def tick(queue: str) -> None:
-    """Have `poll` or `publish` run soon. One that waits in its queue already will see whatever this one would.
-
-    Looking costs a tenth of enqueuing, and a worker that is down finds one message, not one for each session.
-    """
-    here = wiring.here()
+    """Have a control queue's task run soon; a dead broker is one log line, as the next tick does the same."""
     try:
-        if here.client.llen(here.keys(f"celery:{queue}")) == 0:
-            nudge(app.tasks[f"tasks.{queue}.{queue}"])
+        wake(queue)
     except RedisUnavailable as error:
         log.warning("not_enqueued", task=queue, reason=str(error))
+
+
+def wake(queue: str) -> None:
+    """As `tick`, for who has to know: RedisUnavailable when it could not be enqueued.
+
+    One that waits in its queue already will see whatever this one would. Looking costs a tenth of enqueuing, and a
+    worker that is down finds one message, not one for each session.
+    """
+    here = wiring.here()
+    if here.client.llen(here.keys(f"celery:{queue}")) == 0:
+        try:
+            # By name: who wakes a queue need not have its tasks.
+            app.send_task(f"tasks.{queue}.{queue}", queue=queue)
+        except OperationalError as error:
+            raise RedisUnavailable(f"{queue} could not be enqueued: {error}; `orch doctor` says more") from error
 
 
 # One byte that a worker's children share with it from the fork on. Not a lock: a killed child could keep that.
@@ -208,6 +223,7 @@ def _look_at_once(sender: Any, **_: Any) -> None:
     tick("poll")
     if "poll" in sender.app.amqp.queues.consume_from:
         nudge(app.tasks["tasks.poll.sweep"])
+    tick("merge_close")
 
 
 @signals.worker_shutting_down.connect

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -161,18 +161,36 @@ def build(folder: Path, environ: Mapping[str, str]) -> Demo:
     return Demo(settings, own, scenarios, tasks)
 
 
-def follow(stack: Stack, show: Callable[[EngineStatus], None]) -> EngineStatus:
-    """Look, and show what is seen, until everything has settled; the last look."""
+def follow(stack: Stack, show: Callable[[EngineStatus], None], *, without: Container[str] = ()) -> EngineStatus:
+    """Look, and show what is seen, until all has settled and the issues `without` are closed; the last look."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         stack.check()
         found = status.collect(stack.wiring)
         show(found)
-        if found.settled:
+        if found.settled and not any(issue.id in without for issue in found.issues):
             return found
         if time.monotonic() > deadline:
             raise OrchestratorError(f"the demo did not settle within {PATIENCE_S:g} s; see {stack.settings.logs}")
         time.sleep(LOOK_EVERY_S)
+
+
+def merge(demo: Demo, found: EngineStatus) -> list[str]:
+    """Merge, as a person would, each branch that an issue waits for; the ids of the merged issues."""
+    waited_for = sorted({blocker for issue in found.issues for blocker in issue.blockers})
+    for issue_id in waited_for:
+        done = _run(["git", "merge", "--ff-only", f"orch/{issue_id}"], demo.environ, demo.project)
+        if done.returncode:
+            raise OrchestratorError(f"orch/{issue_id} could not be merged: {done.stderr.strip()}")
+    return waited_for
+
+
+def with_closed(found: EngineStatus, before: EngineStatus, tracker: McpTracker) -> EngineStatus:
+    """The last look, and the issues that it has no more because they are closed."""
+    listed = {issue.id for issue in found.issues}
+    gone = [issue for issue in before.issues if issue.id not in listed]
+    closed = [replace(issue, status=str(tracker.show_issue(issue.id)["status"])) for issue in gone]
+    return replace(found, issues=(*found.issues, *closed))
 
 
 def most_at_once(holdings: Iterable[Holding]) -> int:
@@ -213,7 +231,8 @@ def story(issue: IssueStatus) -> str:
         return issue.reason
     reviews = (("spec", issue.spec), ("quality", issue.quality))
     noes = [f"the {kind} review {count - 1} times" for kind, count in reviews if count > 1]
-    return f"failed {' and '.join(noes)}, was fixed, and verified" if noes else "passed both reviews at once, verified"
+    said = f"failed {' and '.join(noes)}, was fixed, and verified" if noes else "passed both reviews at once, verified"
+    return f"{said}, merged, closed" if issue.status == "closed" else said
 
 
 def run_tests(demo: Demo, branch: str) -> tuple[bool, str]:

@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from orchestrator.settings import AgentSettings
 
 Which = Callable[[str], str | None]
 """As `shutil.which`: the path of a program, or None."""
+
+_REMOTE_URL = re.compile(
+    r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|(?:[^@/]+@))(?P<host>[^/:]+)(?::\d+/|[:/])"
+    r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?"
+)
 
 LARGEST_FILE = 1_000_000
 """Characters read of a build file; what matters stands near its top."""
@@ -89,6 +95,14 @@ def base_branch(root: Path) -> str | None:
         if _git(root, "rev-parse", "--verify", "--quiet", f"refs/heads/{name}"):
             return name
     return _git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+
+
+def github_repo(root: Path, remote: str, api: str) -> str | None:
+    """`owner/name` of the repo that the remote's URL names on the GitHub of `api`; None when it is elsewhere."""
+    host = "github.com" if api == "https://api.github.com" else urlsplit(api).hostname or ""
+    url = _git(root, "remote", "get-url", remote) if remote else None
+    found = _REMOTE_URL.fullmatch(url or "")
+    return f"{found['owner']}/{found['name']}" if found and host.removeprefix("api.") == found["host"].lower() else None
 
 
 def test_command(root: Path) -> tuple[str, ...] | None:

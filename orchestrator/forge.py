@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 import pydantic
 from pydantic import AwareDatetime
+
+from orchestrator.models import Report
+from orchestrator.ports import SessionRecord
 
 _PULL_URL = re.compile(r"https?://(?:[^/]+/)+?([^/]+/[^/]+)/pull/(\d+)(?:/.*)?")
 
@@ -90,6 +93,50 @@ class Delivered:
 
     issue_id: str
     commit: str
+
+    @property
+    def branch(self) -> str:
+        """The branch that it is on."""
+        return branch_of(self.issue_id)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The last look for merges: when, when last all went well, how many failed since, and why the last one did."""
+
+    at: datetime | None
+    well_at: datetime | None
+    failed: int = 0
+    problem: str = ""
+
+
+NEVER = Look(None, None)
+"""Nobody has looked yet."""
+
+
+class Finished(Protocol):
+    """Finished sessions, from their end to their merge. Every method raises `RedisUnavailable`."""
+
+    def finished(self) -> Iterable[Delivered]:
+        """The verified commit of each session that ended DONE and whose issue is not closed yet."""
+
+    def work(self, issue_id: str) -> tuple[SessionRecord, Sequence[Report]] | None:
+        """The issue's last session and what it did; None when it is forgotten."""
+
+    def settled(self, issue_id: str) -> None:
+        """The issue is closed, or forgotten: nothing is looked for any more."""
+
+    def due(self) -> Sequence[str]:
+        """The issues whose work is to be handed over now."""
+
+    def delivered(self, issue_id: str, session_id: str, url: str) -> None:
+        """The session's work was handed over."""
+
+    def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
+        """It could not be handed over; it is tried again later."""
+
+    def looked(self, problem: str) -> None:
+        """Somebody looked for merges just now; `problem` is what went wrong, or empty."""
 
 
 class MergeFeed(Protocol):

@@ -101,6 +101,14 @@ class LeaseKeeper:
             log.warning("lease_not_released", issue=self._lease.issue_id, reason=str(error))
 
     def _keep(self) -> None:
+        try:
+            self._renew_until_over()
+        finally:
+            # However this ended: nobody renews the lease from here on.
+            if not self._over.is_set():
+                self.cut.set()
+
+    def _renew_until_over(self) -> None:
         quarter = self._lease_s / RENEWALS_PER_LEASE
         due = self._renewed + quarter
         stop_seen: float | None = None
@@ -112,7 +120,6 @@ class LeaseKeeper:
             if self._stopping() and stop_seen is None:
                 stop_seen = now
             if not self._holds() or (stop_seen is not None and now - stop_seen > self._grace_s):
-                self.cut.set()
                 return
 
     def _renew(self, now: float) -> bool:

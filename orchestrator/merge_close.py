@@ -8,7 +8,7 @@ merge may come any number of times, from any source.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -37,6 +37,10 @@ CLOSED_BEFORE = "this merge closed the issue before, and it was reopened since"
 CLOSED_ALREADY = "the issue is closed already"
 
 
+class NoIssueNamed(ValueError):
+    """A pull request does not say a word of an issue."""
+
+
 class Ruling(StrEnum):
     """What a merge does to the issue that it names."""
 
@@ -47,11 +51,15 @@ class Ruling(StrEnum):
 
 @dataclass(frozen=True)
 class MergeCloseResult:
-    """What became of a merge. `feedback_marker` is what the issue's feedback says of it, None when it says nothing."""
+    """What became of a merge. `feedback_marker` is what the issue's feedback says of it, None when it says nothing.
+
+    `closed` are the issues that are closed now because of it: its own, and with a [FIX] those that overflowed into it.
+    """
 
     applied: bool
     reason: str
     feedback_marker: Marker | None = None
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def parse_issue_line(body: str) -> str:
     """
     lines = [line for line in body.splitlines() if MENTION.match(line.lstrip(_DECORATION))]
     if not lines:
-        raise ValueError("no line `Sudocode-Issue: i-xxxx`")
+        raise NoIssueNamed("no line `Sudocode-Issue: i-xxxx`")
     if len(lines) > 1:
         raise ValueError(f"{len(lines)} lines begin with `Sudocode-Issue:`; exactly one may")
     named = _ONE_ISSUE.fullmatch(lines[0])
@@ -137,35 +145,42 @@ def judge(issue: IssueRecord, payload: MergeClosePayload) -> tuple[Ruling, str]:
     return Ruling.CLOSE, "merged"
 
 
+def foresee(show_issue: Callable[[str], Mapping[str, object]], payload: MergeClosePayload) -> tuple[Ruling, str]:
+    """What `apply_merge_close` would do, and why; by its arguments it can only read."""
+    if objection := _no_event(payload):
+        return Ruling.REJECT, objection
+    return judge(read_record(payload.issue_id, show_issue(payload.issue_id)), payload)
+
+
 def apply_merge_close(*, gateway: IssueTracker, payload: MergeClosePayload) -> MergeCloseResult:
     """Close the issue that a merge names, if the rules allow it, and say in its feedback what was done and why.
 
     Doing it again is harmless: each marker is looked for by its merge, statuses are set, and MERGE_CLOSE_APPLIED comes
     last, so without it what was cut off is done once more. Callers take turns; the tracker has no compare-and-set.
     """
-    if not payload.merged:
-        return MergeCloseResult(False, NOT_MERGED)
-    if not ISSUE_ID.fullmatch(payload.issue_id):
-        return MergeCloseResult(False, f"{payload.issue_id!r} is no issue id")
+    if objection := _no_event(payload):
+        return MergeCloseResult(False, objection)
     try:
         issue = read_record(payload.issue_id, gateway.show_issue(payload.issue_id))
     except TrackerRefused as unknown:
         return MergeCloseResult(False, str(unknown))
     ruling, reason = judge(issue, payload)
+    closed: tuple[str, ...] = ()
     match ruling:
         case Ruling.CLOSE:
             tell_marker(gateway, issue, Marker.MERGE_EVIDENCE_RECORDED, payload=payload, reason=reason)
             gateway.set_issue_status(issue.issue_id, "closed")
-            _close_originals(gateway, issue, payload)
+            closed = (issue.issue_id, *_close_originals(gateway, issue, payload))
             marker = Marker.MERGE_CLOSE_APPLIED
         case Ruling.SKIP:
             if not issue.says(Marker.MERGE_CLOSE_APPLIED):
                 tell_marker(gateway, issue, Marker.MERGE_CLOSE_APPLIED, payload=payload, reason=reason)
+            closed = (issue.issue_id,)
             marker = Marker.MERGE_CLOSE_SKIPPED_ALREADY_CLOSED
         case Ruling.REJECT:
             marker = Marker.MERGE_CLOSE_REJECTED
     tell_marker(gateway, issue, marker, payload=payload, reason=reason)
-    return MergeCloseResult(ruling is Ruling.CLOSE, reason, marker)
+    return MergeCloseResult(ruling is Ruling.CLOSE, reason, marker, closed)
 
 
 def apply_closed_unmerged(*, gateway: IssueTracker, pull: PullRequest, trust: Trust) -> MergeCloseResult:
@@ -186,10 +201,18 @@ def apply_closed_unmerged(*, gateway: IssueTracker, pull: PullRequest, trust: Tr
     return MergeCloseResult(False, reason, Marker.PULL_REQUEST_CLOSED_UNMERGED)
 
 
-def _close_originals(gateway: IssueTracker, fix: IssueRecord, payload: MergeClosePayload) -> None:
-    """Close the issues that overflowed into this [FIX] issue, and those that overflowed into them."""
+def _no_event(payload: MergeClosePayload) -> str:
+    """Why this is no merge of any issue; empty when it is one."""
+    if not payload.merged:
+        return NOT_MERGED
+    return "" if ISSUE_ID.fullmatch(payload.issue_id) else f"{payload.issue_id!r} is no issue id"
+
+
+def _close_originals(gateway: IssueTracker, fix: IssueRecord, payload: MergeClosePayload) -> list[str]:
+    """Close the issues that overflowed into this [FIX] issue, and those that overflowed into them; gives their ids."""
     seen = {fix.issue_id}
     fixes = [fix]
+    closed = []
     while fixes:
         issue = fixes.pop()
         for original_id in issue.linked_from if issue.title.startswith("[FIX]") else ():
@@ -202,3 +225,5 @@ def _close_originals(gateway: IssueTracker, fix: IssueRecord, payload: MergeClos
                 reason = f"closed by the merge of {issue.issue_id}"
                 tell_marker(gateway, original, Marker.OVERFLOW_PARENT_CLOSED_BY_FIX, payload=payload, reason=reason)
                 gateway.set_issue_status(original_id, "closed")
+                closed.append(original_id)
+    return closed

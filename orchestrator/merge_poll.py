@@ -7,7 +7,7 @@ simply done again, and every effect of it may happen twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -16,7 +16,7 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import CheckpointUnreadable, InvalidMCPResponseError, TrackerRefused
-from orchestrator.forge import MergeFeed, PullRequest
+from orchestrator.forge import MergeClosePayload, MergeFeed, PullRequest
 from orchestrator.merge_close import MergeCloseResult, Trust, apply_closed_unmerged, apply_merge_close, merge_of
 from orchestrator.ports import IssueTracker
 
@@ -116,8 +116,7 @@ class MergePoll:
         An error of GitHub, the tracker or Redis ends the poll; the next one goes on where it was.
         """
         done = []
-        checkpoint = read_checkpoint(self.store, now=self.now(), lookback=self.lookback)
-        pulls = self.feed.closed_since(checkpoint.since(self.lookback))
+        checkpoint, pulls = self._look()
         for pull in checkpoint.unsettled(pulls):
             done.append(Settled(pull, self._settle(pull)))
             checkpoint = checkpoint.with_settled(pull)
@@ -126,6 +125,15 @@ class MergePoll:
         if moved != checkpoint:
             self.store.write(moved.model_dump_json())
         return done
+
+    def foresee(self) -> list[tuple[PullRequest, MergeClosePayload | str]]:
+        """What would be settled now: a merge to be judged, or why it is none. Changes nothing."""
+        checkpoint, pulls = self._look()
+        return [(pull, self._merge(pull)) for pull in checkpoint.unsettled(pulls)]
+
+    def _look(self) -> tuple[Checkpoint, Sequence[PullRequest]]:
+        checkpoint = read_checkpoint(self.store, now=self.now(), lookback=self.lookback)
+        return checkpoint, self.feed.closed_since(checkpoint.since(self.lookback))
 
     def _settle(self, pull: PullRequest) -> MergeCloseResult:
         """What cannot be settled is rejected, so that it does not hold up the others; an operator may still close."""
@@ -140,16 +148,21 @@ class MergePoll:
         return result
 
     def _apply(self, pull: PullRequest) -> MergeCloseResult:
+        merge = self._merge(pull)
+        if isinstance(merge, str):
+            return MergeCloseResult(False, merge)
+        return apply_merge_close(gateway=self.tracker, payload=merge)
+
+    def _merge(self, pull: PullRequest) -> MergeClosePayload | str:
         try:
-            merge = merge_of(
+            return merge_of(
                 pull,
                 self.trust,
                 on_base=lambda commit: self.feed.on_branch(commit, self.trust.base),
                 started_at=self.started_at,
             )
         except ValueError as reason:
-            return MergeCloseResult(False, str(reason))
-        return apply_merge_close(gateway=self.tracker, payload=merge)
+            return str(reason)
 
 
 def _unreadable(what: str) -> CheckpointUnreadable:

@@ -97,7 +97,10 @@ class Lease:
 
 @dataclass(frozen=True)
 class Holding:
-    """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds."""
+    """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
+
+    `pull_url` is where its work was handed over, `undelivered` why that could not be done yet.
+    """
 
     issue_id: str
     state: str
@@ -113,6 +116,8 @@ class Holding:
     deadline_ms: float | None
     held_until_ms: float | None
     fix_issue_id: str | None
+    pull_url: str = ""
+    undelivered: str = ""
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,23 @@ class Agents(_Table):
     quality_reviewer: AgentSettings | None = None
 
 
+class GitHubSettings(_Table):
+    """Where pull requests are, and whose merges count. The token is ORCH_GITHUB_TOKEN."""
+
+    repo: Annotated[str, _fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
+        default=None, examples=["me/my-repo"], description="The repo on GitHub. Unset: from the URL of `remote`"
+    )
+    api: Annotated[str, _fits(r"https?://\S+", "an http address")] = Field(
+        default="https://api.github.com", description="GitHub's API; another address for GitHub Enterprise"
+    )
+    authors: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["octocat"]],
+        description="Who may close an issue with a pull request from a branch that no session delivered",
+    )
+
+
 class TrackerCommand(_Table):
     """A tracker of your own."""
 
@@ -195,6 +212,12 @@ class RepoSettings(_Table):
     remote: RemoteName = Field(
         default="origin",
         description="The git remote that sessions' work is pushed to, for other hosts to go on from; empty for none",
+    )
+    deliver: Literal["none", "branch", "pr"] | None = Field(
+        default=None,
+        examples=["pr"],
+        description="Finished work stays here, its branch is pushed, or a pull request is opened too."
+        " Unset: branch if the repo has the remote, else none",
     )
     concurrency: int = Field(default=4, ge=1, le=64, description="Sessions that one worker runs at once")
     poll_interval: float = Field(
@@ -227,6 +250,7 @@ class RepoSettings(_Table):
     limits: Limits = Limits()
     verify: Verify = Verify()
     agents: Agents = Agents()
+    github: GitHubSettings = GitHubSettings()
 
 
 class Environment(_Table):
@@ -253,6 +277,20 @@ class Environment(_Table):
         examples=["/var/lib/orch/my-repo"],
         description="For worktrees, logs and the private Redis. Unset: a folder per repo in ~/.local/state",
     )
+    github_token: str | None = Field(
+        default=None,
+        alias="ORCH_GITHUB_TOKEN",
+        examples=["github_pat_..."],
+        repr=False,
+        description="For pull requests: may read contents and write pull requests. Agents never see it",
+    )
+    github_webhook_secret: str | None = Field(
+        default=None,
+        alias="ORCH_GITHUB_WEBHOOK_SECRET",
+        examples=["a long random text"],
+        repr=False,
+        description="The secret that GitHub signs its webhooks with, for `orch web`",
+    )
     log: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
         default="info", alias="ORCH_LOG", description="How much is logged"
     )
@@ -268,6 +306,8 @@ class Settings(RepoSettings):
     root: Path
     state_dir: Path
     redis_url: str | None = Field(default=None, repr=False)
+    github_token: str | None = Field(default=None, repr=False)
+    github_webhook_secret: str | None = Field(default=None, repr=False)
     log: str = "info"
     log_format: str = "text"
 
@@ -319,6 +359,8 @@ def load(root: Path | None, environ: Mapping[str, str], *, cwd: Path = Path()) -
             "root": top,
             "state_dir": machine.state_dir or _state_dir(environ, project, top),
             "redis_url": machine.redis_url,
+            "github_token": machine.github_token,
+            "github_webhook_secret": machine.github_webhook_secret,
             "log": machine.log,
             "log_format": machine.log_format,
         }

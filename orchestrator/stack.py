@@ -158,7 +158,8 @@ class Stack:
         plan = {
             "beat": ["beat", "--loglevel", "warning", "--pidfile="],
             "worker": ["worker", "-Q", "sessions", "-c", slots, "-n", f"sessions@{host}", *quiet],
-            "control": ["worker", "-Q", "poll,publish,merge_close", "-c", "1", "-n", f"control@{host}", *quiet],
+            "control": ["worker", "-Q", "poll,publish", "-c", "1", "-n", f"control@{host}", *quiet],
+            "merges": ["worker", "-Q", "merge_close", "-c", "1", "-n", f"merges@{host}", *quiet],
         }
         if flower:
             port = _free_port(FLOWER_PORT)
@@ -191,7 +192,7 @@ class Stack:
             errors="replace",
             # Not the user's repo: Celery puts the current folder on the import path, and `tasks` is a common name.
             cwd=self.settings.state_dir,
-            env=bound_env(self._environ)
+            env=bound_env(self._visible_to(child))
             | {
                 "ORCH_PROJECT_ROOT": str(self.settings.root),
                 "ORCH_STATE_DIR": str(self.settings.state_dir),
@@ -204,11 +205,19 @@ class Stack:
         reader.start()
         self._readers.append(reader)
 
+    def _visible_to(self, child: _Child) -> Mapping[str, str]:
+        """Our environment; without what opens GitHub for the process whose children are agents."""
+        if child.name != "worker":
+            return self._environ
+        return {name: value for name, value in self._environ.items() if not name.startswith("ORCH_GITHUB_")}
+
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip():
-                self._say(name, line.rstrip())
+                # Whoever reads this may be gone, or their disk full; a child that nobody listens to would stand still.
+                with contextlib.suppress(OSError):
+                    self._say(name, line.rstrip())
 
     def _take_lock(self) -> None:
         """Held by an open file, so it goes with us however we end."""

@@ -168,7 +168,7 @@ class GitHubServer:
             "action": "closed",
             "number": number,
             "pull_request": {**pull, "merged": pull["merged_at"] is not None},
-            "repository": {"full_name": self.repo},
+            "repository": {"full_name": self.repo, "default_branch": "main"},
         }
 
     # What programs ask

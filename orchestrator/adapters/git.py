@@ -28,7 +28,7 @@ from pathlib import Path
 from orchestrator.adapters.git_checkout import TRACKER_FOLDER, Checkout
 from orchestrator.adapters.git_command import IDENTITY, Git, reason, run
 from orchestrator.adapters.git_leftovers import GitLeftovers
-from orchestrator.adapters.git_remote import GitRemote, RemoteRefs
+from orchestrator.adapters.git_remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.commit_message import one_line
 from orchestrator.errors import WorkspaceError
 from orchestrator.issue_text import ISSUE_ID
@@ -93,9 +93,19 @@ class GitWorkspace:
 
     def leftovers(self) -> GitLeftovers:
         """What issues have left behind here and on the remote."""
+        return GitLeftovers(
+            self._refs(self._git("leftovers")), worktrees=self._worktrees, base=self._base, drop=self.drop
+        )
+
+    def delivery(self) -> GitDelivery | None:
+        """Where finished work is handed over; None without a remote."""
+        refs = self._refs(self._git("delivery"))
+        return GitDelivery(refs) if refs.exists() else None
+
+    def _git(self, about: str) -> Git:
+        """Git for what is about no single issue."""
         index = self._worktrees / ".orch" / "index"
-        git = Git(self._git_folders[0], about="leftovers", index=index, timeout_s=self._timeout_s)
-        return GitLeftovers(self._refs(git), worktrees=self._worktrees, base=self._base, drop=self.drop)
+        return Git(self._git_folders[0], about=about, index=index, timeout_s=self._timeout_s)
 
     def _refs(self, git: Git) -> RemoteRefs:
         return RemoteRefs(git, self._remote, answer_s=self._answer_s)

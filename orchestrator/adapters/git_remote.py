@@ -18,7 +18,7 @@ import structlog
 
 from orchestrator.adapters.git_command import Git, run
 from orchestrator.commit_message import commit_message, one_line
-from orchestrator.errors import LeaseLost
+from orchestrator.errors import CommitMissing, LeaseLost, WorkspaceError
 from orchestrator.ports import NOTHING_FETCHED, Fetched, Lease
 
 log = structlog.get_logger(__name__)
@@ -193,6 +193,42 @@ class GitRemote:
                     so='until it is, no other host can resume this session; remote = "" in orch.toml stops trying',
                 )
             self._warned = True
+
+
+class GitDelivery:
+    """Finished work on the remote, as the branch that a person or a forge merges."""
+
+    def __init__(self, refs: RemoteRefs) -> None:
+        self._refs = refs
+
+    def push(self, issue_id: str, commit: str) -> None:
+        """`orch/<issue-id>` of the remote stands on `commit`. Raises WorkspaceError when the remote is away or refuses.
+
+        Running it again changes nothing. A branch that somebody else has pushed to is left as it is.
+        """
+        branch = f"refs/heads/orch/{issue_id}"
+        try:
+            found = self._refs.read(branch, f"refs/orch/{issue_id}")
+            if self._refs.git.commit_of(commit) is None:
+                raise CommitMissing(f"{issue_id}: commit {commit[:12]} is neither here nor on {self._refs.name}")
+            there = found.get(branch, "")
+            if there and not self._ours(there, issue_id, commit):
+                raise WorkspaceError(
+                    f"{issue_id}: somebody else has pushed to orch/{issue_id} on {self._refs.name}; "
+                    "merge or remove what is there, and the work is pushed"
+                )
+            if there != commit:
+                self._refs.swap(branch, there, commit)
+        except RemoteAway as away:
+            raise WorkspaceError(f"{issue_id}: orch/{issue_id} could not be pushed: {away}") from away
+
+    def _ours(self, there: str, issue_id: str, commit: str) -> bool:
+        """Whether nothing of anybody else is lost with it: our commit has it, or a session of the issue made it."""
+        if not self._refs.git.beyond(there, commit):
+            return True
+        return (
+            trailer(self._refs.git, there, TOKEN) != "" and trailer(self._refs.git, there, "Sudocode-Issue") == issue_id
+        )
 
 
 def _why(stderr: str) -> str:

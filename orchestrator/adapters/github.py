@@ -36,6 +36,10 @@ class _Side(BaseModel):
         return self.repo.full_name if self.repo else ""
 
 
+class _Home(_Repo):
+    default_branch: str
+
+
 class _User(BaseModel):
     login: str
 
@@ -76,6 +80,14 @@ class _Pull(BaseModel):
             closed_at=self.closed_at or self.updated_at,
             updated_at=self.updated_at,
         )
+
+
+class PullRequestEvent(BaseModel):
+    """What GitHub says when something happens to a pull request: to a webhook, and to a workflow in its event file."""
+
+    action: str
+    pull_request: _Pull
+    repository: _Home
 
 
 _PULL = TypeAdapter(_Pull)

@@ -46,12 +46,15 @@ OPEN = (
     NOW
     + TELL
     + """
-local session, inflight, outbox, pending, snapshots, known, runs = unpack(KEYS)
+local session, inflight, outbox, pending, snapshots, known, runs, finished, deliveries = unpack(KEYS)
 local issue, token, session_id, record, kept_ms = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 0 end
 if redis.call('HGET', session, 'opened') == '1' then return 1 end
 if not redis.call('ZSCORE', inflight, issue) then return 0 end
-redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id')
+redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id',
+  'pull_url', 'undelivered')
+redis.call('SREM', finished, issue)
+redis.call('ZREM', deliveries, issue)
 redis.call('HSET', session, 'opened', 1, 'session_id', session_id, 'record', record)
 redis.call('ZADD', known, now, issue)
 redis.call('ZREMRANGEBYSCORE', known, '-inf', now - kept_ms)

@@ -19,7 +19,7 @@ KEPT_REFUSALS = 1000
 
 log = structlog.get_logger(__name__)
 
-_reports: TypeAdapter[Report] = TypeAdapter(Report)
+REPORTS: TypeAdapter[Report] = TypeAdapter(Report)
 
 _RECORD = (
     TELL
@@ -43,7 +43,8 @@ _CLOSE = (
     NOW
     + TELL
     + """
-local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known = unpack(KEYS)
+local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known, finished, deliveries =
+  unpack(KEYS)
 local issue, session_id, token, n, verdict, reason, error_limit, ttl = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 'LOST' end
 if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
@@ -61,6 +62,10 @@ else
   redis.call('ZREM', held, issue)
 end
 tell(outbox, pending, snapshots, issue, session_id, 9)
+if verdict == 'DONE' then
+  redis.call('SADD', finished, issue)
+  redis.call('ZADD', deliveries, now, issue)
+end
 for _, key in ipairs({session, history, snapshots, runs}) do redis.call('EXPIRE', key, ttl) end
 return 'OK'
 """
@@ -111,13 +116,13 @@ class RedisHistory:
     def recorded(self) -> Sequence[Report]:
         """All reports so far."""
         (history,) = self._keys("history")
-        reports = [_reports.validate_json(text) for text in self._redis.client.lrange(history, 0, -1)]
+        reports = [REPORTS.validate_json(text) for text in self._redis.client.lrange(history, 0, -1)]
         self._count = len(reports)
         return reports
 
     def record(self, report: Report, entries: Iterable[Entry]) -> None:
         """Record report number n with its entries, or nothing when number n is there already."""
-        text = _reports.dump_json(report, exclude_defaults=True).decode()
+        text = REPORTS.dump_json(report, exclude_defaults=True).decode()
         args: list[str | int] = [text, report.stage, report.attempt, WAKE_TTL_MS, *told_args(entries)]
         answer = self._call(_RECORD, "session history snapshots outbox pending wake", args)
         self._count += 1
@@ -127,7 +132,9 @@ class RedisHistory:
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
         """Record the end and free the slot, once."""
         args: list[str | int] = [verdict, reason, self._error_limit, KEPT_S, *told_args(entries)]
-        self._call(_CLOSE, "session history snapshots outbox pending inflight held errors runs known", args)
+        self._call(
+            _CLOSE, "session history snapshots outbox pending inflight held errors runs known finished deliveries", args
+        )
         self._wake()
 
     def _call(self, lua: str, names: str, args: Sequence[str | int]) -> str:

@@ -17,7 +17,7 @@ from orchestrator.ports import Claim, Holding, Lease, Refusal, SessionRecord
 SLOWEST_HAND_ON = 20
 """Leases between two messages for a session that nobody takes, at most."""
 
-_records: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
+RECORDS: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
 
 
 class RedisLeases:
@@ -51,13 +51,15 @@ class RedisLeases:
     def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
         """Make a claim a session that a worker can acquire, and tell its opening, once. Raises LeaseLost."""
         names = self._keys.all(
-            "session inflight outbox pending snapshots known runs", issue=claim.issue_id, session=record.session_id
+            "session inflight outbox pending snapshots known runs finished deliveries",
+            issue=claim.issue_id,
+            session=record.session_id,
         )
         args: list[str | int] = [
             claim.issue_id,
             claim.token,
             record.session_id,
-            _records.dump_json(record).decode(),
+            RECORDS.dump_json(record).decode(),
             KEPT_S * 1000,
             *told_args(entries),
         ]
@@ -81,7 +83,7 @@ class RedisLeases:
         """The lease on an opened session, with a new token; None if somebody alive has it or there is none."""
         names = self._keys.all("inflight session fence", issue=issue_id)
         won = self._redis.call(scripts.ACQUIRE, names, [issue_id, owner, uuid.uuid4().hex, self._lease_ms])
-        return Lease(issue_id, int(won[0]), _records.validate_json(won[1]), taken_from=won[2]) if won else None
+        return Lease(issue_id, int(won[0]), RECORDS.validate_json(won[1]), taken_from=won[2]) if won else None
 
     def renew(self, lease: Lease) -> bool:
         """Whether the lease is still ours; if so for another lease_s from now."""
@@ -161,7 +163,7 @@ def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float],
     return Holding(
         issue_id=issue,
         state=row.get("state", "ended"),
-        record=_records.validate_json(row["record"]) if "record" in row else None,
+        record=RECORDS.validate_json(row["record"]) if "record" in row else None,
         owner=row.get("owner", ""),
         stage=row.get("stage", ""),
         attempt=int(row.get("attempt", 0)),
@@ -173,4 +175,6 @@ def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float],
         deadline_ms=deadlines.get(issue),
         held_until_ms=waits.get(issue),
         fix_issue_id=row.get("fix_issue_id"),
+        pull_url=row.get("pull_url", ""),
+        undelivered=row.get("undelivered", ""),
     )

@@ -49,8 +49,9 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
     orch demo --dir /tmp/look --keep-open
 
     Redis, workers, tracker, git and tests are real; only the agents follow a script. One issue fails its reviews and
-    is fixed, one overflows into a [FIX] issue, one fails verification, one agent breaks down, one issue waits. The
-    folder is kept. Exit code 0 when all came out as scripted.
+    is fixed, one overflows into a [FIX] issue, one fails verification, one agent breaks down. One issue waits for
+    another: that one's branch is merged, so it is closed, and the one that waited starts. The folder is kept. Exit
+    code 0 when all came out as scripted.
     """
     console = Console(stderr=as_json, highlight=False)
     folder = folder or Path(tempfile.mkdtemp(prefix="orch-demo-"))
@@ -62,6 +63,12 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
         with view:
             stack.wait_ready(READY_S)
             found = demo.follow(stack, view.show)
+            merged = demo.merge(made, found)
+            for issue_id in merged:
+                console.print(f"git merge orch/{issue_id}   (as you would: its issue closes, what waited starts)")
+            last = demo.follow(stack, view.show, without=merged)
+            with stack.wiring.tracker as tracker:
+                found = demo.with_closed(last, found, tracker)
         elapsed_s = time.monotonic() - started
         at_once = demo.most_at_once(stack.wiring.leases.holdings())
         outcome = demo.outcome(made, found, at_once=at_once, elapsed_s=elapsed_s)

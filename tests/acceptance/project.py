@@ -154,6 +154,10 @@ class Project:
         """What the tracker has still to be told."""
         return RedisOutbox(self.redis, self.keys)
 
+    def known(self, issue_id: str) -> bool:
+        """Whether the issue has had a session."""
+        return any(holding.issue_id == issue_id for holding in self.leases.holdings())
+
     def holding(self, issue_id: str) -> Holding:
         """The issue as Redis knows it."""
         return next(holding for holding in self.leases.holdings() if holding.issue_id == issue_id)

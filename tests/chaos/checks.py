@@ -21,6 +21,9 @@ LASTING = (
     "celery:unacked",  # what a worker had in its hand when it was killed; kombu delivers it once more after a day
     "celery:poll",  # a tick that came after the control worker had stopped
     "celery:publish",
+    "celery:merge_close",
+    "finished",  # the issues whose work waits for a merge
+    "merge-look",  # how the last look for merges went
 )
 """Keys that may stay, by how their names begin."""
 ENDING = ("session:", "runs:", "history:", "snapshots:", "answer:")

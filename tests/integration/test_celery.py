@@ -88,7 +88,7 @@ def test_ticks(project: Make) -> None:
     app = project()
     scheduler = celery.OneLineScheduler(app)
 
-    assert {"poll": 4, "publish": 4, "sweep": 60} == {
+    assert {"poll": 4, "publish": 4, "merge_close": 4, "sweep": 60} == {
         name: entry.schedule.run_every.total_seconds() for name, entry in scheduler.schedule.items()
     }
     assert app.conf.beat_scheduler == f"{celery.__name__}:{celery.OneLineScheduler.__name__}"
@@ -98,6 +98,7 @@ def test_ticks(project: Make) -> None:
 
 
 QUEUES = {
+    "tasks.merge_close.merge_close": "merge_close",
     "tasks.poll.poll": "poll",
     "tasks.poll.sweep": "poll",
     "tasks.publish.publish": "publish",

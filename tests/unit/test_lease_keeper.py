@@ -147,6 +147,18 @@ def test_a_process_that_stood_still_goes_on_if_nobody_took_the_lease(bench):
         bench.keeper.check()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_keeper_that_breaks_cuts_the_step(bench):
+    """Whatever ends the renewing, the step does not go on without it."""
+
+    def broken() -> bool:
+        raise RuntimeError("a bug")
+
+    keeper = LeaseKeeper(bench.leases, LEASE, lease_s=LEASE_S, stopping=broken, grace_s=GRACE_S, monotonic=bench.clock)
+    with keeper:
+        wait_until(keeper.cut.is_set, "the step should have been cut")
+
+
 def test_a_lost_lease_cuts_the_step(bench):
     """When another worker has the session, the step ends now and the reason is LeaseLost."""
     bench.leases.ours = False

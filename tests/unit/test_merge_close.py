@@ -193,7 +193,7 @@ def test_a_merge_closes_its_issue(event: PullRequest) -> None:
     tracker = World().tracker()
     result = happens(event, tracker, World())
 
-    assert MergeCloseResult(True, "merged", APPLIED) == result
+    assert MergeCloseResult(True, "merged", APPLIED, ("i-a1b2",)) == result
     assert "closed" == tracker.status()
     assert [EVIDENCE, APPLIED] == tracker.markers()
 

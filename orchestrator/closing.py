@@ -1,0 +1,174 @@
+"""From finished work to closed issues: work is handed over, merges are seen, and what they name is closed.
+
+One look asks every source and tries every hand-over that is due. A look carries no data, so looks may be lost, doubled
+or late without harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+
+import structlog
+
+from orchestrator.delivery import pull_text
+from orchestrator.errors import (
+    CheckpointUnreadable,
+    GitHubRefused,
+    GitHubUnavailable,
+    OrchestratorError,
+    TrackerRefused,
+    WorkspaceError,
+)
+from orchestrator.forge import Delivered, Finished, Look, MergeClosePayload, PullText, branch_of
+from orchestrator.merge_close import MergeCloseResult, apply_merge_close, foresee
+from orchestrator.merge_poll import MergePoll
+from orchestrator.models import Report
+from orchestrator.ports import IssueTracker, SessionRecord
+
+log = structlog.get_logger(__name__)
+
+TRY_AGAIN_S = 60.0
+STALE_AFTER = timedelta(minutes=2)
+
+_PASSED_OVER = (GitHubUnavailable, GitHubRefused, CheckpointUnreadable, WorkspaceError)
+"""What stops one source and not the others."""
+
+
+class Health(IntEnum):
+    """How looking for merges goes. The value is the exit code of `orch merges health`."""
+
+    HEALTHY = 0
+    DEGRADED = 1
+    STALE = 2
+
+
+def health(look: Look, *, now: datetime, stale_after: timedelta = STALE_AFTER) -> tuple[Health, str]:
+    """How looking goes, and why."""
+    if look.at is None:
+        return Health.STALE, "nobody has looked for merges yet"
+    if now - look.at > stale_after:
+        return Health.STALE, f"nobody has looked for merges since {look.at:%Y-%m-%d %H:%M:%S} UTC"
+    if look.failed:
+        return Health.DEGRADED, f"{look.failed} looks in a row went wrong, the last because {look.problem}"
+    return Health.HEALTHY, f"all went well at {look.at:%H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """How finished work is handed over. `push` publishes a branch, `open_pull` its pull request; None leaves it out."""
+
+    push: Callable[[str, str], None] | None = None
+    open_pull: Callable[[str, PullText], str] | None = None
+
+    def __call__(self, work: Delivered, text: PullText) -> str:
+        """Hand it over; the pull request's URL, or nothing. Running it again is harmless: all of it is set."""
+        if self.push:
+            self.push(work.issue_id, work.commit)
+        return self.open_pull(work.branch, text) if self.open_pull else ""
+
+
+@dataclass(frozen=True)
+class MergeLook:
+    """One look. Callers take turns.
+
+    `publish` tells the tracker what it does not know yet: an issue is closed from needs_review only. `local` sees
+    merges in the repo, `poll` those of a forge, if there is one. `closed` is told the ids of closed issues. `said` is
+    what was logged of whom; handed on to the next look it keeps the log free of what has not changed.
+    """
+
+    publish: Callable[[], object]
+    tracker: IssueTracker
+    finished: Finished
+    local: Callable[[Iterable[Delivered]], Iterable[MergeClosePayload]]
+    poll: MergePoll | None
+    hand_over: HandOver
+    closed: Callable[[Sequence[str]], None]
+    said: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self) -> list[str]:
+        """The issues that are closed now. What goes wrong at one source is noted, and does not stop the others.
+
+        Raises what keeps us from the tracker or from Redis.
+        """
+        problems: list[str] = []
+        try:
+            self.publish()
+            closed = [issue for result in self._results(problems) for issue in result.closed]
+            self._hand_over_due(problems)
+        except OrchestratorError as error:
+            self.finished.looked(str(error))
+            raise
+        self.finished.looked("; ".join(problems))
+        return closed
+
+    def foresee(self) -> Iterator[str]:
+        """What a look would do now, a line for each merge; by what it calls it can only read."""
+        for payload in self.local(list(self.finished.finished())):
+            yield self._foreseen(f"branch {branch_of(payload.issue_id)}", payload)
+        for pull, merge in self.poll.foresee() if self.poll else ():
+            yield self._foreseen(pull.url, merge) if not isinstance(merge, str) else f"{pull.url}: nothing: {merge}"
+
+    def _foreseen(self, what: str, payload: MergeClosePayload) -> str:
+        try:
+            ruling, reason = foresee(self.tracker.show_issue, payload)
+        except TrackerRefused as refusal:
+            return f"{what}: nothing: {refusal}"
+        return f"{what}: {ruling.lower()} {payload.issue_id}: {reason}"
+
+    def _results(self, problems: list[str]) -> Iterator[MergeCloseResult]:
+        for name, source in (("local git", self._local), ("the forge", self._forge)):
+            try:
+                for result in source():
+                    self._settle(result)
+                    yield result
+                self.said.pop(name, None)
+            except _PASSED_OVER as error:
+                problems.append(str(error))
+                if self._news(name, str(error)):
+                    log.warning("merges_not_seen", source=name, reason=str(error))
+
+    def _local(self) -> Iterator[MergeCloseResult]:
+        for payload in self.local(list(self.finished.finished())):
+            result = apply_merge_close(gateway=self.tracker, payload=payload)
+            if self._news(payload.issue_id, result.reason):
+                log.info("branch_merged", issue=payload.issue_id, applied=result.applied, reason=result.reason)
+            yield result
+
+    def _forge(self) -> Iterator[MergeCloseResult]:
+        for settled in self.poll() if self.poll else ():
+            yield settled.result
+
+    def _settle(self, result: MergeCloseResult) -> None:
+        for issue_id in result.closed:
+            self.finished.settled(issue_id)
+        if result.closed:
+            self.closed(result.closed)
+
+    def _hand_over_due(self, problems: list[str]) -> None:
+        for issue_id in self.finished.due():
+            found = self.finished.work(issue_id)
+            if found is None:
+                self.finished.settled(issue_id)
+                continue
+            try:
+                self._hand_over(*found)
+            except _PASSED_OVER as error:
+                session_id = found[0].session_id
+                problems.append(str(error))
+                self.finished.postponed(issue_id, session_id, str(error), wait_s=TRY_AGAIN_S)
+                if self._news(issue_id, str(error)):
+                    log.warning("not_handed_over", issue=issue_id, session=session_id, reason=str(error))
+
+    def _hand_over(self, record: SessionRecord, reports: Sequence[Report]) -> None:
+        work = Delivered(record.issue.issue_id, reports[-1].commit)
+        url = self.hand_over(work, pull_text(record, reports))
+        self.finished.delivered(work.issue_id, record.session_id, url)
+        log.info("handed_over", issue=work.issue_id, branch=work.branch, commit=work.commit[:12], url=url)
+
+    def _news(self, about: str, what: str) -> bool:
+        before = self.said.get(about)
+        self.said[about] = what
+        return what != before

@@ -1,0 +1,229 @@
+"""From finished work to closed issues, on a running stack: by plain git, and by pull requests."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.project import Project, Running, kill, parent, up
+from tests.github_server import TOKEN, GitHubServer
+
+pytestmark = pytest.mark.timeout(300)
+
+ORCH = (sys.executable, "-P", "-m", "orchestrator.cli")
+SECRET = "between GitHub and us"
+
+
+def orch(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
+    """What a person types, and what it says."""
+    return subprocess.run(
+        [*ORCH, *args], cwd=project.repo, env=project.env, capture_output=True, text=True, check=False
+    )
+
+
+def waiting_for(project: Project, issue: str, title: str, **roles: object) -> str:
+    """An issue that is blocked by another one; its id."""
+    blocked = project.file(title, **roles)
+    project.tracker.link(from_id=issue, to_id=blocked, type="blocks")
+    return blocked
+
+
+def markers(project: Project, issue: str) -> list[str]:
+    """What the issue's feedback says of merges, oldest first."""
+    return [entry["marker"] for entry in project.told(issue) if "marker" in entry]
+
+
+# --- by plain git ---
+
+
+def merged(project: Project, issue: str) -> None:
+    project.git("merge", "--quiet", "--ff-only", f"orch/{issue}")
+
+
+def merge_commit(project: Project, issue: str) -> None:
+    project.git(
+        "-c", "user.name=Ada", "-c", "user.email=ada@example.org", "merge", "--quiet", "--no-ff", f"orch/{issue}"
+    )
+
+
+def squashed(project: Project, issue: str) -> None:
+    project.git("merge", "--quiet", "--squash", f"orch/{issue}")
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    project.git(*who, "commit", "--quiet", "-m", f"The work\n\nSudocode-Issue: {issue}")
+
+
+@pytest.mark.parametrize("merge", [merged, merge_commit, squashed], ids=["fast-forward", "merge commit", "squash"])
+def test_a_merge_in_the_repo_closes_its_issue(project: Project, merge: Callable[[Project, str], None]) -> None:
+    """However a person merges the branch: its issue is closed once, its worktree goes, what waited for it starts."""
+    issue = project.file("First")
+    blocked = waiting_for(project, issue, "Second", implementer=[{"write": {"second.txt": "x\n", "work.txt": "y\n"}}])
+    with up(project) as stack:
+        stack.says("is up")
+        stack.until(lambda: project.over(issue), "the first should be done")
+
+        assert "blocked" == project.status(blocked)
+        assert project.worktree(issue).is_dir()
+        merge(project, issue)
+        stack.until(lambda: "closed" == project.status(issue), "the merge should close the first")
+        stack.until(lambda: project.over(issue, blocked), "the second should start and be done")
+
+        assert ["MERGE_EVIDENCE_RECORDED", "MERGE_CLOSE_APPLIED"] == markers(project, issue)
+        assert not project.worktree(issue).exists()
+        assert {"second.txt", "work.txt"} <= set(project.files(blocked))
+        health = orch(project, "merges", "health")
+
+        assert (0, "healthy") == (health.returncode, health.stdout.partition(":")[0])
+
+
+# --- by pull requests ---
+
+
+@pytest.fixture
+def github() -> Iterator[GitHubServer]:
+    with GitHubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hosted(make_project: Callable[..., Project], github: GitHubServer, tmp_path: Path) -> Project:
+    """A project whose finished work becomes pull requests."""
+    project = make_project(top='deliver = "pr"')
+    bare = tmp_path / "bare.git"
+    project.git("init", "--quiet", "--bare", str(bare))
+    project.git("remote", "add", "origin", str(bare))
+    project.git("push", "--quiet", "origin", "main")
+    with project.toml.open("a") as toml:
+        toml.write(f'\n[github]\nrepo = "acme/shop"\napi = "{github.url}"\n')
+    project.env |= {"ORCH_GITHUB_TOKEN": TOKEN, "ORCH_GITHUB_WEBHOOK_SECRET": SECRET}
+    return project
+
+
+def file(project: Project, github: GitHubServer, title: str, **options: object) -> str:
+    """An issue, whose branch the API knows from now on: it does not look into the bare repo; the issue's id."""
+    issue = project.file(title, **options)
+    github.push(f"orch/{issue}", issue)
+    return issue
+
+
+def pull_of(project: Project, stack: Running, issue: str) -> int:
+    """The number of the issue's pull request, once it is there."""
+    stack.until(lambda: project.known(issue) and project.holding(issue).pull_url, "there should be a pull request")
+    return int(project.holding(issue).pull_url.rpartition("/")[2])
+
+
+def test_a_pull_request_is_opened_and_its_merge_closes(hosted: Project, github: GitHubServer) -> None:
+    """It says what was asked and what was verified, with one line that names its issue; merged, the issue is closed."""
+    issue = file(hosted, github, "First", content="Approval: manual\nVerify: L2\n\n- [ ] there is work\n")
+    with up(hosted) as stack:
+        stack.says("is up")
+        number = pull_of(hosted, stack, issue)
+        pull = github.pulls[number]
+
+        assert ["needs-review"] == [label["name"] for label in pull["labels"]]
+        assert [f"Sudocode-Issue: {issue}"] == [line for line in pull["body"].splitlines() if "Sudocode-Issue" in line]
+        assert "exit code 0" in pull["body"]
+        assert hosted.git("rev-parse", f"orch/{issue}") in hosted.git("ls-remote", "origin", f"refs/heads/orch/{issue}")
+        github.merge(number, at=datetime.now(UTC))
+        stack.until(lambda: "closed" == hosted.status(issue), "the merge should close it")
+
+        assert ["MERGE_EVIDENCE_RECORDED", "MERGE_CLOSE_APPLIED"] == markers(hosted, issue)
+
+
+def test_a_pull_request_that_is_turned_down_reopens_its_issue(hosted: Project, github: GitHubServer) -> None:
+    """Closed without being merged: the issue is open again, with the reason, and is worked on once more."""
+    issue = file(hosted, github, "First")
+    with up(hosted) as stack:
+        stack.says("is up")
+        number = pull_of(hosted, stack, issue)
+        github.close(number, at=datetime.now(UTC))
+        stack.until(lambda: 2 == len(hosted.leases.runs(issue)), "it should be worked on again")
+
+        assert ["PULL_REQUEST_CLOSED_UNMERGED"] == markers(hosted, issue)
+
+
+def test_a_hundred_times_the_same_merge(hosted: Project, github: GitHubServer) -> None:
+    """By webhook, by polls and by git, all at once, in any order and across a killed worker: closed once."""
+    issue = file(hosted, github, "First")
+    port_of = Port()
+    with up(hosted) as stack, Running(hosted, [*ORCH, "web", "--port", "0"]) as web:
+        stack.says("is up")
+        number = pull_of(hosted, stack, issue)
+        web.until(lambda: port_of(web), "the webhook should be served")
+        to = f"http://127.0.0.1:{port_of(web)}/webhooks/github"
+        sha = github.merge(number, at=datetime.now(UTC))
+        event = github.closed_event(number)
+        at = datetime.now(UTC).isoformat()
+        by_hand = ("merges", "close", issue, "--pr-url", github.pulls[number]["html_url"], "--merge-sha", sha)
+
+        def by_webhook() -> None:
+            assert 300 > github.send_webhook(to, "pull_request", event, secret=SECRET).status_code
+
+        def by_git() -> None:
+            merged(hosted, issue)
+
+        def by_poll() -> None:
+            orch(hosted, "merges", "poll", "--once")
+
+        def by_operator() -> None:
+            orch(hosted, *by_hand, "--merged-at", at)
+
+        def by_death() -> None:
+            for pid in hosted.processes("-Q merge_close"):
+                if parent(pid) == stack.process.pid:
+                    kill(pid)
+
+        ways = [by_git, *[by_webhook] * 85, *[by_poll] * 8, *[by_operator] * 6, by_death]
+        random.Random(4).shuffle(ways)
+        with ThreadPoolExecutor(8) as pool:
+            for sent in [pool.submit(way) for way in ways]:
+                sent.result()
+        stack.until(lambda: "closed" == hosted.status(issue), "the merge should close it")
+        said = markers(hosted, issue)
+
+        assert 1 == said.count("MERGE_EVIDENCE_RECORDED")
+        assert 1 == said.count("MERGE_CLOSE_APPLIED")
+        assert [issue] == [row["id"] for row in hosted.tracker.list_issues() if row["status"] == "closed"]
+
+
+class Port:
+    """The port that a program says it listens on."""
+
+    def __call__(self, web: Running) -> int:
+        lines = web.lines("listening on http://127.0.0.1:")
+        return int(lines[0].rpartition(":")[2].partition("/")[0]) if lines else 0
+
+
+def test_a_record_that_cannot_be_read(hosted: Project, github: GitHubServer) -> None:
+    """Nothing is closed by pull requests then; health says what to do, and repairing closes nothing twice."""
+    first, second = (
+        file(hosted, github, "First"),
+        file(hosted, github, "Second", implementer=[{"write": {"work.txt": "2\n"}}]),
+    )
+    key = hosted.keys("merge-checkpoint")
+    with up(hosted) as stack:
+        stack.says("is up")
+        numbers = {issue: pull_of(hosted, stack, issue) for issue in (first, second)}
+        github.merge(numbers[first], at=datetime.now(UTC))
+        stack.until(lambda: "closed" == hosted.status(first), "the merge should close the first")
+        hosted.redis.set(key, "{not JSON")
+        github.merge(numbers[second], at=datetime.now(UTC))
+        stack.until(lambda: orch(hosted, "merges", "health").returncode == 1, "its health should be degraded")
+        health = orch(hosted, "merges", "health", "--json")
+
+        assert "degraded" == json.loads(health.stdout)["health"]
+        assert "orch merges repair" in json.loads(health.stdout)["reason"]
+        assert "needs_review" == hosted.status(second)
+        assert 0 == orch(hosted, "merges", "repair").returncode
+        stack.until(lambda: "closed" == hosted.status(second), "the merge should close the second")
+        stack.until(lambda: orch(hosted, "merges", "health").returncode == 0, "it should be well again")
+
+        assert ["MERGE_EVIDENCE_RECORDED", "MERGE_CLOSE_APPLIED"] == markers(hosted, first)[:2]
+        assert 1 == markers(hosted, first).count("MERGE_CLOSE_APPLIED")

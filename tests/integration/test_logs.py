@@ -1,0 +1,48 @@
+"""What is logged when nobody can take it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+LOGS = """
+import structlog
+from orchestrator import logs
+logs.configure("info", "text")
+for n in range(3):
+    structlog.get_logger().warning("something", n=n)
+print("went on")
+"""
+
+
+def log_to(stderr: int) -> subprocess.CompletedProcess[str]:
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", LOGS], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environ, check=False
+    )
+
+
+def test_a_reader_that_is_gone_stops_nobody() -> None:
+    """Lines that nobody takes any more are lost; who wrote them goes on."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = log_to(writer)
+    os.close(writer)
+
+    assert "went on\n" == done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_stops_nobody() -> None:
+    """Nor does a log file that takes no more."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    done = log_to(full)
+    os.close(full)
+
+    assert "went on\n" == done.stdout

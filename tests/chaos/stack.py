@@ -70,8 +70,9 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for part in self.parts.values():
-            end(part.process.pid)
-            part.process.wait()
+            if part.alive:
+                end(part.process.pid)
+                part.process.wait()
         self.redis.terminate()
         self.redis.wait(_STOPS_IN_S)
 

@@ -169,7 +169,7 @@ class Wiring:
             finished=self.merges,
             local=GitMerges(self.settings.root, base=self.base).merged,
             poll=self.merge_poll,
-            hand_over=self._hand_over,
+            hand_over=self.hand_over,
             closed=self._drop_worktrees,
         )
 
@@ -227,7 +227,8 @@ class Wiring:
         return github.repo or github_repo(self.settings.root, self.settings.remote, github.api)
 
     @functools.cached_property
-    def _hand_over(self) -> closing.HandOver:
+    def hand_over(self) -> closing.HandOver:
+        """How finished work is handed over. SettingsError when what is wanted cannot be."""
         how, delivery = self.settings.deliver, self.workspace.delivery()
         if how == "none" or (how is None and delivery is None):
             return closing.HandOver()

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import latency, startup, throughput
+from tests.benchmarks import latency, merges, startup, throughput
 from tests.benchmarks.figures import machine, table
 
 
@@ -24,6 +24,7 @@ def main() -> None:
         figures = [
             *startup.measure(runs=5 if quick else 20),
             *latency.measure(_folder(name, "latency"), samples=5 if quick else 50),
+            *merges.measure(_folder(name, "merges"), samples=5 if quick else 50),
             *throughput.measure(_folder(name, "throughput"), sessions=120 if quick else 300, rounds=2 if quick else 7),
         ]
     print(f"{'a quick' if quick else 'a full'} run of {time.monotonic() - began:.0f} s", end="\n\n")

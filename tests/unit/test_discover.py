@@ -216,3 +216,27 @@ def test_any_text_survives(verify, word):
 
     assert verify == read_back.verify.default
     assert ("x", word) == read_back.agents.implementer.command
+
+
+GITHUB = "https://api.github.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "api", "repo"),
+    [
+        ("https://github.com/acme/shop.git", GITHUB, "acme/shop"),
+        ("https://token@github.com/acme/shop", GITHUB, "acme/shop"),
+        ("git@github.com:acme/my.shop.git", GITHUB, "acme/my.shop"),
+        ("ssh://git@github.com:22/acme/shop.git", GITHUB, "acme/shop"),
+        ("git@git.acme.example:acme/shop.git", "https://git.acme.example/api/v3", "acme/shop"),
+        ("https://gitlab.com/acme/shop.git", GITHUB, None),
+        ("/srv/git/shop.git", GITHUB, None),
+    ],
+)
+def test_the_repo_on_github(tmp_path, url, api, repo):
+    """It is known by the URL of the remote, if that is of the GitHub that is asked."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", url], check=True)
+
+    assert repo == discover.github_repo(tmp_path, "origin", api)
+    assert discover.github_repo(tmp_path, "elsewhere", api) is None

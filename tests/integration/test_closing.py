@@ -1,0 +1,262 @@
+"""One look for merges, over a real Redis and real repos, with the tracker in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.git_remote import GitDelivery
+from orchestrator.adapters.redis_merges import RedisMerges
+from orchestrator.closing import STALE_AFTER, HandOver, Health, MergeLook, health
+from orchestrator.errors import GitHubUnavailable, TrackerUnavailable, WorkspaceError
+from orchestrator.forge import NEVER, Delivered, Look, MergeClosePayload, PullText
+from orchestrator.gateway import feedback_of
+from orchestrator.merge_poll import MergePoll, Settled
+from orchestrator.models import Verdict
+from orchestrator.session_loop import utc_now
+from orchestrator.telling import Progress, verdict_entries
+from tests.engine import Engine, a_report, about, told_of
+from tests.git_project import Host, Project
+from tests.merges import payload
+from tests.support import NOON
+
+ISSUE = "i-a1b2"
+COMMIT = "c0ffee"
+
+
+class Repo:
+    """What the repo and the forge would say, and what was asked of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.merges = RedisMerges(engine.client, engine.keys)
+        self.merged: list[MergeClosePayload] = []
+        self.away: Exception | None = None
+        self.pushed: list[tuple[str, str]] = []
+        self.pulls: list[PullText] = []
+        self.closed: list[str] = []
+
+    def local(self, delivered: Iterable[Delivered]) -> list[MergeClosePayload]:
+        finished = {work.issue_id for work in delivered}
+        return [merge for merge in self.merged if merge.issue_id in finished]
+
+    def push(self, issue_id: str, commit: str) -> None:
+        if self.away:
+            raise self.away
+        self.pushed.append((issue_id, commit))
+
+    def open_pull(self, _branch: str, text: PullText) -> str:
+        self.pulls.append(text)
+        return f"https://github.com/acme/shop/pull/{len(self.pulls)}"
+
+    @property
+    def look(self) -> MergeLook:
+        return MergeLook(
+            publish=self.engine.publish,
+            tracker=self.engine.gateway,
+            finished=self.merges,
+            local=self.local,
+            poll=None,
+            hand_over=HandOver(self.push, self.open_pull),
+            closed=self.closed.extend,
+        )
+
+
+@pytest.fixture
+def repo(engine: Engine) -> Repo:
+    return Repo(engine)
+
+
+def done(engine: Engine, issue_id: str = ISSUE) -> None:
+    """A session that ended DONE, of which the tracker has not been told yet."""
+    if issue_id not in engine.tracker.issues:
+        engine.tracker.file("Parse empty input", issue_id=issue_id)
+    lease = engine.running(issue_id)
+    history = engine.history(lease)
+    report = a_report(commit=COMMIT)
+    history.record(report, told_of(lease, report))
+    progress = Progress().after(report)
+    history.close(Verdict.DONE, verdict_entries(about(lease), progress, Verdict.DONE, at=NOON))
+
+
+def markers(engine: Engine, issue_id: str = ISSUE) -> list[str]:
+    """What the issue's feedback says of merges, oldest first."""
+    told = reversed(list(feedback_of(engine.tracker.show_issue(issue_id))))
+    return [entry["marker"] for entry in map(json.loads, told) if "marker" in entry]
+
+
+def test_a_merge_closes_its_issue_once(engine: Engine, repo: Repo) -> None:
+    """The tracker is told first that the work waits for a merge; then the issue is closed, and nothing looks again."""
+    done(engine)
+    repo.merged = [payload()]
+
+    assert [ISSUE] == repo.look()
+    assert [] == repo.look()
+    assert ["needs_review", "closed"] == [status for _, status in engine.tracker.status_updates][-2:]
+    assert ["MERGE_EVIDENCE_RECORDED", "MERGE_CLOSE_APPLIED"] == markers(engine)
+    assert [ISSUE] == repo.closed
+    assert [] == list(repo.merges.finished())
+
+
+def test_nothing_is_closed_that_was_not_merged(engine: Engine, repo: Repo) -> None:
+    """Finished work waits."""
+    done(engine)
+
+    assert [] == repo.look()
+    assert "needs_review" == engine.status(ISSUE)
+    assert [Delivered(ISSUE, COMMIT)] == list(repo.merges.finished())
+
+
+def test_work_is_handed_over_once(engine: Engine, repo: Repo) -> None:
+    """Its branch is pushed and its pull request opened, whose address is kept."""
+    done(engine)
+    repo.look()
+    repo.look()
+
+    assert [(ISSUE, COMMIT)] == repo.pushed
+    assert f"Sudocode-Issue: {ISSUE}" in repo.pulls[0].body
+    assert "https://github.com/acme/shop/pull/1" == engine.leases.holdings()[0].pull_url
+
+
+def test_what_cannot_be_handed_over_is_tried_again(engine: Engine, repo: Repo) -> None:
+    """It is not asked for again before its time; why it failed can be seen until it has succeeded."""
+    done(engine)
+    repo.away = WorkspaceError("the remote is away")
+    repo.look()
+    repo.away = None
+    repo.look()
+
+    assert [] == repo.pushed
+    assert "the remote is away" == engine.leases.holdings()[0].undelivered
+    engine.client.zadd(engine.keys("deliveries"), {ISSUE: 1})
+    repo.look()
+
+    assert [(ISSUE, COMMIT)] == repo.pushed
+    assert "" == engine.leases.holdings()[0].undelivered
+
+
+def test_a_new_session_delivers_its_own_work_only(engine: Engine, repo: Repo) -> None:
+    """When the issue is claimed anew, what its last session had to hand over is forgotten."""
+    done(engine)
+    engine.publish()
+    engine.running(ISSUE)
+    repo.merged = [payload()]
+
+    assert [] == repo.look()
+    assert [] == repo.pushed
+    assert [] == list(repo.merges.finished())
+
+
+def test_one_source_that_fails_does_not_stop_the_others(engine: Engine, repo: Repo) -> None:
+    """Merges in the repo close while GitHub is away; that it is can be seen, until all is well again."""
+    done(engine)
+    repo.merged = [payload()]
+
+    class Away(MergePoll):
+        def __call__(self) -> list[Settled]:
+            raise GitHubUnavailable("GitHub is away")
+
+    away = replace(repo.look, poll=Away(*[None] * 6))
+    now = utc_now()
+
+    assert [ISSUE] == away()
+    assert (Health.DEGRADED, "GitHub is away") == (
+        health(repo.merges.last_look(), now=now)[0],
+        repo.merges.last_look().problem,
+    )
+    repo.look()
+
+    assert Health.HEALTHY == health(repo.merges.last_look(), now=now)[0]
+
+
+def test_a_tracker_that_is_away(engine: Engine, repo: Repo) -> None:
+    """Nothing can be closed then: the look says so and fails, and the next one closes."""
+    done(engine)
+    repo.merged = [payload()]
+
+    def away() -> object:
+        raise TrackerUnavailable("the tracker is away")
+
+    with pytest.raises(TrackerUnavailable):
+        replace(repo.look, publish=away)()
+
+    assert "the tracker is away" == repo.merges.last_look().problem
+    assert [ISSUE] == repo.look()
+
+
+@pytest.mark.parametrize(
+    ("look", "state"),
+    [
+        (NEVER, Health.STALE),
+        (Look(NOON - STALE_AFTER * 2, NOON - STALE_AFTER * 2), Health.STALE),
+        (Look(NOON, NOON - timedelta(hours=1), 3, "GitHub is away"), Health.DEGRADED),
+        (Look(NOON, NOON), Health.HEALTHY),
+    ],
+    ids=["nobody ever looked", "nobody looks any more", "the last looks failed", "all is well"],
+)
+def test_health(look: Look, state: Health) -> None:
+    """Its value is the exit code that operators know."""
+    assert state == health(look, now=NOON)[0]
+
+
+# --- pushing ---
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> tuple[Project, Host]:
+    project = Project(tmp_path)
+    project.git("clone", "--quiet", "--bare", str(project.repo), str(tmp_path / "bare.git"))
+    return project, Host(project, "here")
+
+
+def delivery(host: Host) -> GitDelivery:
+    found = host.workspace.delivery()
+    assert found is not None
+    return found
+
+
+def on_remote(project: Project) -> str:
+    return project.git("-C", str(project.repo.parent / "bare.git"), "rev-parse", "refs/heads/orch/i-abc")
+
+
+def test_a_branch_is_pushed(hosts: tuple[Project, Host]) -> None:
+    """Also again, and also when the next session's commit takes the place of the last one's."""
+    project, host = hosts
+    first = session_commit(project, host, "1")
+    delivery(host).push("i-abc", first)
+    delivery(host).push("i-abc", first)
+
+    assert first == on_remote(project)
+    second = session_commit(project, host, "2")
+    delivery(host).push("i-abc", second)
+
+    assert second == on_remote(project)
+
+
+def test_what_somebody_else_pushed_is_left_alone(hosts: tuple[Project, Host]) -> None:
+    """A reviewer's commit on the branch is not overwritten."""
+    project, host = hosts
+    ours = session_commit(project, host, "1")
+    delivery(host).push("i-abc", ours)
+    project.git("checkout", "--quiet", "--detach", ours, cwd=host.repo)
+    theirs = project.commit("review.txt", cwd=host.repo)
+    project.git("push", "--quiet", "origin", f"{theirs}:refs/heads/orch/i-abc", cwd=host.repo)
+
+    with pytest.raises(WorkspaceError, match="somebody else has pushed"):
+        delivery(host).push("i-abc", session_commit(project, host, "2"))
+
+    assert theirs == on_remote(project)
+
+
+def session_commit(project: Project, host: Host, n: str) -> str:
+    """A commit as a session makes it."""
+    project.git("checkout", "--quiet", "--detach", "origin/main", cwd=host.repo)
+    (host.repo / "work.txt").write_text(n)
+    project.git("add", "work.txt", cwd=host.repo)
+    project.git("commit", "--quiet", "-m", f"Work\n\nSudocode-Issue: i-abc\nOrch-Token: {n}", cwd=host.repo)
+    return project.git("rev-parse", "HEAD", cwd=host.repo)

@@ -39,7 +39,7 @@ _END_THE_WAIT = {
 }
 
 
-class _MergeMarker(BaseModel):
+class MergeMarker(BaseModel):
     """One marker, as users' tools read it."""
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +52,11 @@ class _MergeMarker(BaseModel):
     merged_at: str | None
     merged: bool
     source: str
+
+    @property
+    def key(self) -> Key:
+        """What this is about."""
+        return self.marker, merge_identity(self.pr_url, self.merge_sha)
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ def read_record(issue_id: str, shown: Mapping[str, object]) -> IssueRecord:
     since: set[Key] = set()
     before: set[Key] = set()
     for content in feedback_of(shown):
-        if key := _read_marker(content):
-            (before if last else since).add(key)
+        if told := _read_marker(content):
+            (before if last else since).add(told.key)
         elif last is None:
             last = read_snapshot(content)
     return IssueRecord(
@@ -115,7 +120,7 @@ def tell_marker(
     """The marker in the issue's feedback, unless the record has it since the last session."""
     if (marker, payload.identity) in record.since:
         return
-    told = _MergeMarker(
+    told = MergeMarker(
         marker=marker,
         reason=bounded_text(one_line(reason)),
         issue_id=record.issue_id,
@@ -129,12 +134,17 @@ def tell_marker(
     tracker.add_feedback(record.issue_id, json.dumps(told.model_dump(mode="json"), sort_keys=True))
 
 
-def _read_marker(content: str) -> Key | None:
+def markers_of(shown: Mapping[str, object]) -> list[MergeMarker]:
+    """What an issue's feedback says of merges, oldest first."""
+    told = map(_read_marker, feedback_of(shown))
+    return [marker for marker in told if marker][::-1]
+
+
+def _read_marker(content: str) -> MergeMarker | None:
     try:
-        told = _MergeMarker.model_validate_json(content)
+        return MergeMarker.model_validate_json(content)
     except ValidationError:
         return None
-    return told.marker, merge_identity(told.pr_url, told.merge_sha)
 
 
 def _is_end(snapshot: Snapshot) -> bool:

@@ -18,8 +18,9 @@ from rich.text import Text
 from orchestrator import wiring
 from orchestrator.cli.status import span
 from orchestrator.cli.terminal import IssueId, json_option, line, print_json
-from orchestrator.errors import RedisUnavailable
+from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.gateway import feedback_of
+from orchestrator.merge_record import MergeMarker, markers_of
 from orchestrator.snapshot import Event, Snapshot, Status, Verify, read_snapshot
 from orchestrator.status import leases_if_up, snapshots_of
 
@@ -68,15 +69,16 @@ def command(*, issue: str, number: int | None, as_json: bool) -> None:
     here = wiring.here()
     source, snapshots = recorded(here, issue)
     runs = runs_of(snapshots, here.settings.logs / issue)
+    merges = merges_of(here, issue)
     shown = [run for run in runs if number in (None, run.number)]
     if as_json:
-        print_json(as_object(issue, source, shown))
+        print_json(as_object(issue, source, shown, merges))
     elif not runs:
         click.echo(f"{issue}: no session is known; `orch status` says what it waits for")
     elif not shown:
         raise click.UsageError(f"{issue} has had {len(runs)} sessions, no number {number}")
     else:
-        Console().print(page(issue, source, shown))
+        Console().print(page(issue, source, shown, merges))
 
 
 def recorded(here: wiring.Wiring, issue: str) -> tuple[Source, list[Snapshot]]:
@@ -91,6 +93,15 @@ def recorded(here: wiring.Wiring, issue: str) -> tuple[Source, list[Snapshot]]:
         return "redis", known
     published = reversed(list(feedback_of(here.gateway.show_issue(issue))))
     return "tracker", [snapshot for content in published if (snapshot := read_snapshot(content))]
+
+
+def merges_of(here: wiring.Wiring, issue: str) -> list[MergeMarker] | None:
+    """What became of the issue's merges, oldest first; None when the tracker does not say."""
+    try:
+        return markers_of(here.gateway.show_issue(issue))
+    except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
+        click.echo(f"what became of its merges is not known: {error}", err=True)
+        return None
 
 
 def runs_of(snapshots: Iterable[Snapshot], logs: Path) -> list[Run]:
@@ -113,12 +124,15 @@ def _at(snapshot: Snapshot) -> datetime:
     return datetime.fromisoformat(snapshot.timestamp)
 
 
-def as_object(issue: str, source: Source, runs: Sequence[Run]) -> dict[str, object]:
+def as_object(
+    issue: str, source: Source, runs: Sequence[Run], merges: Sequence[MergeMarker] | None
+) -> dict[str, object]:
     """The history as JSON values."""
     return {
         "issue": issue,
         "source": source,
         "branch": f"orch/{issue}",
+        "merges": None if merges is None else [merge.model_dump(mode="json") for merge in merges],
         "sessions": [
             {
                 "number": run.number,
@@ -135,7 +149,7 @@ def as_object(issue: str, source: Source, runs: Sequence[Run]) -> dict[str, obje
     }
 
 
-def page(issue: str, source: Source, runs: Sequence[Run]) -> Group:
+def page(issue: str, source: Source, runs: Sequence[Run], merges: Sequence[MergeMarker] | None) -> Group:
     """The history for a terminal."""
     parts: list[Text | Table] = []
     if source == "tracker":
@@ -149,6 +163,7 @@ def page(issue: str, source: Source, runs: Sequence[Run]) -> Group:
             _timeline(run),
             Text(f"logs    {run.logs}", "dim", overflow="fold"),
         ]
+    parts += [Text(line(f"{merge.marker}: {merge.reason} ({merge.pr_url})")) for merge in merges or ()]
     return Group(*parts, Text(f"branch  orch/{issue}", "dim"))
 
 

@@ -79,8 +79,10 @@ def test_a_merge_in_the_repo_closes_its_issue(project: Project, merge: Callable[
         assert not project.worktree(issue).exists()
         assert {"second.txt", "work.txt"} <= set(project.files(blocked))
         health = orch(project, "merges", "health")
+        history = orch(project, "history", issue)
 
         assert (0, "healthy") == (health.returncode, health.stdout.partition(":")[0])
+        assert "MERGE_CLOSE_APPLIED: merged" in history.stdout
 
 
 # --- by pull requests ---

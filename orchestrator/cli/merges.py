@@ -50,7 +50,8 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
     while True:
         try:
             closed = here.look_for_merges()
-            _say([f"{issue_id}: closed" for issue_id in closed], as_json=as_json)
+            if closed or once:
+                _say([f"{issue_id}: closed" for issue_id in closed], as_json=as_json)
             if closed:
                 _start_dependants()
         except OrchestratorError as error:

@@ -25,7 +25,7 @@ ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     """A project whose lease outlasts a pause of 12 s."""
-    with Project(tmp_path, lease_s=20) as project:
+    with Project(tmp_path, lease_s=30) as project:
         yield project
 
 
@@ -55,7 +55,7 @@ def slow(project: Project, stack: Running, seconds: float) -> list[str]:
 
 
 def end_undisturbed(project: Project, stack: Running, issues: list[str], *, but: Sequence[str] = ()) -> None:
-    """All end DONE with every agent started once; what is filed now is done too; and no part died, `but` that one."""
+    """All end DONE with every agent started once; what is filed now is done too; and no part died, `but` those."""
     late = project.file("Late")
     stack.until(lambda: project.over(*issues, late), "all should have been done", 120)
 
@@ -64,6 +64,10 @@ def end_undisturbed(project: Project, stack: Running, issues: list[str], *, but:
         assert CLEAN == project.events(issue)
         assert project.snapshots(issue) == project.feedback(issue)
     assert [] == [line for line in stack.lines("ended with code") if not any(part in line for part in but)]
+
+
+def no_pages(stack: Running, *, but: Sequence[str] = ()) -> None:
+    """No part said anything in more than a line, `but` those."""
     assert [] == [line for line in stack.lines("Traceback") if not any(part in line for part in but)]
 
 
@@ -102,6 +106,7 @@ def test_redis_stands_still_for_twelve_seconds(project: Project, server: OwnRedi
     wait_until(lambda: time.monotonic() > end, "twelve seconds should be over", 13)
     server.thaw()
     end_undisturbed(project, stack, issues)
+    no_pages(stack)
 
 
 def full(redis: Redis) -> None:
@@ -152,7 +157,9 @@ def test_what_a_person_must_mend(project: Project, server: OwnRedis, stack: Runn
 
     mends(project.redis)
     # Celery's idle workers do not outlive their Redis becoming a replica; `orch up` starts others.
-    end_undisturbed(project, stack, issues, but=["control", "merges"] if refusal == "replica" else [])
+    died = ["control", "merges"] if refusal == "replica" else []
+    end_undisturbed(project, stack, issues, but=died)
+    no_pages(stack, but=died)
     assert 1 == len(stack.lines("redis_away"))
     assert 1 == len(stack.lines("tick_not_sent"))
     assert 4 == len(stack.lines("lease_not_renewed"))

@@ -18,7 +18,9 @@ from orchestrator.errors import (
     CheckpointUnreadable,
     GitHubRefused,
     GitHubUnavailable,
+    InvalidMCPResponseError,
     OrchestratorError,
+    SettingsError,
     TrackerRefused,
     WorkspaceError,
 )
@@ -33,7 +35,7 @@ log = structlog.get_logger(__name__)
 TRY_AGAIN_S = 60.0
 STALE_AFTER = timedelta(minutes=2)
 
-_PASSED_OVER = (GitHubUnavailable, GitHubRefused, CheckpointUnreadable, WorkspaceError)
+_PASSED_OVER = (GitHubUnavailable, GitHubRefused, CheckpointUnreadable, WorkspaceError, SettingsError)
 """What stops one source and not the others."""
 
 
@@ -75,8 +77,9 @@ class MergeLook:
     """One look. Callers take turns.
 
     `publish` tells the tracker what it does not know yet: an issue is closed from needs_review only. `local` sees
-    merges in the repo, `poll` those of a forge, if there is one. `closed` is told the ids of closed issues. `said` is
-    what was logged of whom; handed on to the next look it keeps the log free of what has not changed.
+    merges in the repo, `poll` those of a forge, if there is one. `hand_over` is a `HandOver`, or finds out what one can
+    do. `closed` is told the ids of closed issues. `said` is what was logged of whom: it keeps the log free of what has
+    not changed.
     """
 
     publish: Callable[[], object]
@@ -84,7 +87,7 @@ class MergeLook:
     finished: Finished
     local: Callable[[Iterable[Delivered]], Iterable[MergeClosePayload]]
     poll: MergePoll | None
-    hand_over: HandOver
+    hand_over: Callable[[Delivered, PullText], str]
     closed: Callable[[Sequence[str]], None]
     said: dict[str, str] = field(default_factory=dict)
 
@@ -132,7 +135,10 @@ class MergeLook:
 
     def _local(self) -> Iterator[MergeCloseResult]:
         for payload in self.local(list(self.finished.finished())):
-            result = apply_merge_close(gateway=self.tracker, payload=payload)
+            try:
+                result = apply_merge_close(gateway=self.tracker, payload=payload)
+            except (TrackerRefused, InvalidMCPResponseError) as error:
+                result = MergeCloseResult(False, str(error))
             if self._news(payload.issue_id, result.reason):
                 log.info("branch_merged", issue=payload.issue_id, applied=result.applied, reason=result.reason)
             yield result

@@ -169,7 +169,7 @@ class Wiring:
             finished=self.merges,
             local=GitMerges(self.settings.root, base=self.base).merged,
             poll=self.merge_poll,
-            hand_over=self.hand_over,
+            hand_over=lambda work, text: self.hand_over(work, text),
             closed=self._drop_worktrees,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from orchestrator.adapters.git_remote import GitDelivery
 from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.closing import STALE_AFTER, HandOver, Health, MergeLook, health
-from orchestrator.errors import GitHubUnavailable, TrackerUnavailable, WorkspaceError
+from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
 from orchestrator.forge import NEVER, Delivered, Look, MergeClosePayload, PullText
 from orchestrator.gateway import feedback_of
 from orchestrator.merge_poll import MergePoll, Settled
@@ -23,7 +23,7 @@ from orchestrator.telling import Progress, verdict_entries
 from tests.engine import Engine, a_report, about, told_of
 from tests.git_project import Host, Project
 from tests.merges import payload
-from tests.support import NOON
+from tests.support import NOON, gateway_to
 
 ISSUE = "i-a1b2"
 COMMIT = "c0ffee"
@@ -123,16 +123,17 @@ def test_work_is_handed_over_once(engine: Engine, repo: Repo) -> None:
     assert "https://github.com/acme/shop/pull/1" == engine.leases.holdings()[0].pull_url
 
 
-def test_what_cannot_be_handed_over_is_tried_again(engine: Engine, repo: Repo) -> None:
+@pytest.mark.parametrize("away", [WorkspaceError("it is away"), SettingsError("set ORCH_GITHUB_TOKEN")])
+def test_what_cannot_be_handed_over_is_tried_again(engine: Engine, repo: Repo, away: Exception) -> None:
     """It is not asked for again before its time; why it failed can be seen until it has succeeded."""
     done(engine)
-    repo.away = WorkspaceError("the remote is away")
+    repo.away = away
     repo.look()
     repo.away = None
     repo.look()
 
     assert [] == repo.pushed
-    assert "the remote is away" == engine.leases.holdings()[0].undelivered
+    assert str(away) == engine.leases.holdings()[0].undelivered
     engine.client.zadd(engine.keys("deliveries"), {ISSUE: 1})
     repo.look()
 
@@ -172,6 +173,25 @@ def test_one_source_that_fails_does_not_stop_the_others(engine: Engine, repo: Re
     repo.look()
 
     assert Health.HEALTHY == health(repo.merges.last_look(), now=now)[0]
+
+
+def test_what_the_tracker_refuses_stops_nothing_else(engine: Engine, repo: Repo) -> None:
+    """One issue that cannot be closed does not keep the next one open."""
+    done(engine)
+    done(engine, "i-c3d4")
+    engine.publish()
+    repo.merged = [payload(), payload("i-c3d4")]
+    close = engine.tracker.upsert_issue
+
+    def refuses(**change: object) -> Mapping[str, object]:
+        if change == {"issue_id": ISSUE, "status": "closed"}:
+            raise TrackerRefused("not this one")
+        return close(**change)
+
+    engine.tracker.upsert_issue = refuses
+
+    assert ["i-c3d4"] == replace(repo.look, tracker=gateway_to(engine.tracker))()
+    assert "needs_review" == engine.status(ISSUE)
 
 
 def test_a_tracker_that_is_away(engine: Engine, repo: Repo) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -15,7 +16,6 @@ from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu.entity import Exchange, Queue
-from kombu.exceptions import OperationalError
 
 from beat import schedule
 from orchestrator import telling, wiring
@@ -129,8 +129,8 @@ app.add_defaults(configuration)
 def nudge(task: Task, *args: Any, **options: Any) -> None:
     """Enqueue a task whose loss does no harm, because the next tick does the same: a dead broker is one log line."""
     try:
-        task.apply_async(args, **options)
-    except OperationalError as error:
+        _enqueue(lambda: task.apply_async(args, **options))
+    except RedisUnavailable as error:
         log.warning("not_enqueued", task=task.name, reason=str(error))
 
 
@@ -150,11 +150,19 @@ def wake(queue: str) -> None:
     """
     here = wiring.here()
     if here.client.llen(here.keys(f"celery:{queue}")) == 0:
-        try:
-            # By name: who wakes a queue need not have its tasks.
-            app.send_task(f"tasks.{queue}.{queue}", queue=queue)
-        except OperationalError as error:
-            raise RedisUnavailable(f"{queue} could not be enqueued: {error}; `orch doctor` says more") from error
+        # By name: who wakes a queue need not have its tasks.
+        _enqueue(lambda: app.send_task(f"tasks.{queue}.{queue}", queue=queue))
+
+
+def _enqueue(send: Callable[[], object]) -> None:
+    """Send a message. RedisUnavailable when it could not be sent, whatever kombu makes of that."""
+    try:
+        send()
+    except Exception as error:
+        # A Redis that takes no writes is a ResponseError; a connection that died under kombu 5.7 is an AttributeError,
+        # and one again for each message until there is a new pool.
+        app._after_fork()
+        raise RedisUnavailable(f"nothing could be enqueued: {error}; `orch doctor` says more") from error
 
 
 # One byte that a worker's children share with it from the fork on. Not a lock: a killed child could keep that.

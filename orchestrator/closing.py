@@ -1,6 +1,6 @@
-"""From finished work to closed issues: work is handed over, merges are seen, and what they name is closed.
+"""From finished work to closed issues: work is delivered, merges are seen, and what they name is closed.
 
-One look asks every source and tries every hand-over that is due. A look carries no data, so looks may be lost, doubled
+One look asks every source and tries every delivery that is due. A look carries no data, so looks may be lost, doubled
 or late without harm.
 """
 
@@ -28,6 +28,7 @@ from orchestrator.forge import Delivered, Finished, Look, MergeClosePayload, Pul
 from orchestrator.merge_close import MergeCloseResult, apply_merge_close, foresee
 from orchestrator.merge_poll import MergePoll
 from orchestrator.models import Report
+from orchestrator.news import News
 from orchestrator.ports import IssueTracker, SessionRecord
 
 log = structlog.get_logger(__name__)
@@ -59,17 +60,17 @@ def health(look: Look, *, now: datetime, stale_after: timedelta = STALE_AFTER) -
 
 
 @dataclass(frozen=True)
-class HandOver:
-    """How finished work is handed over. `push` publishes a branch, `open_pull` its pull request; None leaves it out."""
+class Delivery:
+    """What becomes of finished work: `push` publishes its branch, `open_pull` its pull request; None leaves it out."""
 
     push: Callable[[str, str], None] | None = None
     open_pull: Callable[[str, PullText], str] | None = None
 
     def __call__(self, work: Delivered, text: PullText) -> str:
-        """Hand it over; the pull request's URL, or nothing. Running it again is harmless: all of it is set."""
+        """Where it is for whoever merges: a pull request's URL, or a branch. Harmless to repeat: all of it is set."""
         if self.push:
             self.push(work.issue_id, work.commit)
-        return self.open_pull(work.branch, text) if self.open_pull else ""
+        return self.open_pull(work.branch, text) if self.open_pull else work.branch
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ class MergeLook:
     """One look. Callers take turns.
 
     `publish` tells the tracker what it does not know yet: an issue is closed from needs_review only. `local` sees
-    merges in the repo, `poll` those of a forge, if there is one. `hand_over` is a `HandOver`, or finds out what one can
-    do. `closed` is told the ids of closed issues. `said` is what was logged of whom: it keeps the log free of what has
-    not changed.
+    merges in the repo, `poll` those of a forge, if there is one. `deliver` is a `Delivery`, or finds out what one can
+    do. `closed` is told the ids of closed issues.
     """
 
     publish: Callable[[], object]
@@ -87,9 +87,9 @@ class MergeLook:
     finished: Finished
     local: Callable[[Iterable[Delivered]], Iterable[MergeClosePayload]]
     poll: MergePoll | None
-    hand_over: Callable[[Delivered, PullText], str]
+    deliver: Callable[[Delivered, PullText], str]
     closed: Callable[[Sequence[str]], None]
-    said: dict[str, str] = field(default_factory=dict)
+    news: News = field(default_factory=News)
 
     def __call__(self) -> list[str]:
         """The issues that are closed now. What goes wrong at one source is noted, and does not stop the others.
@@ -100,12 +100,19 @@ class MergeLook:
         try:
             self.publish()
             closed = [issue for result in self._results(problems) for issue in result.closed]
-            self._hand_over_due(problems)
+            self._deliver_due(problems)
         except OrchestratorError as error:
             self.finished.looked(str(error))
             raise
         self.finished.looked("; ".join(problems))
         return closed
+
+    def close(self, payload: MergeClosePayload) -> MergeCloseResult:
+        """Close what somebody says was merged, by the same rules."""
+        self.publish()
+        result = apply_merge_close(gateway=self.tracker, payload=payload)
+        self._settle(result)
+        return result
 
     def foresee(self) -> Iterator[str]:
         """What a look would do now, a line for each merge; by what it calls it can only read."""
@@ -127,10 +134,10 @@ class MergeLook:
                 for result in source():
                     self._settle(result)
                     yield result
-                self.said.pop(name, None)
+                self.news.forget(name)
             except _PASSED_OVER as error:
                 problems.append(str(error))
-                if self._news(name, str(error)):
+                if self.news(name, str(error)):
                     log.warning("merges_not_seen", source=name, reason=str(error))
 
     def _local(self) -> Iterator[MergeCloseResult]:
@@ -139,7 +146,7 @@ class MergeLook:
                 result = apply_merge_close(gateway=self.tracker, payload=payload)
             except (TrackerRefused, InvalidMCPResponseError) as error:
                 result = MergeCloseResult(False, str(error))
-            if self._news(payload.issue_id, result.reason):
+            if self.news(payload.issue_id, result.reason):
                 log.info("branch_merged", issue=payload.issue_id, applied=result.applied, reason=result.reason)
             yield result
 
@@ -153,28 +160,23 @@ class MergeLook:
         if result.closed:
             self.closed(result.closed)
 
-    def _hand_over_due(self, problems: list[str]) -> None:
+    def _deliver_due(self, problems: list[str]) -> None:
         for issue_id in self.finished.due():
             found = self.finished.work(issue_id)
             if found is None:
                 self.finished.settled(issue_id)
                 continue
             try:
-                self._hand_over(*found)
+                self._deliver(*found)
             except _PASSED_OVER as error:
                 session_id = found[0].session_id
                 problems.append(str(error))
                 self.finished.postponed(issue_id, session_id, str(error), wait_s=TRY_AGAIN_S)
-                if self._news(issue_id, str(error)):
-                    log.warning("not_handed_over", issue=issue_id, session=session_id, reason=str(error))
+                if self.news(issue_id, str(error)):
+                    log.warning("not_delivered", issue=issue_id, session=session_id, reason=str(error))
 
-    def _hand_over(self, record: SessionRecord, reports: Sequence[Report]) -> None:
+    def _deliver(self, record: SessionRecord, reports: Sequence[Report]) -> None:
         work = Delivered(record.issue.issue_id, reports[-1].commit)
-        url = self.hand_over(work, pull_text(record, reports))
-        self.finished.delivered(work.issue_id, record.session_id, url)
-        log.info("handed_over", issue=work.issue_id, branch=work.branch, commit=work.commit[:12], url=url)
-
-    def _news(self, about: str, what: str) -> bool:
-        before = self.said.get(about)
-        self.said[about] = what
-        return what != before
+        place = self.deliver(work, pull_text(record, reports))
+        self.finished.delivered(work.issue_id, record.session_id, place)
+        log.info("delivered", issue=work.issue_id, to=place, commit=work.commit[:12])

@@ -1,4 +1,4 @@
-"""The seam to where work is merged: pull requests, merges, and what is asked of who knows of them."""
+"""Every seam of delivering and closing: pull requests, merges, and what is asked of those who know of them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def merge_identity(pr_url: str, merge_sha: str) -> str:
 
 @dataclass(frozen=True)
 class Delivered:
-    """The commit that the last session of an issue verified and handed over."""
+    """The commit that the last session of an issue verified, to be merged."""
 
     issue_id: str
     commit: str
@@ -127,16 +127,26 @@ class Finished(Protocol):
         """The issue is closed, or forgotten: nothing is looked for any more."""
 
     def due(self) -> Sequence[str]:
-        """The issues whose work is to be handed over now."""
+        """The issues whose work is to be delivered now."""
 
-    def delivered(self, issue_id: str, session_id: str, url: str) -> None:
-        """The session's work was handed over."""
+    def delivered(self, issue_id: str, session_id: str, place: str) -> None:
+        """The session's work is at this place: a pull request's URL, or a branch."""
 
     def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
-        """It could not be handed over; it is tried again later."""
+        """It could not be delivered; it is tried again later."""
 
     def looked(self, problem: str) -> None:
         """Somebody looked for merges just now; `problem` is what went wrong, or empty."""
+
+
+class CheckpointStore(Protocol):
+    """Keeps one text. Both raise `RedisUnavailable` when they cannot."""
+
+    def read(self) -> str | None:
+        """The text, or None when there was never one."""
+
+    def write(self, text: str) -> None:
+        """Replace it, whole or not at all."""
 
 
 class MergeFeed(Protocol):

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import CheckpointUnreadable, InvalidMCPResponseError, TrackerRefused
-from orchestrator.forge import MergeClosePayload, MergeFeed, PullRequest
+from orchestrator.forge import CheckpointStore, MergeClosePayload, MergeFeed, PullRequest
 from orchestrator.merge_close import MergeCloseResult, Trust, apply_closed_unmerged, apply_merge_close, merge_of
 from orchestrator.ports import IssueTracker
 
@@ -25,16 +24,6 @@ log = structlog.get_logger(__name__)
 LOOKBACK = timedelta(hours=1)
 FIRST_LOOK = timedelta(days=30)
 """How far the first poll looks back, and one whose checkpoint is gone: as long as ended sessions are kept."""
-
-
-class CheckpointStore(Protocol):
-    """Keeps one text. Both raise `RedisUnavailable` when they cannot."""
-
-    def read(self) -> str | None:
-        """The text, or None when there was never one."""
-
-    def write(self, text: str) -> None:
-        """Replace it, whole or not at all."""
 
 
 class Checkpoint(BaseModel):

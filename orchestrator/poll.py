@@ -17,6 +17,7 @@ from orchestrator.candidates import Candidate, candidates, open_blockers
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, TrackerRefused
 from orchestrator.issue_text import ISSUE_ID, read_issue
 from orchestrator.models import IssueContext
+from orchestrator.news import News
 from orchestrator.ports import Claim, Claims, IssueTracker, Refusal, SessionRecord
 from orchestrator.session_loop import Limits, session_id_for
 from orchestrator.telling import About
@@ -42,7 +43,7 @@ _RUNNABLE = {"open", "in_progress"}
 class Poll:
     """One look at the tracker. `start` enqueues a session; `give_up` ends one that was rescued too often.
 
-    `said` is what was logged of whom; handed on to the next poll it keeps the log free of what has not changed.
+    `news` is handed on from one poll to the next.
     """
 
     tracker: IssueTracker
@@ -52,7 +53,7 @@ class Poll:
     orchestrator_id: str
     limits: Limits
     max_rescues: int
-    said: dict[str, str] = field(default_factory=dict)
+    news: News = field(default_factory=News)
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
@@ -83,15 +84,9 @@ class Poll:
     def _ready(self) -> list[Candidate]:
         valid, problems = candidates(self.tracker.get_ready_issues())
         for problem in problems:
-            if self._news(problem, problem):
+            if self.news(problem, problem):
                 log.warning("malformed_ready_record", problem=problem)
         return valid
-
-    def _news(self, about: str, what: str) -> bool:
-        """Whether this is not what was said of it before: every poll finds again what holds an issue back."""
-        before = self.said.get(about)
-        self.said[about] = what
-        return what != before
 
     def _rescue(self, claim: Claim) -> bool:
         if not claim.opened:
@@ -136,7 +131,7 @@ class Poll:
         except InvalidMCPResponseError as error:
             log.warning("not_yet_claimed", issue=claim.issue_id, reason=str(error))
             return False
-        self.said.pop(claim.issue_id, None)
+        self.news.forget(claim.issue_id)
         self.claims.answer(claim.issue_id, RUNNING, done=True)
         log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
         self.start(claim.issue_id, claim.token)
@@ -150,7 +145,7 @@ class Poll:
         return f"it waits for {', '.join(waits)} to be closed" if waits else None
 
     def _give_back(self, claim: Claim, reason: str, *, say: Callable[..., object]) -> bool:
-        if self._news(claim.issue_id, reason):
+        if self.news(claim.issue_id, reason):
             say("not_claimed", issue=claim.issue_id, reason=reason)
         self.claims.abandon(claim)
         self.claims.answer(claim.issue_id, reason, done=True)

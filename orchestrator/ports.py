@@ -1,6 +1,7 @@
-"""Every seam of the system, on one page: what the verbs ask of the outside world.
+"""Every seam of claiming, running and telling, on one page: what the verbs ask of the outside world.
 
-Each port has a contract suite in tests/contract that every adapter passes.
+Those of delivering and closing are in `forge`. What an adapter must do is tested in tests/contract where there are
+several, else in tests/integration.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Lease:
 class Holding:
     """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
 
-    `pull_url` is where its work was handed over, `undelivered` why that could not be done yet.
+    `delivered_to` is where its work is for whoever merges it, `undelivered` why it could not be brought there yet.
     """
 
     issue_id: str
@@ -116,7 +117,7 @@ class Holding:
     deadline_ms: float | None
     held_until_ms: float | None
     fix_issue_id: str | None
-    pull_url: str = ""
+    delivered_to: str = ""
     undelivered: str = ""
 
 

@@ -38,7 +38,7 @@ class IssueStatus:
 
     `stage` and `attempt` are the step under way, or the last one; `spec` and `quality` count the reviews so far;
     `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start;
-    `pull_url` is its pull request. `held` is set when only a person can start it again.
+    `delivered_to` is its pull request or branch. `held` is set when only a person can start it again.
     """
 
     id: str
@@ -56,7 +56,7 @@ class IssueStatus:
     branch: str | None = None
     blockers: tuple[str, ...] = ()
     fix_issue_id: str | None = None
-    pull_url: str | None = None
+    delivered_to: str | None = None
     held: bool = False
 
     @property
@@ -265,7 +265,7 @@ def _with_session(issue: IssueStatus, holding: Holding, told: Sequence[Snapshot]
         reason="" if live else _reason(holding, wait_s),
         branch=f"orch/{issue.id}" if holding.started_at_ms else None,
         fix_issue_id=holding.fix_issue_id,
-        pull_url=holding.pull_url or None,
+        delivered_to=holding.delivered_to or None,
         held=math.isinf(wait_s),
     )
 
@@ -282,5 +282,5 @@ def _reason(holding: Holding, wait_s: float) -> str:
     if holding.fix_issue_id:
         return f"{holding.reason}; goes on as {holding.fix_issue_id}"
     if holding.undelivered:
-        return f"not handed over yet: {holding.undelivered}"
-    return holding.reason or holding.pull_url
+        return f"not delivered yet: {holding.undelivered}"
+    return holding.reason or holding.delivered_to

@@ -13,30 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import redis
-import structlog
 
-from orchestrator import closing, logs, outbox, rescue
+from orchestrator import logs, outbox, rescue
 from orchestrator.adapters import installation, marked, redis_server
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.bound import bound_env
 from orchestrator.adapters.git import GitWorkspace
-from orchestrator.adapters.git_merges import GitMerges
 from orchestrator.adapters.process import Limits as ProcessLimits
 from orchestrator.adapters.process import clean_env
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.adapters.redis_url import client_url
 from orchestrator.adapters.verify import CommandVerifier
 from orchestrator.agent_roles import ROLES
-from orchestrator.discover import base_branch, github_repo
-from orchestrator.errors import SettingsError, WorkspaceError
-from orchestrator.forge import MergeClosePayload
+from orchestrator.discover import base_branch
+from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.lease_keeper import LeaseKeeper
-from orchestrator.merge_close import MergeCloseResult, Trust, apply_merge_close
-from orchestrator.merge_poll import MergePoll
+from orchestrator.news import News
 from orchestrator.poll import Poll
 from orchestrator.ports import Lease, Worktree
 from orchestrator.session_loop import Limits, utc_now
@@ -45,10 +40,7 @@ from orchestrator.settings import Settings, from_environment
 from orchestrator.work import Tools, WorktreeSteps
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.github import GitHub
     from orchestrator.adapters.mcp import McpTracker
-
-log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 10.0
 MB = 1_000_000
@@ -150,108 +142,8 @@ class Wiring:
             orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
             max_rescues=self.settings.limits.rescues,
-            said=self._said,
+            news=self._news,
         )
-
-    def look_for_merges(self) -> list[str]:
-        """Hand over what is finished and close what was merged, alone on this host; the ids of what is closed."""
-        from orchestrator.adapters.mcp import flock
-
-        with flock(self.state("merges.lock"), timeout_s=60.0):
-            return self.merge_look()
-
-    @functools.cached_property
-    def merge_look(self) -> closing.MergeLook:
-        """One look for merges. Callers take turns, as `look_for_merges` does."""
-        return closing.MergeLook(
-            publish=self.publish,
-            tracker=self.gateway,
-            finished=self.merges,
-            local=GitMerges(self.settings.root, base=self.base).merged,
-            poll=self.merge_poll,
-            hand_over=lambda work, text: self.hand_over(work, text),
-            closed=self._drop_worktrees,
-        )
-
-    def close_by_hand(self, payload: MergeClosePayload) -> MergeCloseResult:
-        """What an operator says was merged, by the same rules and in turn with the looks."""
-        from orchestrator.adapters.mcp import flock
-
-        with flock(self.state("merges.lock"), timeout_s=60.0):
-            self.publish()
-            result = apply_merge_close(gateway=self.gateway, payload=payload)
-            for issue_id in result.closed:
-                self.merges.settled(issue_id)
-            self._drop_worktrees(result.closed)
-            return result
-
-    @functools.cached_property
-    def merges(self) -> RedisMerges:
-        """Finished sessions, until their work is merged."""
-        return RedisMerges(self.client, self.keys)
-
-    @functools.cached_property
-    def merge_poll(self) -> MergePoll | None:
-        """What settles the pull requests of GitHub; None without a repo there or a token for it."""
-        if self.github is None:
-            return None
-        return MergePoll(
-            feed=self.github,
-            tracker=self.gateway,
-            store=self.merges,
-            trust=self.trust,
-            started_at=self.merges.started_at,
-            now=utc_now,
-        )
-
-    @functools.cached_property
-    def trust(self) -> Trust:
-        """Whose merges count."""
-        return Trust(self.github_repo or "", self.base, frozenset(self.settings.github.authors))
-
-    @functools.cached_property
-    def github(self) -> GitHub | None:
-        """The repo on GitHub, if there is one and we have a token for it."""
-        # Here, because session workers never speak to GitHub.
-        from orchestrator.adapters.github import GitHub
-
-        token = self.settings.github_token
-        if not token or not self.github_repo:
-            return None
-        return GitHub(self.github_repo, token=token, api=self.settings.github.api)
-
-    @functools.cached_property
-    def github_repo(self) -> str | None:
-        """`owner/name` on GitHub."""
-        github = self.settings.github
-        return github.repo or github_repo(self.settings.root, self.settings.remote, github.api)
-
-    @functools.cached_property
-    def hand_over(self) -> closing.HandOver:
-        """How finished work is handed over. SettingsError when what is wanted cannot be."""
-        how, delivery = self.settings.deliver, self.workspace.delivery()
-        if how == "none" or (how is None and delivery is None):
-            return closing.HandOver()
-        if delivery is None:
-            raise SettingsError(
-                f'orch.toml: deliver = "{how}" needs a git remote {self.settings.remote!r}; add it, or name another one'
-            )
-        if how != "pr":
-            return closing.HandOver(delivery.push)
-        github = self.github
-        if github is None:
-            raise SettingsError(
-                'orch.toml: deliver = "pr" needs ORCH_GITHUB_TOKEN in the environment and, unless the remote is on '
-                "GitHub, [github] repo"
-            )
-        return closing.HandOver(delivery.push, lambda branch, text: github.deliver(branch, base=self.base, text=text))
-
-    def _drop_worktrees(self, issue_ids: Sequence[str]) -> None:
-        for issue_id in issue_ids:
-            try:
-                self.workspace.drop(issue_id)
-            except WorkspaceError as error:
-                log.warning("worktree_not_dropped", issue=issue_id, reason=str(error), next="orch gc")
 
     def sweep(self) -> rescue.Sweep:
         """One look for issues that nobody holds."""
@@ -280,9 +172,9 @@ class Wiring:
         return {}
 
     @functools.cached_property
-    def _said(self) -> dict[str, str]:
+    def _news(self) -> News:
         """What this process's polls have logged already."""
-        return {}
+        return News()
 
     def publish(self) -> int:
         """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""

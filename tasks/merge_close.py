@@ -1,14 +1,14 @@
-"""The task that closes."""
+"""The merge_close task: finished work is delivered, and what was merged is closed."""
 
 from __future__ import annotations
 
-from orchestrator import wiring
+from orchestrator import merge_wiring
 from orchestrator.celery import app, tick
 
 
 # No events: ticks would crowd the sessions out of Flower.
 @app.task(send_events=False)
 def merge_close() -> None:
-    """Hand over finished work and close what was merged. Running it again is harmless: all of it is set."""
-    if wiring.here().look_for_merges():
+    """Deliver finished work and close what was merged. Running it again is harmless: all of it is set."""
+    if merge_wiring.here().look():
         tick("poll")  # what waited for it need not wait for the clock

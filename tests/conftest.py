@@ -20,6 +20,7 @@ def _move(to: Path, environ: pytest.MonkeyPatch) -> None:
     to.mkdir(parents=True)
     environ.setenv("HOME", str(to))
     environ.setenv("XDG_STATE_HOME", str(to / "state"))
+    environ.setenv("XDG_CONFIG_HOME", str(to / "config"))
     for name in [name for name in os.environ if name.startswith(("ORCH_", "GIT_"))]:
         environ.delenv(name)
 

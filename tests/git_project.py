@@ -66,6 +66,13 @@ class Project:
         return head, status, (self.repo / ".git/index").read_bytes()
 
 
+def with_bare(folder: Path) -> Project:
+    """A project, and beside it `bare.git` that has all of it: the remote of its hosts."""
+    project = Project(folder)
+    project.git("clone", "--quiet", "--bare", str(project.repo), str(folder / "bare.git"))
+    return project
+
+
 class Host:
     """A clone of its own, with worktrees of its own."""
 

@@ -4,7 +4,7 @@ What this file knows and no other: an agent may do anything to its worktree (com
 going, delete `.git`), so nothing here believes the worktree's own `.git`, HEAD or index. We work through the repo's git
 folder, the files, and an index of our own; the agent's side is put right at the end of every verb.
 
-    refs/heads/orch/<issue>        the branch: the truth, and what is handed over
+    refs/heads/orch/<issue>        the branch: the truth, and what is delivered
     refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
     refs/orch/wip/<issue>/<sha>    what was put aside: interrupted work, an agent's own commits. Never deleted here
     refs/orch/<issue>              on the remote only: the branch for other hosts, see git_remote
@@ -28,6 +28,7 @@ from pathlib import Path
 from orchestrator.adapters.git_checkout import TRACKER_FOLDER, Checkout
 from orchestrator.adapters.git_command import IDENTITY, Git, reason, run
 from orchestrator.adapters.git_leftovers import GitLeftovers
+from orchestrator.adapters.git_merges import GitMerges
 from orchestrator.adapters.git_remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.commit_message import one_line
 from orchestrator.errors import WorkspaceError
@@ -97,8 +98,13 @@ class GitWorkspace:
             self._refs(self._git("leftovers")), worktrees=self._worktrees, base=self._base, drop=self.drop
         )
 
+    def merges(self) -> GitMerges:
+        """Which delivered work was merged into base: here, or on the remote as this clone last saw it."""
+        git = self._git("merges")
+        return GitMerges(git, base=lambda: self._base_commit(git))
+
     def delivery(self) -> GitDelivery | None:
-        """Where finished work is handed over; None without a remote."""
+        """What brings finished work to the remote; None without one."""
         refs = self._refs(self._git("delivery"))
         return GitDelivery(refs) if refs.exists() else None
 
@@ -129,7 +135,7 @@ class GitWorkspace:
     def _prepared(self, issue_id: str, start_from: str, fetched: Fetched) -> Worktree:
         with self._checkout(issue_id) as checkout:
             git = checkout.git
-            base = self._base_commit(checkout, fetched)
+            base = self._base_commit(git, fetched.base)
             found = git.commit_of(checkout.branch_ref)
             own = _ahead(git, found, fetched.work)
             first = _ahead(git, git.commit_of(f"refs/heads/{start_from}"), fetched.start_from) if start_from else None
@@ -163,7 +169,7 @@ class GitWorkspace:
             tree = checkout.write_files(start, without=TRACKER_FOLDER)
             new = start
             if tree != checkout.git.tree_of(start):
-                known = [commit for commit in (start, self._find_base(checkout)) if commit]
+                known = [commit for commit in (start, self._find_base(checkout.git)) if commit]
                 new = checkout.git.record(tree, start, _with_list(message, checkout.subjects(own, known)))
             checkout.put_aside(None, known=(new,))
             checkout.move(found, new)
@@ -210,20 +216,19 @@ class GitWorkspace:
             checkout.put_aside(tree, known=(tip,) if tip else ())
             checkout.remove()
 
-    def _base_commit(self, checkout: Checkout, fetched: Fetched) -> str:
-        found = self._find_base(checkout, fetched.base)
+    def _base_commit(self, git: Git, fetched: str = "") -> str:
+        found = self._find_base(git, fetched)
         if found is None:
             raise WorkspaceError(
-                f"{checkout.issue_id}: {self._repo} has no commit on a branch {self._base}, here or on the remote; "
+                f"{git.about}: {self._repo} has no commit on a branch {self._base}, here or on the remote; "
                 "set `base` in orch.toml to the branch that work starts from"
             )
         return found
 
-    def _find_base(self, checkout: Checkout, fetched: str = "") -> str | None:
+    def _find_base(self, git: Git, fetched: str = "") -> str | None:
         """Where sessions start from. Nobody pulls in a clone that only runs sessions, so its own branch may be old."""
-        commit_of = checkout.git.commit_of
-        theirs = fetched or commit_of(f"refs/remotes/{self._remote}/{self._base}")
-        return _ahead(checkout.git, commit_of(f"refs/heads/{self._base}"), theirs)
+        theirs = fetched or git.commit_of(f"refs/remotes/{self._remote}/{self._base}")
+        return _ahead(git, git.commit_of(f"refs/heads/{self._base}"), theirs)
 
     def _look(self, issue_id: str) -> Checkout:
         if not ISSUE_ID.fullmatch(issue_id):

@@ -50,7 +50,7 @@ class Git:
 
     def __init__(self, common: Path, *, about: str, index: Path, timeout_s: float) -> None:
         self.common = common
-        self._about = about
+        self.about = about
         self._index = index
         self._timeout_s = timeout_s
 
@@ -59,7 +59,7 @@ class Git:
         done = self._run(args, folder, stdin, env)
         if done.returncode:
             raise WorkspaceError(
-                f"{self._about}: git {_verb(args)} failed: {reason(done.stderr)}; "
+                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr)}; "
                 f"put it right in {self.common}, then reopen the issue"
             )
         return os.fsdecode(done.stdout).rstrip("\n")
@@ -81,6 +81,17 @@ class Git:
         """Does `commit` bring any commit that cannot be reached from `known`?"""
         return bool(self("rev-list", "--max-count=1", commit, "--not", *known))
 
+    def holds(self, tip: str, commit: str) -> bool:
+        """Can `commit` be reached from `tip`?"""
+        return self.ask("merge-base", "--is-ancestor", commit, tip) is not None
+
+    def has_work(self, tip: str, commit: str) -> bool:
+        """Would merging `commit` into `tip` change nothing? So it is too where it was squashed or rebased.
+
+        No where they conflict, and with a git older than 2.38, which cannot tell.
+        """
+        return self.ask("merge-tree", "--write-tree", tip, commit) == self.tree_of(tip)
+
     def record(self, tree: str, parent: str | None, message: str) -> str:
         """A commit object that no ref knows yet, by the user's git identity or else ours."""
         asked = ("-c", "user.useConfigOnly=true", "var")
@@ -99,12 +110,12 @@ class Git:
             return run(args, folder=where, env={**places, **env}, stdin=text, timeout_s=self._timeout_s)
         except OSError as error:
             raise WorkspaceError(
-                f"{self._about}: git {_verb(args)} could not be run in {where}: {error}; "
+                f"{self.about}: git {_verb(args)} could not be run in {where}: {error}; "
                 "see that git is on PATH and the folder is there"
             ) from error
         except subprocess.TimeoutExpired as error:
             raise WorkspaceError(
-                f"{self._about}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
+                f"{self.about}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
                 f"look for a slow disk or a hanging filter in {where}, then reopen the issue"
             ) from error
 

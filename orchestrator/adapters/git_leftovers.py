@@ -101,8 +101,7 @@ class GitLeftovers:
     def _safe(self, work: str, bases: Iterable[str]) -> str:
         """Why nothing is lost without this commit; empty when something would be."""
         for base in bases:
-            merged = self._git.ask("merge-tree", "--write-tree", base, work)  # None when they conflict
-            if merged == self._git.tree_of(base) or not self._git.beyond(work, base):
+            if self._git.holds(base, work) or self._git.has_work(base, work):
                 return f"merged into {self._base}"
         on_remote = self._refs.name and not self._git.beyond(work, f"--remotes={self._refs.name}")
         return f"on a branch of {self._refs.name}" if on_remote else ""

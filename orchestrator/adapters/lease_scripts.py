@@ -52,7 +52,7 @@ if redis.call('HGET', session, 'token') ~= token then return 0 end
 if redis.call('HGET', session, 'opened') == '1' then return 1 end
 if not redis.call('ZSCORE', inflight, issue) then return 0 end
 redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id',
-  'pull_url', 'undelivered')
+  'delivered_to', 'undelivered')
 redis.call('SREM', finished, issue)
 redis.call('ZREM', deliveries, issue)
 redis.call('HSET', session, 'opened', 1, 'session_id', session_id, 'record', record)

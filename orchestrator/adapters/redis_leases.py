@@ -175,6 +175,6 @@ def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float],
         deadline_ms=deadlines.get(issue),
         held_until_ms=waits.get(issue),
         fix_issue_id=row.get("fix_issue_id"),
-        pull_url=row.get("pull_url", ""),
+        delivered_to=row.get("delivered_to", ""),
         undelivered=row.get("undelivered", ""),
     )

@@ -19,10 +19,10 @@ _DUE = NOW + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)"
 # Whether the issue was claimed anew meanwhile: then it is another session's delivery, and not ours to take off.
 _DELIVERED = """
 local deliveries, session = unpack(KEYS)
-local issue, session_id, url = unpack(ARGV)
+local issue, session_id, place = unpack(ARGV)
 if redis.call('HGET', session, 'session_id') ~= session_id then return 0 end
 redis.call('HDEL', session, 'undelivered')
-if url ~= '' then redis.call('HSET', session, 'pull_url', url) end
+redis.call('HSET', session, 'delivered_to', place)
 return redis.call('ZREM', deliveries, issue)
 """
 
@@ -89,17 +89,17 @@ class RedisMerges:
         self._redis.call(_SETTLED, self._keys.all("finished deliveries"), [issue_id])
 
     def due(self) -> list[str]:
-        """The issues whose work is to be handed over now."""
+        """The issues whose work is to be delivered now."""
         issue_ids: list[str] = self._redis.call(_DUE, self._keys.all("deliveries"), [])
         return issue_ids
 
-    def delivered(self, issue_id: str, session_id: str, url: str) -> None:
-        """The session's work was handed over; `url` is its pull request, if it has one."""
+    def delivered(self, issue_id: str, session_id: str, place: str) -> None:
+        """The session's work is at this place: a pull request's URL, or a branch."""
         names = self._keys.all("deliveries session", issue=issue_id)
-        self._redis.call(_DELIVERED, names, [issue_id, session_id, url])
+        self._redis.call(_DELIVERED, names, [issue_id, session_id, place])
 
     def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
-        """It could not be handed over; it is tried again later."""
+        """It could not be delivered; it is tried again later."""
         names = self._keys.all("deliveries session", issue=issue_id)
         self._redis.call(_POSTPONED, names, [issue_id, session_id, reason, int(wait_s * 1000)])
 

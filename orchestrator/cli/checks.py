@@ -26,6 +26,7 @@ from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_url import client_url
 from orchestrator.cli.repo import commit_of, git, top_of
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
+from orchestrator.merge_wiring import MergeWiring
 from orchestrator.session_loop import utc_now
 from orchestrator.settings import FILE, ROLES, Settings, from_environment
 from orchestrator.wiring import Wiring, tracker_command
@@ -244,17 +245,18 @@ def _verification(wiring: Wiring) -> Iterator[Finding]:
 
 
 def _delivery(wiring: Wiring) -> Iterator[Finding]:
-    hand_over = wiring.hand_over
-    if hand_over.push is None:
+    merging = MergeWiring(wiring)
+    delivery = merging.delivery
+    if delivery.push is None:
         yield _ok("finished work stays in the local branch")
     else:
-        how = "and a pull request is opened" if hand_over.open_pull else "and no more"
+        how = "and a pull request is opened" if delivery.open_pull else "and no more"
         yield _ok(f"the branch of finished work is pushed to {wiring.settings.remote}, {how}")
-    if wiring.github is not None:
-        wiring.github.closed_since(utc_now())  # raises, saying why
-        yield _ok(f"merges are looked for here and at {wiring.github_repo}")
-    elif wiring.github_repo:
-        yield _warn(f"merges at {wiring.github_repo} are not seen: there is no token", "set ORCH_GITHUB_TOKEN")
+    if merging.github is not None:
+        merging.github.closed_since(utc_now())  # raises, saying why
+        yield _ok(f"merges are looked for here and at {merging.github_repo}")
+    elif merging.github_repo:
+        yield _warn(f"merges at {merging.github_repo} are not seen: there is no token", "set ORCH_GITHUB_TOKEN")
 
 
 def _workers(wiring: Wiring) -> Iterator[Finding]:

@@ -8,8 +8,7 @@ from datetime import datetime
 
 import click
 
-from orchestrator import wiring
-from orchestrator.adapters.mcp import flock
+from orchestrator import merge_wiring, wiring
 from orchestrator.cli.merges_audit import audit
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.closing import Health, health
@@ -43,13 +42,13 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
     \b
       orch merges poll --once
     """
-    here = wiring.here()
+    here = merge_wiring.here()
     if dry_run:
         _say(here.merge_look.foresee(), as_json=as_json)
         return
     while True:
         try:
-            closed = here.look_for_merges()
+            closed = here.look()
             if closed or once:
                 _say([f"{issue_id}: closed" for issue_id in closed], as_json=as_json)
             if closed:
@@ -60,8 +59,8 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
             click.echo(line(str(error)), err=True)
         if once:
             break
-        time.sleep(here.settings.poll_interval)
-    state, why = health(here.merges.last_look(), now=utc_now())
+        time.sleep(wiring.here().settings.poll_interval)
+    state, why = health(here.finished.last_look(), now=utc_now())
     if state is not Health.HEALTHY:
         raise OrchestratorError(why)
 
@@ -88,7 +87,7 @@ def close(ctx: click.Context, issue_id: str, *, pr_url: str, merge_sha: str, mer
         raise click.BadParameter(str(error), param_hint="--merged-at") from error
     if at.tzinfo is None:
         raise click.BadParameter("it needs a zone, such as Z", param_hint="--merged-at")
-    result = wiring.here().close_by_hand(MergeClosePayload(issue_id, pr_url, merge_sha, at, True, "operator"))
+    result = merge_wiring.here().close_by_hand(MergeClosePayload(issue_id, pr_url, merge_sha, at, True, "operator"))
     if as_json:
         print_json(
             {"issue_id": issue_id, "applied": result.applied, "reason": result.reason, "closed": list(result.closed)}
@@ -108,8 +107,7 @@ def health_command(ctx: click.Context, *, as_json: bool) -> None:
     \b
       orch merges health
     """
-    here = wiring.here()
-    look = here.merges.last_look() if leases_if_up(here) else NEVER
+    look = merge_wiring.here().finished.last_look() if leases_if_up(wiring.here()) else NEVER
     state, why = health(look, now=utc_now())
     if as_json:
         seen = {
@@ -131,9 +129,9 @@ def repair() -> None:
     \b
       orch merges repair
     """
-    here = wiring.here()
-    with flock(here.state("merges.lock"), timeout_s=60.0):
-        here.merges.write(fresh_checkpoint(now=utc_now()).model_dump_json())
+    here = merge_wiring.here()
+    with here.turn():
+        here.finished.write(fresh_checkpoint(now=utc_now()).model_dump_json())
     click.echo("the record of settled merges is new; the next look goes through the last 30 days")
 
 

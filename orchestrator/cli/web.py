@@ -10,7 +10,7 @@ import click
 import uvicorn
 
 from orchestrator import wiring
-from orchestrator.adapters.redis_deliveries import RedisDeliveries
+from orchestrator.adapters.redis_webhooks import RedisWebhooks
 from orchestrator.errors import OrchestratorError
 from orchestrator.web.webhook import NO_SECRET, PATH, make_app
 
@@ -42,7 +42,7 @@ def command(host: str, port: int) -> None:
     app = make_app(
         secret=here.settings.github_webhook_secret,
         # In this thread: a Redis of our own ends with the thread that started it.
-        deliveries=RedisDeliveries(here.client, here.keys),
+        taken=RedisWebhooks(here.client, here.keys),
         hint=functools.partial(wake, "merge_close"),
     )
     server = uvicorn.Server(

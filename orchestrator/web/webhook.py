@@ -35,8 +35,8 @@ NO_SECRET = "no secret is set: start this with ORCH_GITHUB_WEBHOOK_SECRET set to
 _DELIVERY = re.compile(r"[\w-]{1,64}")
 
 
-class Deliveries(Protocol):
-    """Which deliveries were taken, for as long as GitHub may repeat them. Both raise `OrchestratorError`."""
+class Taken(Protocol):
+    """Which webhooks were taken, for as long as GitHub may repeat them. Both raise `OrchestratorError`."""
 
     def seen(self, delivery: str) -> bool:
         """Whether this one was taken before."""
@@ -49,10 +49,10 @@ class _Event(BaseModel):
     action: str = ""
 
 
-def make_app(*, secret: str | None, deliveries: Deliveries, hint: Callable[[], None]) -> Starlette:
+def make_app(*, secret: str | None, taken: Taken, hint: Callable[[], None]) -> Starlette:
     """Answers GitHub, and calls `hint` once for each closed pull request that it tells of.
 
-    `hint` has somebody look soon. It, and `deliveries`, may block for a while; an `OrchestratorError` of theirs is
+    `hint` has somebody look soon. It, and `taken`, may block for a while; an `OrchestratorError` of theirs is
     answered with 503, so that GitHub shows the delivery as failed and it can be sent again.
     """
 
@@ -73,11 +73,11 @@ def make_app(*, secret: str | None, deliveries: Deliveries, hint: Callable[[], N
         return PlainTextResponse("a poll will look\n", 202) if news else Response(status_code=204)
 
     def take(delivery: str) -> bool:
-        if deliveries.seen(delivery):
+        if taken.seen(delivery):
             return False
         hint()
         # Last: one that failed is sent again under the same id. In between the same hint may be given twice.
-        deliveries.remember(delivery)
+        taken.remember(delivery)
         return True
 
     return Starlette(routes=[Route(PATH, github, methods=["POST"]), Route("/healthz", _healthz)])

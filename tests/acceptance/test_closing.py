@@ -117,8 +117,8 @@ def file(project: Project, github: GitHubServer, title: str, **options: object) 
 
 def pull_of(project: Project, stack: Running, issue: str) -> int:
     """The number of the issue's pull request, once it is there."""
-    stack.until(lambda: project.known(issue) and project.holding(issue).pull_url, "there should be a pull request")
-    return int(project.holding(issue).pull_url.rpartition("/")[2])
+    stack.until(lambda: project.known(issue) and project.holding(issue).delivered_to, "there should be a pull request")
+    return int(project.holding(issue).delivered_to.rpartition("/")[2])
 
 
 def test_a_pull_request_is_opened_and_its_merge_closes(hosted: Project, github: GitHubServer) -> None:

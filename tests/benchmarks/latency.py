@@ -10,24 +10,20 @@ The baseline is the bare minimum by hand: `git worktree add`, then the same scri
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import psutil
 from celery import Celery
 
-from orchestrator import settings
-from orchestrator.adapters.git import create_project
 from orchestrator.adapters.redis_url import celery_broker_url
 from orchestrator.stack import Stack
 from tests.benchmarks.figures import Figure, percentile
+from tests.benchmarks.local import local_stack
 from tests.support import wait_until
 
 AGENT_UNDER_MS = 300
@@ -46,8 +42,11 @@ esac
 
 def measure(folder: Path, *, samples: int) -> list[Figure]:
     """Latency over so many issues, one after another, and then the memory of the workers that ran them."""
-    started = folder / "started"
-    with _stack(folder, started) as stack:
+    started, agent = folder / "started", folder / "agent.sh"
+    started.mkdir()
+    agent.write_text(AGENT)
+    argv = ["sh", str(agent), "{issue}", "{role}", str(started)]
+    with local_stack(folder, argv, poll_interval=3600) as stack:
         asked = _Asking(stack, started)
         engine, by_hand = [], []
         for number in range(-1, samples):  # the first one starts the tracker's server and is not counted
@@ -69,32 +68,6 @@ def measure(folder: Path, *, samples: int) -> list[Figure]:
             for name, of in (("p50", median), ("p99", lambda values: percentile(values, 99)))
         ]
         return [*figures, *_memory(stack, folder)]
-
-
-@contextmanager
-def _stack(folder: Path, started: Path) -> Iterator[Stack]:
-    repo, agent = folder / "repo", folder / "agent.sh"
-    started.mkdir()
-    agent.write_text(AGENT)
-    toml = f"""
-project = "latency"
-tracker = "bundled"
-poll_interval = 3600
-[verify]
-default = ["true"]
-[agents.default]
-command = ["sh", "{agent}", "{{issue}}", "{{role}}", "{started}"]
-"""
-    create_project(repo, {"README.md": "# A project\n", "orch.toml": toml})
-    subprocess.run([sys.executable, "-P", "-m", "orchestrator.tracker", "-w", str(repo), "--init"], check=True,
-                   stdout=subprocess.DEVNULL, cwd=folder)  # fmt: skip
-    environ = os.environ | {"ORCH_STATE_DIR": str(folder / "state")}
-    with (folder / "stack.log").open("w") as log:
-        own = settings.load(repo, environ)
-        with Stack(own, environ, say=lambda name, line: print(name, line, file=log), flower=False) as stack:
-            stack.wait_ready()
-            yield stack
-            stack.wiring.tracker.close()
 
 
 class _Asking:

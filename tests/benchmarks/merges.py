@@ -9,22 +9,18 @@ The baseline is what it cannot do without: the same four calls of the tracker, b
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 from celery import Celery
 
-from orchestrator import settings
-from orchestrator.adapters.git import create_project
+from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.adapters.redis_url import celery_broker_url
 from orchestrator.stack import Stack
 from tests.benchmarks.figures import Figure, percentile
+from tests.benchmarks.local import local_stack
 from tests.support import wait_until
 
 SLOTS = 4
@@ -45,9 +41,11 @@ esac
 
 def measure(folder: Path, *, samples: int) -> list[Figure]:
     """The time from event to closed issue for so many merges, one after another."""
-    with _stack(folder) as stack:
+    agent = folder / "agent.sh"
+    agent.write_text(AGENT)
+    with local_stack(folder, ["sh", str(agent), "{issue}", "{role}", str(folder / "busy")], poll_interval=5) as stack:
         done = [_file(stack, f"Issue {number}") for number in range(samples + 1)]
-        merges = stack.wiring.merges
+        merges = RedisMerges(stack.wiring.client, stack.wiring.keys)
         wait_until(lambda: len(list(merges.finished())) == len(done), "all sessions are done", timeout=600)
         wait_until(lambda: not stack.wiring.outbox.waiting() and not merges.due(), "all is told", timeout=60)
         (folder / "busy").touch()
@@ -70,31 +68,6 @@ def measure(folder: Path, *, samples: int) -> list[Figure]:
         )
         for name, of in (("p50", median), ("p99", lambda values: percentile(values, 99)))
     ]
-
-
-@contextmanager
-def _stack(folder: Path) -> Iterator[Stack]:
-    repo, agent = folder / "repo", folder / "agent.sh"
-    agent.write_text(AGENT)
-    toml = f"""
-project = "merges"
-tracker = "bundled"
-poll_interval = 5
-[verify]
-default = ["true"]
-[agents.default]
-command = ["sh", "{agent}", "{{issue}}", "{{role}}", "{folder / "busy"}"]
-"""
-    create_project(repo, {"README.md": "# A project\n", "orch.toml": toml})
-    subprocess.run([sys.executable, "-P", "-m", "orchestrator.tracker", "-w", str(repo), "--init"], check=True,
-                   stdout=subprocess.DEVNULL, cwd=folder)  # fmt: skip
-    environ = os.environ | {"ORCH_STATE_DIR": str(folder / "state")}
-    with (folder / "stack.log").open("w") as log:
-        own = settings.load(repo, environ)
-        with Stack(own, environ, say=lambda name, line: print(name, line, file=log), flower=False) as stack:
-            stack.wait_ready()
-            yield stack
-            stack.wiring.tracker.close()
 
 
 def _file(stack: Stack, title: str) -> str:

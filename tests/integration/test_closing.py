@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.adapters.git_remote import GitDelivery
 from orchestrator.adapters.redis_merges import RedisMerges
-from orchestrator.closing import STALE_AFTER, HandOver, Health, MergeLook, health
+from orchestrator.closing import STALE_AFTER, Delivery, Health, MergeLook, health
 from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
 from orchestrator.forge import NEVER, Delivered, Look, MergeClosePayload, PullText
 from orchestrator.gateway import feedback_of
@@ -21,7 +21,7 @@ from orchestrator.models import Verdict
 from orchestrator.session_loop import utc_now
 from orchestrator.telling import Progress, verdict_entries
 from tests.engine import Engine, a_report, about, told_of
-from tests.git_project import Host, Project
+from tests.git_project import Host, Project, with_bare
 from tests.merges import payload
 from tests.support import NOON, gateway_to
 
@@ -62,7 +62,7 @@ class Repo:
             finished=self.merges,
             local=self.local,
             poll=None,
-            hand_over=HandOver(self.push, self.open_pull),
+            deliver=Delivery(self.push, self.open_pull),
             closed=self.closed.extend,
         )
 
@@ -112,7 +112,7 @@ def test_nothing_is_closed_that_was_not_merged(engine: Engine, repo: Repo) -> No
     assert [Delivered(ISSUE, COMMIT)] == list(repo.merges.finished())
 
 
-def test_work_is_handed_over_once(engine: Engine, repo: Repo) -> None:
+def test_work_is_delivered_once(engine: Engine, repo: Repo) -> None:
     """Its branch is pushed and its pull request opened, whose address is kept."""
     done(engine)
     repo.look()
@@ -120,11 +120,11 @@ def test_work_is_handed_over_once(engine: Engine, repo: Repo) -> None:
 
     assert [(ISSUE, COMMIT)] == repo.pushed
     assert f"Sudocode-Issue: {ISSUE}" in repo.pulls[0].body
-    assert "https://github.com/acme/shop/pull/1" == engine.leases.holdings()[0].pull_url
+    assert "https://github.com/acme/shop/pull/1" == engine.leases.holdings()[0].delivered_to
 
 
 @pytest.mark.parametrize("away", [WorkspaceError("it is away"), SettingsError("set ORCH_GITHUB_TOKEN")])
-def test_what_cannot_be_handed_over_is_tried_again(engine: Engine, repo: Repo, away: Exception) -> None:
+def test_what_cannot_be_delivered_is_tried_again(engine: Engine, repo: Repo, away: Exception) -> None:
     """It is not asked for again before its time; why it failed can be seen until it has succeeded."""
     done(engine)
     repo.away = away
@@ -229,8 +229,7 @@ def test_health(look: Look, state: Health) -> None:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> tuple[Project, Host]:
-    project = Project(tmp_path)
-    project.git("clone", "--quiet", "--bare", str(project.repo), str(tmp_path / "bare.git"))
+    project = with_bare(tmp_path)
     return project, Host(project, "here")
 
 

@@ -10,19 +10,14 @@ import pytest
 from orchestrator.errors import WorkspaceError
 from orchestrator.leftovers import plan
 from orchestrator.ports import Leftover, LeftoverKind
-from tests.git_project import Host, Project
+from tests.git_project import Host, Project, with_bare
 
 MERGED, PUSHED = "merged into main", "on a branch of origin"
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project and a bare repo, `bare.git`, that has all of it."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    project = Project(tmp_path)
-    project.git("clone", "--quiet", "--bare", str(project.repo), str(tmp_path / "bare.git"))
-    return project
+def project(tmp_path: Path) -> Project:
+    return with_bare(tmp_path)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.git_merges import GitMerges
+from orchestrator.adapters.git import GitWorkspace
 from orchestrator.commit_message import commit_message
 from orchestrator.errors import WorkspaceError
 from orchestrator.forge import Delivered, MergeClosePayload
@@ -39,7 +39,7 @@ def session(project: Project, issue_id: str = "i-abc", *, steps: int = 2) -> Del
 
 
 def look(project: Project, *delivered: Delivered, base: str = "main") -> list[MergeClosePayload]:
-    return list(GitMerges(project.repo, base=base).merged(delivered))
+    return list(project.workspace(base=base).merges().merged(delivered))
 
 
 def merge(project: Project) -> str:
@@ -231,8 +231,22 @@ def test_looking_changes_nothing(project: Project) -> None:
 
 
 def test_a_base_that_is_not_there_is_an_error(project: Project, tmp_path: Path) -> None:
-    """It says which repo, and what to check; so does a folder that is no repo."""
-    with pytest.raises(WorkspaceError, match=r"check `repo` and `base`"):
+    """It says which repo, and what to set; so does a folder that is no repo."""
+    with pytest.raises(WorkspaceError, match=r"repo has no commit on a branch trunk.* set `base`"):
         look(project, session(project), base="trunk")
-    with pytest.raises(WorkspaceError, match="could not be run"):
-        list(GitMerges(tmp_path / "nowhere", base="main").merged([]))
+    with pytest.raises(WorkspaceError, match="nowhere"):
+        GitWorkspace(tmp_path / "nowhere", worktrees=tmp_path / "worktrees", base="main").merges()
+
+
+def test_a_merge_on_the_remote_is_seen_once_it_is_fetched(project: Project, tmp_path: Path) -> None:
+    """The clone that looks need not have pulled: what it last saw of the remote's base counts too."""
+    delivered = session(project)
+    bare = tmp_path / "bare.git"
+    project.git("clone", "--quiet", "--bare", str(project.repo), str(bare))
+    project.git("remote", "add", "origin", str(bare))
+    project.git("update-ref", "refs/heads/main", delivered.commit, cwd=bare)
+
+    assert [] == look(project, delivered)
+    project.git("fetch", "--quiet", "origin")
+
+    assert [delivered.commit] == [merge.merge_sha for merge in look(project, delivered)]

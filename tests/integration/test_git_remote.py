@@ -11,20 +11,15 @@ from structlog.testing import capture_logs
 
 from orchestrator.errors import LeaseLost
 from orchestrator.ports import Fetched, Lease, SessionRecord
-from tests.git_project import Host, Project, put_before_git
+from tests.git_project import Host, Project, put_before_git, with_bare
 from tests.support import an_issue, wait_until
 
 REF = "refs/orch/i-abc"
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project and a bare repo, `bare.git`, that has all of it."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    project = Project(tmp_path)
-    project.git("clone", "--quiet", "--bare", str(project.repo), str(tmp_path / "bare.git"))
-    return project
+def project(tmp_path: Path) -> Project:
+    return with_bare(tmp_path)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from structlog.testing import capture_logs
 
-from orchestrator.adapters.redis_deliveries import RedisDeliveries
+from orchestrator.adapters.redis_webhooks import RedisWebhooks
 from orchestrator.cli.web import listen
 from orchestrator.errors import RedisUnavailable
 from orchestrator.web import webhook
@@ -32,14 +32,14 @@ TWO = "72d3162e-cc78-11e3-81ab-4c9367dc0959"
 class Door:
     """The webhook being served, and what came of it."""
 
-    def __init__(self, deliveries: Any, secret: str | None = SECRET) -> None:
+    def __init__(self, taken: Any, secret: str | None = SECRET) -> None:
         self.hints = 0
         self.broken = False
         self._socket = listen("127.0.0.1", 0)
         self.address: tuple[str, int] = self._socket.getsockname()
         self.home = f"http://127.0.0.1:{self.address[1]}"
         self.url = f"{self.home}/webhooks/github"
-        app = make_app(secret=secret, deliveries=deliveries, hint=self._hint)
+        app = make_app(secret=secret, taken=taken, hint=self._hint)
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
@@ -259,7 +259,7 @@ def test_a_body_that_drips_is_given_up(door: Door, monkeypatch: pytest.MonkeyPat
 def test_deliveries_are_remembered_by_redis(engine: Engine, github: GitHubServer) -> None:
     """Another process knows them too, for as long as GitHub may send them again, and not for ever."""
     for expected in (202, 204):
-        with Door(RedisDeliveries(engine.client, engine.keys)) as door:
+        with Door(RedisWebhooks(engine.client, engine.keys)) as door:
             answer = github.send_webhook(door.url, "pull_request", github.closed_event(1), secret=SECRET, delivery=ONE)
             assert expected == answer.status_code
 

@@ -1,4 +1,4 @@
-"""Which of GitHub's webhook deliveries were taken, in Redis."""
+"""Which of GitHub's webhooks were taken, in Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEPT_S = 4 * 24 * 3600
 """GitHub sends a delivery again, under the same id, for three days."""
 
 
-class RedisDeliveries:
+class RedisWebhooks:
     """Remembers a delivery for four days. Raises `RedisUnavailable`."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:

@@ -6,6 +6,7 @@ kombu 5.7, Redis 7) decides every setting below; docs/adr/0002 has the measureme
 
 from __future__ import annotations
 
+import logging
 import mmap
 import warnings
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from typing import Any
 import structlog
 from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler, SchedulingError
-from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from beat import schedule
-from orchestrator import telling, wiring
+from orchestrator import logs, telling, wiring
 from orchestrator.adapters.redis_url import celery_broker_url
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 
@@ -62,6 +63,10 @@ def configuration() -> dict[str, Any]:
         # Redis may be away for any time, also at the start.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # Nor may a Redis that takes no writes (full, a replica) end a worker.
+        "broker_channel_error_retry": True,
+        # None of our tasks acknowledges late, so this changes nothing; without it Celery warns at each lost connection.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
         "broker_transport_options": {
             # Two projects may share a Redis: neither may take the other's messages.
             "global_keyprefix": here.keys("celery:"),
@@ -221,9 +226,9 @@ app.steps["worker"].add(Announcer)
 
 
 @signals.after_setup_logger.connect
-def _quiet(**_: Any) -> None:
-    # On every lost connection Celery would say that version 6 cancels late-acknowledged tasks then; we have none.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+def _calm(**_: Any) -> None:
+    # While Redis refuses it (it is full, or a replica), Celery's consumer tries five times a second.
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(logs.OncePerMinute())
 
 
 @signals.worker_ready.connect

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from typing import TextIO
 
 import structlog
@@ -45,3 +46,19 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type] # all it needs
         cache_logger_on_first_use=True,
     )
+
+
+class OncePerMinute(logging.Filter):
+    """Lets a logger say each thing once a minute, in its words but without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._silent_until: dict[object, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is news. Two records are the same thing if they share their text before the arguments."""
+        record.exc_info = None
+        news = self._silent_until.get(record.msg, 0) <= time.monotonic()
+        if news:
+            self._silent_until[record.msg] = time.monotonic() + 60
+        return news

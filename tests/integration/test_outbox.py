@@ -11,7 +11,7 @@ from orchestrator.models import FixIssueEntry, Stage, StatusEntry, Verdict
 from orchestrator.outbox import publish
 from orchestrator.telling import Progress, opening_entries, verdict_entries
 from tests.engine import a_report, about, doing, saying_yes, told_of
-from tests.support import NOON, Roles, gateway_to
+from tests.support import NOON, Roles, gateway_to, wait_until
 
 ISSUE = "i-a1b2"
 CLEAN = ["SESSION_START", "IMPLEMENT_DONE", "SPEC_REVIEW_PASS", "QUALITY_REVIEW_PASS", "SESSION_DONE"]
@@ -130,6 +130,8 @@ def test_what_is_new_is_told_without_looking(engine):
     """Looking costs a call to a slow tracker; an entry that only this publisher can have seen needs none."""
     outbox = engine.outbox
     assert outbox.next() is None
+    before = engine.client.time()
+    wait_until(lambda: engine.client.time()[1] // 1000 != before[1] // 1000, "Redis should count another millisecond")
     lease = engine.running()
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
 

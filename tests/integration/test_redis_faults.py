@@ -147,7 +147,6 @@ def test_what_a_person_must_mend(project: Project, server: OwnRedis, stack: Runn
     breaks, mends, logged, said = REFUSALS[refusal]
     issues = slow(project, stack, 2)
     breaks(project.redis)
-    stack.says("redis_away", logged)
     stack.says("tick_not_sent")
     for issue in issues:
         stack.says("lease_not_renewed", issue, logged)
@@ -156,11 +155,9 @@ def test_what_a_person_must_mend(project: Project, server: OwnRedis, stack: Runn
     assert said.removeprefix("takes no writes: ") in orch(project, server, "status")
 
     mends(project.redis)
-    # Celery's idle workers do not outlive their Redis becoming a replica; `orch up` starts others.
-    died = ["control", "merges"] if refusal == "replica" else []
-    end_undisturbed(project, stack, issues, but=died)
-    no_pages(stack, but=died)
-    assert 1 == len(stack.lines("redis_away"))
+    end_undisturbed(project, stack, issues)
+    no_pages(stack)
+    assert len(stack.lines("redis_away")) <= 1  # none where a heartbeat of Celery's keeps trying first
     assert 1 == len(stack.lines("tick_not_sent"))
     assert 4 == len(stack.lines("lease_not_renewed"))
 

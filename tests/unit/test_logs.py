@@ -1,0 +1,35 @@
+"""What keeps another program's log readable beside ours."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from orchestrator.logs import OncePerMinute
+
+
+def test_one_thing_is_said_once_a_minute_and_without_a_traceback(caplog, monkeypatch):
+    """Celery tries a Redis that refuses it five times a second, and says each time what it said before."""
+    now = 100.0
+    monkeypatch.setattr("orchestrator.logs.time.monotonic", lambda: now)
+    logger = logging.getLogger("somebody else's")
+    only = OncePerMinute()
+    logger.addFilter(only)
+
+    for attempt in range(3):
+        logger.error("cannot connect, attempt %d", attempt, exc_info=ValueError("deep inside"))
+    logger.error("something else")
+    now += 61
+    logger.error("cannot connect, attempt %d", 4)
+
+    logger.removeFilter(only)
+    assert ["cannot connect, attempt 0", "something else", "cannot connect, attempt 4"] == caplog.messages
+    assert not any(record.exc_info for record in caplog.records)
+    assert "deep inside" not in caplog.text
+
+
+@pytest.fixture(autouse=True)
+def all_levels(caplog):
+    """Everything that a logger lets through is looked at."""
+    caplog.set_level(logging.DEBUG)

@@ -26,7 +26,7 @@ def writes(name: str) -> dict[str, object]:
 
 
 def test_a_worker_dies_in_each_kind_of_step(stack: Parts, measured: Measured) -> None:
-    """Another worker goes on in under twice the lease; no finished step is repeated, and no half of a step is kept.
+    """Another worker goes on (in how long is printed); no finished step is repeated, and no half of a step is kept.
 
     It is one session, which is killed six times.
     """

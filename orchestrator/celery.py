@@ -148,7 +148,7 @@ def tick(queue: str) -> None:
 
 
 def wake(queue: str, task: str = "") -> None:
-    """As `tick`, for who has to know: RedisUnavailable when it could not be enqueued.
+    """As `tick`, for who has to know: RedisUnavailable when it could not be enqueued. By default the queue's own task.
 
     One that waits in its queue already will see whatever this one would. Looking costs a tenth of enqueuing, and a
     worker that is down finds one message, not one for each session.

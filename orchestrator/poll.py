@@ -58,7 +58,7 @@ class Rescue:
         return [claim.issue_id for claim in self.claims.expired(opened_only=True) if self.take_up(claim)]
 
     def take_up(self, claim: Claim) -> bool:
-        """Whether the session was started again; else it has ended."""
+        """Start the session again, or end it; whether it was started."""
         if claim.stop:
             self.give_up(claim.issue_id)
             return False

@@ -168,7 +168,7 @@ return 0
 """
 )
 
-# Who runs the session looks for the stop. If nobody does, the next poll ends it and need not wait for its lease.
+# Who runs the session looks for the stop. If nobody does, it is silent from now on: the next rescue ends it.
 STOP = (
     NOW
     + """

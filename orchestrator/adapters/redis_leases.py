@@ -146,8 +146,15 @@ class RedisLeases:
 
     def holding(self, issue_id: str) -> Holding | None:
         """One issue as this Redis knows it."""
-        row = self._redis.client.hgetall(self._keys("session", issue_id))
-        return _holding(issue_id, row, {}, {}) if row else None
+        client = self._redis.client
+        row = client.hgetall(self._keys("session", issue_id))
+        deadline, waits = (client.zscore(self._keys(name), issue_id) for name in ("inflight", "held"))
+        return _holding(issue_id, row, {issue_id: deadline}, {issue_id: waits}) if row else None
+
+    def live(self) -> list[str]:
+        """The issues that are claimed or running: those that have a slot."""
+        issues: list[str] = self._redis.client.zrange(self._keys("inflight"), 0, -1)
+        return issues
 
     def workers(self) -> dict[str, int]:
         """The live session workers, with their slots."""
@@ -165,7 +172,10 @@ class RedisLeases:
         return texts
 
 
-def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float], waits: Mapping[str, float]) -> Holding:
+Moments = Mapping[str, float | None]
+
+
+def _holding(issue: str, row: Mapping[str, str], deadlines: Moments, waits: Moments) -> Holding:
     return Holding(
         issue_id=issue,
         state=row.get("state", "ended"),
@@ -183,4 +193,6 @@ def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float],
         fix_issue_id=row.get("fix_issue_id"),
         delivered_to=row.get("delivered_to", ""),
         undelivered=row.get("undelivered", ""),
+        opened=row.get("opened") == "1",
+        rescues=int(row.get("rescues", 0)),
     )

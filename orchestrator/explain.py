@@ -34,6 +34,7 @@ class State(StrEnum):
     RUNNING = "RUNNING"
     STARTING = "STARTING"  # claimed, and no worker has it yet
     HANDED_ON = "HANDED_ON"  # its worker gave it back or was lost; the next one takes it up
+    STOPPING = "STOPPING"  # a person ends it
     WORKER_SILENT = "WORKER_SILENT"  # its lease is not renewed, and not over yet
     RESCUE = "RESCUE"  # its lease is over
     TRACKER_AWAY = "TRACKER_AWAY"
@@ -56,6 +57,7 @@ class State(StrEnum):
     BLOCKER_IN_REVIEW = "BLOCKER_IN_REVIEW"
     BLOCKED = "BLOCKED"
     STATUS_BLOCKED = "STATUS_BLOCKED"  # so its status says, and no open issue is the reason
+    STOPPED = "STOPPED"  # a person ended it
     RESCUED_TOO_OFTEN = "RESCUED_TOO_OFTEN"
     HELD = "HELD"  # too many errors in a row
     BACKOFF = "BACKOFF"
@@ -107,6 +109,14 @@ def _somebody_has_it(facts: Facts) -> Explanation | None:
     holding = facts.holding
     if facts.redis is None or holding is None or holding.state not in LIVE:
         return None
+    if holding.stop:
+        return Explanation(
+            Kind.STOPPED,
+            State.STOPPING,
+            f"it is being {holding.stop}",
+            next="it ends within seconds; its work is kept, and it is open again",
+            do=("orch status",),
+        )
     if holding.state == "claimed":
         return _starting(facts, facts.redis, holding)
     left_s = ((holding.deadline_ms or 0) - _ms(facts.now)) / 1000
@@ -371,6 +381,15 @@ def _after_an_error(facts: Facts) -> Explanation | None:
     wait_s = ((holding.held_until_ms or 0) - _ms(facts.now)) / 1000 if holding else 0
     if holding is None or wait_s <= 0 or (facts.redis and facts.redis.wanted):
         return None
+    if holding.stop or holding.verdict != Verdict.ERROR:
+        return Explanation(
+            Kind.STOPPED,
+            State.STOPPED,
+            holding.reason or "somebody stopped it before it began",
+            since=_at(holding.ended_at_ms),
+            next=f"nothing, until `orch enqueue {facts.issue_id}`",
+            do=(f"orch enqueue {facts.issue_id}",),
+        )
     worn_out = holding.rescues > facts.max_rescues
     error = Explanation(
         Kind.WAITS,

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -449,10 +450,12 @@ def test_not_running_here(tmp_path: Path) -> None:
     assert redis_server.find(world.state) is None
 
 
-def orch(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+def orch(world: World, *words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     own = {"ORCH_PROJECT_ROOT": str(world.repo), "ORCH_STATE_DIR": str(world.state), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-P", "-m", "orchestrator.cli", *words]
-    return subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | own | env, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_for_people_and_for_programs(calm: World) -> None:
@@ -478,3 +481,54 @@ def test_the_table_of_states(capsys: pytest.CaptureFixture[str]) -> None:
 
     provoked = {state for state, *_ in STATES} | {State.REDIS_AWAY, State.TRACKER_AWAY, State.STACK_DOWN}
     assert set(State) == provoked
+
+
+def packed(path: Path) -> dict[str, str]:
+    """The files of a bundle, by their names in its one folder."""
+    with tarfile.open(path) as tar:
+        files = {member.name.partition("/")[2]: tar.extractfile(member) for member in tar}
+        return {name: file.read().decode() for name, file in files.items() if file}
+
+
+def test_a_bundle_for_whoever_is_to_help(calm: World, tmp_path: Path) -> None:
+    """All that the runbook asks for is in it, and no secret of the environment or of an agent's output."""
+    issue = calm.ran(steps(exits=2))
+    holding = calm.wiring.leases.holding(issue)
+    assert holding
+    assert holding.record
+    logs = calm.wiring.settings.logs / issue / holding.record.session_id
+    logs.mkdir(parents=True)
+    (logs / "1-implementer.stdout").write_text("x" * 300_000 + "\nexport GH=ghp_0123456789abcdefghij01\ntop-secret-1\n")
+    path = tmp_path / "bundle.tar.gz"
+    done = orch(calm, "escalate", issue, "-o", str(path), MY_TOKEN="top-secret-1", ORCH_GITHUB_TOKEN="top-secret-2")
+    files = packed(path)
+    log = files.pop(f"logs/{holding.record.session_id}/1-implementer.stdout")
+
+    assert 0 == done.returncode, done.stderr
+    assert str(path) in done.stdout
+    assert {"summary.md", "explanation.json", "history.json", "evidence.txt", "doctor.txt", "versions.txt"} <= set(
+        files
+    )
+    assert "exited with 2: FAILED test_greet.py" in files["summary.md"]
+    assert 3 == files["summary.md"].count('"schema_version"')
+    assert f"$ make test\n{OUTPUT}" in files["evidence.txt"]
+    assert 5 == len(json.loads(files["history.json"])["sessions"][0]["events"])
+    assert "VERIFICATION" == json.loads(files["history.json"])["reports"][-1]["stage"]
+    assert "github_token" not in json.loads(files["settings.json"])
+    assert log.endswith("export GH=[redacted]\n[redacted]\n")
+    assert len(log) <= 200_000
+    assert [] == [name for name, text in files.items() if "top-secret" in text]
+
+
+def test_a_bundle_while_all_is_down(calm: World, tmp_path: Path) -> None:
+    """It is written all the same, here, under a name that says what it is; a name that cannot be is one line."""
+    issue = calm.file()
+    away = {"ORCH_REDIS_URL": f"unix://{calm.state}/nobody.sock"}
+    done = orch(calm, "escalate", issue, cwd=tmp_path, **away)
+    failed = orch(calm, "escalate", issue, "-o", str(tmp_path / "nowhere" / "x.tar.gz"), **away)
+    (bundle,) = tmp_path.iterdir()
+
+    assert 0 == done.returncode, done.stderr
+    assert bundle.name.startswith(f"escalation-{issue}-")
+    assert "Redis does not answer" in packed(bundle)["summary.md"]
+    assert (1, 1) == (failed.returncode, len(failed.stderr.splitlines()))

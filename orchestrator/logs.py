@@ -29,23 +29,47 @@ class _Unfailing:
 
 
 def configure(level: str, form: str) -> None:
-    """Set structlog up for this process; `form` is text or json. Calling it again changes nothing."""
-    render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=18, pad_level=False)
-    )
+    """Set structlog up for this process; `form` is text, json or auto. Calling it again changes nothing."""
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if form == "text" else "iso", utc=form == "json"),
-            render,
-        ],
+        processors=[*_told(form), _renderer(form)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type] # all it needs
         cache_logger_on_first_use=True,
     )
+
+
+def adopt(logger: logging.Logger, form: str) -> None:
+    """Give what a library says through `logging` the look of our own lines, so that one reader can read them all."""
+    for handler in logger.handlers:
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[*_told(form), structlog.stdlib.add_logger_name],
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(form)],
+            )
+        )
+
+
+def _told(form: str) -> list[structlog.typing.Processor]:
+    text = _is_text(form)
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+        # In JSON a traceback is part of the line; text has it below.
+        *([] if text else [structlog.processors.format_exc_info]),
+    ]
+
+
+def _renderer(form: str) -> structlog.typing.Processor:
+    if _is_text(form):
+        return structlog.dev.ConsoleRenderer(
+            colors=False, pad_event_to=18, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+        )
+    return structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _is_text(form: str) -> bool:
+    return form == "text" or (form == "auto" and sys.stderr.isatty())
 
 
 class OncePerMinute(logging.Filter):

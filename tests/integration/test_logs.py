@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,3 +47,26 @@ def test_a_full_disk_stops_nobody() -> None:
     os.close(full)
 
     assert "went on\n" == done.stdout
+
+
+ANOTHERS = """
+import logging
+from orchestrator import logs
+logger = logging.getLogger("celery.worker")
+logger.addHandler(logging.StreamHandler())
+logs.adopt(logger, "auto")
+try:
+    raise KeyError("deep inside")
+except KeyError:
+    logger.exception("cannot %s", "connect")
+"""
+
+
+def test_what_a_library_says_looks_like_our_own_lines() -> None:
+    """Where no terminal reads them, all lines are JSON objects, tracebacks included."""
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ANOTHERS], capture_output=True, text=True, env=environ, check=True)
+    (line,) = map(json.loads, done.stderr.splitlines())
+
+    assert ("cannot connect", "error", "celery.worker") == (line["event"], line["level"], line["logger"])
+    assert "KeyError: 'deep inside'" in line["exception"]

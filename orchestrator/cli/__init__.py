@@ -23,6 +23,7 @@ COMMANDS = {
     "enqueue": "Run an issue next.",
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
+    "logs": "What its agents and its verification printed.",
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
     "web": "Hear at once what GitHub merges.",

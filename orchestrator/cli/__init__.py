@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
     "logs": "What its agents and its verification printed.",
+    "report": "The night in a minute: merged, ready, needs you.",
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
     "web": "Hear at once what GitHub merges.",

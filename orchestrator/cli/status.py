@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestrator import status, wiring
 from orchestrator.cli.terminal import json_option, line, print_json
+from orchestrator.digest import span
 from orchestrator.models import Stage, Verdict
 from orchestrator.status import EngineStatus, IssueStatus
 
@@ -127,11 +128,3 @@ def age(issue: IssueStatus) -> str:
     if issue.age_s is None:
         return ""
     return span(issue.age_s) + ("" if issue.live else " ago")
-
-
-def span(seconds: float) -> str:
-    """A time span in its largest fitting unit."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

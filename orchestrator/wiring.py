@@ -22,6 +22,7 @@ from orchestrator.adapters.git import GitWorkspace
 from orchestrator.adapters.process import Limits as ProcessLimits
 from orchestrator.adapters.process import clean_env
 from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_controls import RedisControls
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_url import client_url
@@ -83,6 +84,11 @@ class Wiring:
     def heartbeat_leases(self) -> RedisLeases:
         """The leases, for a caller in an event loop that must not be kept waiting."""
         return RedisLeases(connect(self.redis_url, patience_s=1.0), self.keys, lease_s=self.settings.lease_seconds)
+
+    @functools.cached_property
+    def controls(self) -> RedisControls:
+        """Whether new sessions may start."""
+        return RedisControls(self.client, self.keys)
 
     @functools.cached_property
     def outbox(self) -> RedisOutbox:

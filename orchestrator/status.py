@@ -9,12 +9,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import redis
 
 from orchestrator.adapters import redis_server
-from orchestrator.adapters.mcp import McpTracker
 from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
@@ -24,6 +23,9 @@ from orchestrator.ports import Holding, Paused, SessionRecord
 from orchestrator.session_loop import Limits, advance, session, utc_now
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.mcp import McpTracker
 
 LIVE = frozenset({"claimed", "running"})
 LOST = "in progress, but no session of ours has it"

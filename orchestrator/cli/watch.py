@@ -33,6 +33,7 @@ UNHEARD_S = 60.0
 T = TypeVar("T")
 Row = tuple[RenderableType, ...]
 
+WAITING = ("open", "blocked")
 WIDE = {"why": 3, "title": 2}
 """The columns that share what the others leave."""
 
@@ -118,7 +119,7 @@ class Look(Generic[T]):
 def picture(found: EngineStatus, *, now: datetime, height: int | None) -> Group:
     """Everything on one screen of so many lines; without a height, all there is."""
     running = [issue for issue in found.issues if issue.live]
-    queue = [issue for issue in found.issues if not issue.live and issue.status in ("open", "blocked")]
+    queue = [issue for issue in found.issues if not issue.live and not issue.held and issue.status in WAITING]
     done = sorted((issue for issue in found.issues if issue.verdict), key=lambda issue: issue.age_s or 0.0)
     problems = list(problems_of(found))
     sections = (

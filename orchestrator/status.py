@@ -18,6 +18,7 @@ from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
+from orchestrator.explain_facts import LIVE
 from orchestrator.models import Report, Stage, Step, Verdict
 from orchestrator.ports import Holding, Paused, SessionRecord
 from orchestrator.session_loop import Limits, advance, session, utc_now
@@ -27,7 +28,6 @@ from orchestrator.wiring import Wiring
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
 
-LIVE = frozenset({"claimed", "running"})
 LOST = "in progress, but no session of ours has it"
 BLOCKERS_ASKED = 25
 """Of how many waiting issues the blockers are looked up: sudocode takes up to a second for each."""

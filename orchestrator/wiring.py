@@ -38,7 +38,7 @@ from orchestrator.ports import Lease, Worktree
 from orchestrator.session_loop import Limits, utc_now
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings, from_environment
-from orchestrator.work import Tools, WorktreeSteps
+from orchestrator.work import Tools, WorktreeSteps, put_aside
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -198,6 +198,7 @@ class Wiring:
                 self.patient_client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
             ),
             doer=lambda lease, keeper: WorktreeSteps(lease, self._tools, keeper),
+            put_aside=lambda lease: put_aside(lease, self._tools),
             owner=owner,
             lease_s=self.settings.lease_seconds,
             grace_s=STOP_GRACE_S,

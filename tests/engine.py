@@ -97,12 +97,14 @@ class Engine:
         lease_s: float = LEASE_S,
         leases: RedisLeases | None = None,
         renewals: RedisLeases | None = None,
+        put_aside: Callable[[Lease], list[str]] = lambda _lease: [],
     ) -> Sessions:
         """What runs sessions; by default every role says yes."""
         return Sessions(
             leases=leases or self.leases,
             history=history or self.history,
             doer=doer or doing(saying_yes()),
+            put_aside=put_aside,
             owner=f"test/{os.getpid()}/{threading.get_ident()}",
             lease_s=lease_s,
             grace_s=0.0,

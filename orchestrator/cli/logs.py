@@ -19,8 +19,9 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, plain, print_json
 from orchestrator.errors import OrchestratorError, RedisUnavailable
+from orchestrator.explain_facts import LIVE
 from orchestrator.ports import Holding
-from orchestrator.status import LIVE, leases_if_up
+from orchestrator.status import leases_if_up
 
 TAIL_LINES = 30
 LOOK_EVERY_S = 0.3

@@ -16,8 +16,9 @@ from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.cli.terminal import json_option, plain, print_json
 from orchestrator.digest import IssueFact, SessionFact, session_of, since_when
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
+from orchestrator.explain_facts import LIVE
 from orchestrator.ports import Holding
-from orchestrator.status import LIVE, leases_if_up, snapshots_of
+from orchestrator.status import leases_if_up, snapshots_of
 
 Form = Literal["text", "markdown", "json"]
 Rows = Mapping[str, Mapping[str, object]]

@@ -228,7 +228,7 @@ app.steps["worker"].add(Announcer)
 @signals.after_setup_task_logger.connect
 @signals.after_setup_logger.connect
 def _one_look(logger: logging.Logger, **_: Any) -> None:
-    logs.adopt(logger, wiring.here().settings.log_format)
+    logs.adopt(logger)
 
 
 @signals.after_setup_logger.connect

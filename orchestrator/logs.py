@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 import structlog
@@ -28,48 +29,48 @@ class _Unfailing:
             self._stream.flush()
 
 
-def configure(level: str, form: str) -> None:
-    """Set structlog up for this process; `form` is text, json or auto. Calling it again changes nothing."""
+def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> None:
+    """Set structlog up for this process; `form` is text, json or auto. Calling it again changes nothing.
+
+    No line has a text that `redact` does not let through.
+    """
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
     structlog.configure(
-        processors=[*_told(form), _renderer(form)],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+            structlog.processors.format_exc_info,
+            lambda _logger, _method, event: {name: _redacted(value, redact) for name, value in event.items()},
+            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=18, pad_level=False)
+            if text
+            else structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type] # all it needs
         cache_logger_on_first_use=True,
     )
 
 
-def adopt(logger: logging.Logger, form: str) -> None:
+def adopt(logger: logging.Logger) -> None:
     """Give what a library says through `logging` the look of our own lines, so that one reader can read them all."""
+    *told, render = structlog.get_config()["processors"]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *told],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+    )
     for handler in logger.handlers:
-        handler.setFormatter(
-            structlog.stdlib.ProcessorFormatter(
-                foreign_pre_chain=[*_told(form), structlog.stdlib.add_logger_name],
-                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(form)],
-            )
-        )
+        handler.setFormatter(formatter)
 
 
-def _told(form: str) -> list[structlog.typing.Processor]:
-    text = _is_text(form)
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
-        # In JSON a traceback is part of the line; text has it below.
-        *([] if text else [structlog.processors.format_exc_info]),
-    ]
-
-
-def _renderer(form: str) -> structlog.typing.Processor:
-    if _is_text(form):
-        return structlog.dev.ConsoleRenderer(
-            colors=False, pad_event_to=18, pad_level=False, exception_formatter=structlog.dev.plain_traceback
-        )
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
-
-
-def _is_text(form: str) -> bool:
-    return form == "text" or (form == "auto" and sys.stderr.isatty())
+def _redacted(value: object, redact: Callable[[str], str]) -> object:
+    match value:
+        case str():
+            return redact(value)
+        case list() | tuple():
+            return [_redacted(item, redact) for item in value]
+        case _:
+            return value
 
 
 class OncePerMinute(logging.Filter):

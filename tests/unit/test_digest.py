@@ -6,19 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from orchestrator.digest import (
-    Digest,
-    IssueFact,
-    SessionFact,
-    StepFact,
-    as_markdown,
-    as_object,
-    as_text,
-    cause_of,
-    digest,
-    session_of,
-    since_when,
-)
+from orchestrator.digest import Digest, as_markdown, as_object, as_text, cause_of, digest, since_when
+from orchestrator.digest_facts import IssueFact, SessionFact, StepFact, session_of
 from orchestrator.models import Report, SnapshotEntry, Stage, Verdict
 from orchestrator.snapshot import Snapshot, read_snapshot
 from orchestrator.telling import About, Progress, error_entries, opening_entries, step_entries, verdict_entries

@@ -90,7 +90,7 @@ def _redis_says(wiring: Wiring, issue_id: str) -> RedisSays:
         step=step if record else None,
         evidence=last.evidence if last and last.stage is Stage.VERIFICATION else None,
         slots=sum(leases.workers().values()),
-        live=tuple(leases.live()),
+        live=tuple(leases.inflight()),
         wanted=issue_id in leases.wanted(),
         untold=wiring.outbox.untold(issue_id),
         refused=tuple(line for line in wiring.outbox.refused() if line.startswith(f"{issue_id}:")),

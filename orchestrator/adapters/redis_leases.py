@@ -180,11 +180,6 @@ class RedisLeases:
         deadline, waits = (client.zscore(self._keys(name), issue_id) for name in ("inflight", "held"))
         return _holding(issue_id, row, {issue_id: deadline}, {issue_id: waits}) if row or waits else None
 
-    def live(self) -> list[str]:
-        """The issues that are claimed or running: those that have a slot."""
-        issues: list[str] = self._redis.client.zrange(self._keys("inflight"), 0, -1)
-        return issues
-
     def workers(self) -> dict[str, int]:
         """The live session workers, with their slots."""
         rows: list[str] = self._redis.call(scripts.WORKERS, self._keys.all("workers"), [])

@@ -55,8 +55,8 @@ def page(issue: str, found: Explanation, *, now: datetime) -> list[str]:
         "do": found.do,
     }
     told = [(name, says) for name, lines in rows.items() for says in lines if says]
-    headline = f"{issue}  {found.kind}: {found.cause}"
+    names = ["", *(name for name, _ in told)]
     # A name stands only before the first of its lines.
-    return [line(headline)] + [
-        f"  {name if n == 0 or told[n - 1][0] != name else '':<10}{line(says)}" for n, (name, says) in enumerate(told)
+    return [f"{issue}  {found.kind}: {line(found.cause)}"] + [
+        f"  {'' if name == before else name:<10}{line(says)}" for before, (name, says) in zip(names, told, strict=False)
     ]

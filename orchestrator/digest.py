@@ -155,7 +155,7 @@ def span(seconds: float) -> str:
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def cause_of(session: SessionFact) -> str:
@@ -172,9 +172,9 @@ def cause_of(session: SessionFact) -> str:
 def _question(issue: IssueFact) -> Item:
     session = issue.last
     if session.verdict is Verdict.VERIFY_FAILED:
-        how = f"see `orch logs {issue.id} --step verification`; then `orch issue reopen {issue.id}`, or close it"
+        how = f"see `orch logs {issue.id} --step verification`; once it is mended, `orch enqueue {issue.id}`"
     else:
-        how = f"mend it, then `orch enqueue {issue.id}`"
+        how = f"once that is mended, `orch enqueue {issue.id}`"
     return Item(issue.id, issue.title, (_without_id(session.reason), how))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from orchestrator.digest import span
 from orchestrator.explain_facts import LIVE, Facts, RedisSays, TrackerSays
 from orchestrator.merge_record import Marker, MergeMarker
 from orchestrator.models import Verdict
@@ -95,14 +96,6 @@ def explain(facts: Facts) -> Explanation:
     """The first rule's answer, and what else a person should know."""
     found = next(found for rule in RULES if (found := rule(facts)))
     return replace(found, also=tuple(_also(facts, found)))
-
-
-def span(seconds: float) -> str:
-    """A time span in its largest fitting unit."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def _somebody_has_it(facts: Facts) -> Explanation | None:

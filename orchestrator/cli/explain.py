@@ -9,7 +9,8 @@ import click
 
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, line, print_json
-from orchestrator.explain import Explanation, span
+from orchestrator.digest import span
+from orchestrator.explain import Explanation
 from orchestrator.explain_collect import explained
 from orchestrator.session_loop import utc_now
 

@@ -102,7 +102,7 @@ def test_what_needs_a_person_says_what_to_type() -> None:
     text = as_text(of(an_issues_fact("i-a1b2", BROKEN, status="open", held=True)))
 
     assert "the implementer agent (claude) exited with code 3: no; log: x\n" in text
-    assert "mend it, then `orch enqueue i-a1b2`" in text
+    assert "once that is mended, `orch enqueue i-a1b2`" in text
 
 
 def test_failures_with_one_cause_are_one_line() -> None:

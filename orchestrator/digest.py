@@ -7,80 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
-from orchestrator.models import Stage, Verdict
-from orchestrator.snapshot import Event, Snapshot, bounded_text
+from orchestrator.digest_facts import IssueFact, SessionFact
+from orchestrator.models import Verdict
+from orchestrator.snapshot import bounded_text
 
 SLOWEST = 3
 
-_VERDICTS = {
-    Event.SESSION_DONE: Verdict.DONE,
-    Event.OVERFLOW_FIX_CREATED: Verdict.OVERFLOW,
-    Event.VERIFY_FAILED: Verdict.VERIFY_FAILED,
-    Event.SESSION_ERROR: Verdict.ERROR,
-}
-_VERIFIED = (Event.SESSION_DONE, Event.VERIFY_FAILED)
 _AGO = re.compile(r"(\d+)([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _MARKDOWN = re.compile(r"([\\*_\[\]<>#|])")
-
-
-@dataclass(frozen=True)
-class StepFact:
-    """One step that was done."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class SessionFact:
-    """One session; `verdict` is None while it runs. `said_no` counts the reviews that failed."""
-
-    session_id: str
-    started_at: datetime
-    heard_at: datetime
-    steps: tuple[StepFact, ...]
-    verdict: Verdict | None
-    reason: str
-    reviews: int
-    said_no: int
-    command: str
-
-    @property
-    def seconds(self) -> float:
-        """How long it took, or has taken until it was last heard of."""
-        return (self.heard_at - self.started_at).total_seconds()
-
-
-@dataclass(frozen=True)
-class IssueFact:
-    """An issue and its sessions since then, oldest first; `status` is None when the tracker does not say.
-
-    `place` is where its work is, `commit` the verified one; `held` is set when only a person starts it again;
-    `fix_issue_id` is the issue that goes on with it.
-    """
-
-    id: str
-    title: str
-    status: str | None
-    sessions: tuple[SessionFact, ...]
-    live: bool = False
-    held: bool = False
-    place: str = ""
-    commit: str = ""
-    fix_issue_id: str = ""
-
-    @property
-    def last(self) -> SessionFact:
-        """Its last session."""
-        return self.sessions[-1]
-
-    @property
-    def needs_a_person(self) -> bool:
-        """Whether nothing more happens to it unless somebody answers."""
-        return not self.live and self.status != "closed" and (self.held or self.last.verdict is Verdict.VERIFY_FAILED)
 
 
 @dataclass(frozen=True)
@@ -121,24 +57,6 @@ def since_when(text: str, *, now: datetime) -> datetime:
         return midnight - timedelta(days=text == "yesterday")
     at = datetime.fromisoformat(text)
     return at if at.tzinfo else at.replace(tzinfo=now.tzinfo)
-
-
-def session_of(told: Sequence[Snapshot]) -> SessionFact:
-    """A session from its snapshots, in order."""
-    first, last = told[0], told[-1]
-    steps = [_step(before, after) for before, after in pairwise(told)]
-    verified = [snapshot.verify.command for snapshot in told if snapshot.verify and snapshot.event_type in _VERIFIED]
-    return SessionFact(
-        session_id=first.session_id,
-        started_at=_at(first),
-        heard_at=_at(last),
-        steps=tuple(step for step in steps if step),
-        verdict=_VERDICTS.get(last.event_type),
-        reason=_line("; ".join(last.failed_items)),
-        reviews=last.attempts.spec + last.attempts.quality,
-        said_no=sum(snapshot.event_type in (Event.SPEC_REVIEW_FAIL, Event.QUALITY_REVIEW_FAIL) for snapshot in told),
-        command=verified[-1] if verified else "",
-    )
 
 
 def digest(
@@ -254,9 +172,9 @@ def cause_of(session: SessionFact) -> str:
 def _question(issue: IssueFact) -> Item:
     session = issue.last
     if session.verdict is Verdict.VERIFY_FAILED:
-        how = f"see `orch logs {issue.id} --step verification`; then `orch issue reopen {issue.id}`, or close it"
+        how = f"see `orch logs {issue.id} --step verification`; once it is mended, `orch enqueue {issue.id}`"
     else:
-        how = f"mend it, then `orch enqueue {issue.id}`"
+        how = f"once that is mended, `orch enqueue {issue.id}`"
     return Item(issue.id, issue.title, (_without_id(session.reason), how))
 
 
@@ -296,22 +214,6 @@ def _slowest(issues: Sequence[IssueFact]) -> Iterator[Item]:
         yield Item(span(seconds), f"session of {issue.id}, {issue.title}")
     for step, issue in sorted(steps, key=lambda it: -it[0].seconds)[:SLOWEST]:
         yield Item(span(step.seconds), f"{step.name} of {issue.id}, {issue.title}")
-
-
-def _step(before: Snapshot, after: Snapshot) -> StepFact | None:
-    if after.event_type in (Event.OVERFLOW_FIX_CREATED, Event.SESSION_ERROR):
-        return None
-    seconds = (_at(after) - _at(before)).total_seconds()
-    if after.event_type in _VERIFIED:
-        return StepFact("verification", seconds)
-    if after.stage is Stage.RUNNING:
-        return StepFact("implement", seconds)
-    attempt = after.attempts.spec if after.stage in (Stage.SPEC_REVIEW, Stage.SPEC_FIX) else after.attempts.quality
-    return StepFact(f"{after.stage.lower().replace('_', ' ')} {attempt}", seconds)
-
-
-def _at(snapshot: Snapshot) -> datetime:
-    return datetime.fromisoformat(snapshot.timestamp)
 
 
 def _period(found: Digest) -> str:

@@ -21,7 +21,7 @@ from orchestrator.adapters.process import tail
 from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.cli import doctor, explain, history
 from orchestrator.cli.checks import examine
-from orchestrator.cli.terminal import IssueId
+from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.explain_collect import explained
 from orchestrator.models import Report
@@ -48,7 +48,8 @@ REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
     metavar="FILE",
     help="Where to write it. Default: escalation-ISSUE-DATE.tar.gz, here.",
 )
-def command(*, issue: str, output: Path | None) -> None:
+@json_option
+def command(*, issue: str, output: Path | None, as_json: bool) -> None:
     """Pack all that is known of an issue into one file to send to whoever is to help.
 
     It holds why the issue stands where it stands, its last snapshots and verdicts, its whole history, the evidence of
@@ -69,6 +70,9 @@ def command(*, issue: str, output: Path | None) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+    if as_json:
+        print_json({"file": str(path.resolve()), "holds": dict(packed)})
+        return
     click.echo(f"{path.resolve()} ({path.stat().st_size / 1000:.0f} kB, secrets redacted) holds")
     for name, size in packed:
         click.echo(f"  {name:<40} {size / 1000:.1f} kB")

@@ -14,7 +14,8 @@ from orchestrator import digest, wiring
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.cli.terminal import json_option, plain, print_json
-from orchestrator.digest import IssueFact, SessionFact, session_of, since_when
+from orchestrator.digest import since_when
+from orchestrator.digest_facts import IssueFact, SessionFact, session_of
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.explain_facts import LIVE
 from orchestrator.ports import Holding

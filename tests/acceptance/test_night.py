@@ -228,9 +228,8 @@ def test_the_screen_shows_a_session_as_it_goes_and_leaves_a_clean_terminal(night
 
     assert 0 == code
     assert "Traceback" not in screen.printed
-    left = screen.printed[screen.printed.rindex("\x1b[?1049l") :]
-    assert "\x1b[?25h" in left
-    assert "" == ESCAPE.sub("", left).strip()
+    assert screen.printed.rindex("\x1b[?25h") > screen.printed.rindex("\x1b[?25l"), "the cursor is back"
+    assert "" == screen.printed.rpartition("\x1b[?1049l")[2], "and all that was there before"
 
 
 def test_without_a_terminal_there_is_one_picture_after_another(night: Night) -> None:

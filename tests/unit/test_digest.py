@@ -6,19 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from orchestrator.digest import (
-    Digest,
-    IssueFact,
-    SessionFact,
-    StepFact,
-    as_markdown,
-    as_object,
-    as_text,
-    cause_of,
-    digest,
-    session_of,
-    since_when,
-)
+from orchestrator.digest import Digest, as_markdown, as_object, as_text, cause_of, digest, since_when
+from orchestrator.digest_facts import IssueFact, SessionFact, StepFact, session_of
 from orchestrator.models import Report, SnapshotEntry, Stage, Verdict
 from orchestrator.snapshot import Snapshot, read_snapshot
 from orchestrator.telling import About, Progress, error_entries, opening_entries, step_entries, verdict_entries
@@ -113,7 +102,7 @@ def test_what_needs_a_person_says_what_to_type() -> None:
     text = as_text(of(an_issues_fact("i-a1b2", BROKEN, status="open", held=True)))
 
     assert "the implementer agent (claude) exited with code 3: no; log: x\n" in text
-    assert "mend it, then `orch enqueue i-a1b2`" in text
+    assert "once that is mended, `orch enqueue i-a1b2`" in text
 
 
 def test_failures_with_one_cause_are_one_line() -> None:

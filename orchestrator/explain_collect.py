@@ -16,8 +16,9 @@ from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.candidates import blockers, candidates
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.explain import Explanation, explain
+from orchestrator.explain import explain
 from orchestrator.explain_facts import Blocker, Facts, RedisSays, TrackerSays
+from orchestrator.explanation import Explanation
 from orchestrator.gateway import feedback_of
 from orchestrator.merge_record import markers_of
 from orchestrator.models import Stage, Verdict

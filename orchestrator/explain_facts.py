@@ -91,6 +91,11 @@ class Facts:
     errors: int = 3
 
     @property
+    def now_ms(self) -> float:
+        """The moment as Redis writes it."""
+        return self.now.timestamp() * 1000
+
+    @property
     def holding(self) -> Holding | None:
         """The issue as Redis has it, if it answered and has it."""
         return self.redis.holding if self.redis else None

@@ -10,8 +10,8 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, line, print_json
 from orchestrator.digest import span
-from orchestrator.explain import Explanation
 from orchestrator.explain_collect import explained
+from orchestrator.explanation import Explanation
 from orchestrator.session_loop import utc_now
 
 

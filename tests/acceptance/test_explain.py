@@ -21,8 +21,8 @@ from orchestrator.adapters.git import create_project
 from orchestrator.adapters.redis_history import RedisHistory
 from orchestrator.adapters.redis_merges import RedisMerges
 from orchestrator.errors import AgentFailed
-from orchestrator.explain import Explanation, State
 from orchestrator.explain_collect import explained
+from orchestrator.explanation import Explanation, State
 from orchestrator.forge import MergeClosePayload
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.merge_close import apply_merge_close

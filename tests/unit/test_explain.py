@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.explain import Kind, State, explain
+from orchestrator.explain import explain
 from orchestrator.explain_facts import Blocker, Facts, RedisSays, TrackerSays
+from orchestrator.explanation import Kind, State
 from orchestrator.merge_record import Marker, MergeMarker
 from orchestrator.models import Stage, Step
 from orchestrator.ports import Holding, Paused, SessionRecord

@@ -5,7 +5,7 @@ RULES are asked in order and the first that has an answer explains, so the list 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from orchestrator import explain_sessions as sessions
@@ -13,6 +13,8 @@ from orchestrator import explain_waits as waits
 from orchestrator.explain_facts import Facts, RedisSays, TrackerSays
 from orchestrator.explanation import Explanation, Kind, State
 from orchestrator.merge_record import Marker
+
+MAX_REFUSALS = 3
 
 
 def explain(facts: Facts) -> Explanation:
@@ -69,24 +71,20 @@ RULES: tuple[Callable[[Facts], Explanation | None], ...] = (
 )
 
 
-def _also(facts: Facts, found: Explanation) -> list[str]:
+def _also(facts: Facts, found: Explanation) -> Iterator[str]:
     """What is wrong besides, and what could not be asked."""
-    tracker, redis = facts.tracker or TrackerSays(), facts.redis or RedisSays(slots=1)
-    unmerged = any(m.marker is Marker.PULL_REQUEST_CLOSED_UNMERGED for m in tracker.merges)
+    tracker, redis = facts.tracker or TrackerSays(), facts.redis or RedisSays()
+    away = facts.redis_away
+    paused = f"orch is paused by {redis.paused.by}" if redis.paused else ""
+    no_writes = f"Redis takes no writes: {redis.no_writes}" if redis.no_writes else ""
     wrong = {
-        f"the tracker does not answer: {facts.tracker_away}": facts.tracker is None,
-        "orch is not running here, so its sessions are not known": facts.redis is None and not facts.redis_away,
-        f"Redis does not answer, so its sessions are not known: {facts.redis_away}": bool(facts.redis_away),
-        f"Redis takes no writes: {redis.no_writes}": bool(redis.no_writes),
-        f"orch is paused by {redis.paused.by if redis.paused else ''}": redis.paused is not None,
-        "its last pull request was closed without being merged": unmerged,
+        State.TRACKER_AWAY: "" if facts.tracker else f"the tracker does not answer: {facts.tracker_away}",
+        State.STACK_DOWN: "orch is not running here, so its sessions are not known" if facts.stack_down else "",
+        State.REDIS_AWAY: f"Redis does not answer, so its sessions are not known: {away}" if away else "",
+        State.REDIS_TAKES_NO_WRITES: no_writes,
+        State.PAUSED: paused,
     }
-    spoken_of = {
-        State.TRACKER_AWAY: "the tracker",
-        State.REDIS_AWAY: "Redis does",
-        State.STACK_DOWN: "orch is not",
-        State.REDIS_TAKES_NO_WRITES: "Redis takes",
-        State.PAUSED: "orch is paused",
-    }.get(found.state, "\0")
-    refused = [f"the tracker refused to be told: {line}" for line in redis.refused]
-    return [said for said, so in wrong.items() if so and not said.startswith(spoken_of)] + refused
+    yield from (said for state, said in wrong.items() if said and state is not found.state)
+    if any(merge.marker is Marker.PULL_REQUEST_CLOSED_UNMERGED for merge in tracker.merges):
+        yield "its last pull request was closed without being merged"
+    yield from (f"the tracker refused to be told: {line}" for line in redis.refused[:MAX_REFUSALS])

@@ -96,6 +96,11 @@ class Facts:
         return self.now.timestamp() * 1000
 
     @property
+    def stack_down(self) -> bool:
+        """Whether orch is not running here at all."""
+        return self.redis is None and not self.redis_away
+
+    @property
     def holding(self) -> Holding | None:
         """The issue as Redis has it, if it answered and has it."""
         return self.redis.holding if self.redis else None

@@ -37,7 +37,7 @@ def somebody_has_it(facts: Facts) -> Explanation | None:
         since=at(holding.claimed_at_ms),
         next=f"if its worker falls silent, another takes it over after {facts.lease_s:g} s",
         evidence=(f"the worker gave a sign of life {span(silent_s)} ago", *facts.log_words),
-        do=(f"orch history {facts.issue_id}",),
+        do=(f"orch logs {facts.issue_id} -f",),
     )
     silent = replace(
         runs,
@@ -98,7 +98,8 @@ def closed(facts: Facts) -> Explanation | None:
     if facts.tracker is None or facts.tracker.status != "closed":
         return None
     done = Explanation(Kind.DONE, State.CLOSED, "it is closed", do=(f"orch issue reopen {facts.issue_id}",))
-    merge = facts.tracker.merges[-1] if facts.tracker.merges else None
+    closed_it = (Marker.MERGE_CLOSE_APPLIED, Marker.OVERFLOW_PARENT_CLOSED_BY_FIX)
+    merge = next((merge for merge in reversed(facts.tracker.merges) if merge.marker in closed_it), None)
     if merge is None:
         return replace(done, why="somebody closed it, not a merge that was seen")
     by = replace(done, evidence=(_merge_words(merge),), do=(f"orch history {facts.issue_id}",))

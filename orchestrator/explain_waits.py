@@ -43,19 +43,18 @@ def blocked(facts: Facts) -> Explanation | None:
         Kind.WAITS,
         State.BLOCKED,
         f"its blocker {first.issue_id} is {_status_words(first.status)}",
-        why=f"{first.issue_id} waits for {', '.join(b.issue_id for b in chain[1:])}" if len(chain) > 1 else "",
-        next=f"it is ready once {_and(facts.tracker.blockers)} {_are(facts.tracker.blockers)} closed",
+        why=", which waits for ".join(blocker.issue_id for blocker in chain) if len(chain) > 1 else "",
+        next=f"it is ready once closed: {', '.join(facts.tracker.blockers)}",
         evidence=tuple(f"{blocker.issue_id} is {_status_words(blocker.status)}" for blocker in chain[1:]),
         do=(f"orch explain {root.issue_id}",),
     )
     if facts.tracker.cycle:
-        names = " -> ".join(b.issue_id for b in chain)
-        circle = f"the issues {names} wait for each other"
+        names = " and ".join(blocker.issue_id for blocker in chain)
         return replace(
             waits,
             kind=Kind.NOT_PICKED,
             state=State.BLOCKER_CYCLE,
-            cause=circle,
+            cause=f"{names} wait for each other",
             next="nothing, until one of these links is removed in the tracker",
             do=(f"orch issue show {root.issue_id}",),
         )
@@ -104,7 +103,7 @@ def after_an_error(facts: Facts) -> Explanation | None:
 def redis_away(facts: Facts) -> Explanation | None:
     """Redis is not there, or takes no claims."""
     if facts.redis is None:
-        down = not facts.redis_away
+        down = facts.stack_down
         return Explanation(
             Kind.NOT_PICKED if down else Kind.UNKNOWN,
             State.STACK_DOWN if down else State.REDIS_AWAY,
@@ -183,11 +182,3 @@ def to_be_claimed(facts: Facts) -> Explanation:
 
 def _status_words(status: str) -> str:
     return f"in {status}" if status in ("needs_review", "in_progress") else status
-
-
-def _and(names: tuple[str, ...]) -> str:
-    return " and ".join(names)
-
-
-def _are(names: tuple[str, ...]) -> str:
-    return "is" if len(names) == 1 else "are"

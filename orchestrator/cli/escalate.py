@@ -66,6 +66,7 @@ def command(*, issue: str, output: Path | None, as_json: bool) -> None:
     # Beside the file and then put in its place: a bundle is whole, or not there.
     part = path.with_name(f".{path.name}.part")
     try:
+        part.touch(mode=0o600)  # redacted or not, it is nobody else's
         packed = pack(part, bundle(wiring.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
         part.replace(path)
     finally:

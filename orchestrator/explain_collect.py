@@ -81,14 +81,15 @@ def _ask_redis(wiring: Wiring, issue_id: str) -> tuple[RedisSays | None, str, da
 
 def _redis_says(wiring: Wiring, issue_id: str) -> RedisSays:
     leases, merges = wiring.leases, RedisMerges(wiring.client, wiring.keys)
-    holding, record = leases.holding(issue_id), None
-    if holding and (record := holding.record):
-        step = under_way(snapshots_of(leases, record.session_id), Limits(record.spec_limit, record.quality_limit))
+    holding = leases.holding(issue_id)
+    record = holding.record if holding else None
     work = merges.work(issue_id)
     last = work[1][-1] if work else None
     return RedisSays(
         holding=holding,
-        step=step if record else None,
+        step=under_way(snapshots_of(leases, record.session_id), Limits(record.spec_limit, record.quality_limit))
+        if record
+        else None,
         evidence=last.evidence if last and last.stage is Stage.VERIFICATION else None,
         slots=sum(leases.workers().values()),
         live=tuple(leases.inflight()),

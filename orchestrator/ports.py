@@ -125,6 +125,7 @@ class Holding:
     """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
 
     `delivered_to` is where its work is for whoever merges it, `undelivered` why it could not be brought there yet.
+    `opened`: the claim became a session; `rescues` counts the workers that its step under way has outlived.
     `stop` is by whom and why it is being stopped, or was.
     """
 
@@ -144,6 +145,8 @@ class Holding:
     fix_issue_id: str | None
     delivered_to: str = ""
     undelivered: str = ""
+    opened: bool = False
+    rescues: int = 0
     stop: str = ""
 
 

@@ -35,6 +35,7 @@ from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.news import News
 from orchestrator.poll import Poll, Rescue
 from orchestrator.ports import Lease, Worktree
+from orchestrator.redact import redactor
 from orchestrator.session_loop import Limits, utc_now
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings, from_environment
@@ -53,7 +54,7 @@ class Wiring:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.project)
-        logs.configure(settings.log, settings.log_format)
+        logs.configure(settings.log, settings.log_format, redact=redactor(os.environ))
 
     @functools.cached_property
     def redis_url(self) -> str:

@@ -199,6 +199,10 @@ class RedisOutbox:
         """How many entries are still to be told."""
         return int(self._redis.client.xlen(self._keys("outbox")))
 
+    def untold(self, issue_id: str) -> int:
+        """How many of them are of this issue."""
+        return int(self._redis.client.hget(self._keys("pending"), issue_id) or 0)
+
     def refused(self) -> list[str]:
         """What the tracker refused to be told, newest first."""
         lines: list[str] = self._redis.client.lrange(self._keys("refused"), 0, -1)

@@ -181,9 +181,11 @@ class RedisLeases:
         return [_holding(issue, row, deadlines, waits) for issue, row in zip(known, rows, strict=True) if row]
 
     def holding(self, issue_id: str) -> Holding | None:
-        """One issue as this Redis knows it."""
-        row = self._redis.client.hgetall(self._keys("session", issue_id))
-        return _holding(issue_id, row, {}, {}) if row else None
+        """One issue as this Redis knows it; one that was stopped before it ever ran is known, too."""
+        client = self._redis.client
+        row = client.hgetall(self._keys("session", issue_id))
+        deadline, waits = (client.zscore(self._keys(name), issue_id) for name in ("inflight", "held"))
+        return _holding(issue_id, row, {issue_id: deadline}, {issue_id: waits}) if row or waits else None
 
     def workers(self) -> dict[str, int]:
         """The live session workers, with their slots."""
@@ -201,7 +203,10 @@ class RedisLeases:
         return texts
 
 
-def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float], waits: Mapping[str, float]) -> Holding:
+Moments = Mapping[str, float | None]
+
+
+def _holding(issue: str, row: Mapping[str, str], deadlines: Moments, waits: Moments) -> Holding:
     return Holding(
         issue_id=issue,
         state=row.get("state", "ended"),
@@ -219,5 +224,7 @@ def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float],
         fix_issue_id=row.get("fix_issue_id"),
         delivered_to=row.get("delivered_to", ""),
         undelivered=row.get("undelivered", ""),
+        opened=row.get("opened") == "1",
+        rescues=int(row.get("rescues", 0)),
         stop=row.get("stop", ""),
     )

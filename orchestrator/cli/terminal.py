@@ -9,7 +9,9 @@ import socket
 import unicodedata
 
 import click
+from click.shell_completion import CompletionItem
 
+from orchestrator.cli.completion import known_issues
 from orchestrator.issue_text import ISSUE_ID
 from orchestrator.ports import Paused
 
@@ -26,6 +28,11 @@ class IssueId(click.ParamType[str]):
         if not ISSUE_ID.fullmatch(value):
             self.fail(f"{value!r} is no issue's id; ids look like i-a1b2, and `orch issue list` shows them", param, ctx)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The issues whose ids begin like this, with their titles."""
+        known = known_issues(ctx.find_root().params.get("project"))
+        return [CompletionItem(issue, help=line(title)) for issue, title in known if issue.startswith(incomplete)]
 
 
 def me() -> str:

@@ -22,6 +22,6 @@ _options = {
     # In the morning, what died at night is still listed, as offline.
     "purge_offline_workers": 86_400,
     # Every task that Flower sees is a session: its id begins with the issue's.
-    "tasks_columns": "uuid,args,state,received,started,runtime,worker",
+    "tasks_columns": "uuid,args,state,received,runtime,worker",
 }
 globals().update({name: value for name, value in _options.items() if not os.environ.get(f"FLOWER_{name.upper()}")})

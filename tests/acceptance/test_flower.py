@@ -51,8 +51,10 @@ class Flower:
 
 @pytest.fixture(scope="module")
 def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
-    """`orch up`, as it comes."""
-    with Project(tmp_path_factory.mktemp("flower")) as project, Running(project, ORCH_UP) as stack:
+    """`orch up`, as it comes, at a path that needs care."""
+    folder = tmp_path_factory.mktemp("flower") / "50% of ü" / "flower"
+    folder.mkdir(parents=True)
+    with Project(folder) as project, Running(project, ORCH_UP) as stack:
         stack.says("is up")
         (line,) = stack.lines("is up")
         url = re.search(r"http://127\.0\.0\.1:\d+", line)

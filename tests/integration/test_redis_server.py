@@ -275,10 +275,10 @@ def test_no_folder(tmp_path, place):
         redis_server.ensure(folder)
 
 
-@pytest.fixture
-def deep(tmp_path):
-    """A state folder too deep for a socket, and the place where its socket goes; both are gone at the end."""
-    folder = tmp_path / ("d" * 120)
+@pytest.fixture(params=["d" * 120, "50% of ü"], ids=["deep", "escaped"])
+def deep(request, tmp_path):
+    """A state folder that is no place for a socket, and the place where its socket goes; both are gone at the end."""
+    folder = tmp_path / request.param
     place = redis_server._socket_path(folder).parent
     yield folder, place
     if place.is_symlink():
@@ -288,7 +288,7 @@ def deep(tmp_path):
 
 
 def test_deep_folder(deep, ensure):
-    """A folder whose path is too long for a socket gets its socket in a private folder under /tmp."""
+    """A folder whose path is too long, or another in a URL, gets its socket in a private folder under /tmp."""
     folder, place = deep
     server = ensure(folder)
 

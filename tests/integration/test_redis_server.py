@@ -121,7 +121,7 @@ def test_private_and_durable(state, ensure):
 
 
 def test_celery_reaches_it(tmp_path, ensure):
-    """The address for Celery leads to the same server, also where the folder's name has to be encoded."""
+    """The address for Celery leads to the same server, also where the folder's name would have to be encoded."""
     folder = tmp_path / "a b;c%d"
     server = ensure(folder)
     with Connection(server.celery_url) as connection, connection.SimpleQueue("q") as queue:
@@ -131,6 +131,8 @@ def test_celery_reaches_it(tmp_path, ensure):
     assert server.url == redis_server.find(folder)
     with redis.Redis.from_url(server.url) as client:
         assert client.exists("_kombu.binding.q")
+    server.stop()
+    server.socket.parent.rmdir()
 
 
 def test_found_again(state, ensure):

@@ -49,7 +49,7 @@ AT_WORK = {
 """By title, the roles of which one's last run is under way."""
 SURE = ('sum(increase(orch_sessions_ended_total{verdict="DONE"}[12h])) > 0', "sum(orch_slots_used) == 4")
 """What Prometheus must have seen before it is asked for the rest."""
-DASHBOARD = ROOT / "ops/grafana/dashboard.json"
+DASHBOARD = ROOT / "ops/grafana/dashboards/orch.json"
 PROMETHEUS = """\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: [{rules}]
@@ -179,7 +179,11 @@ def watch(project: Project, to: Path) -> None:
         def shown() -> str:
             return subprocess.run(screen, check=True, capture_output=True, text=True).stdout
 
-        wait_until(lambda: all(title[:12] in shown() for title in AT_WORK), "it should show all that is at work", 30)
+        wait_until(
+            lambda: all(title[:12] in shown() for title in (*AT_WORK, *QUEUED)),
+            "it should show all that runs and waits",
+            30,
+        )
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
         console.print(Text.from_ansi(shown().rstrip()))
         wrote(to, console.export_svg(title="orch status --watch"))

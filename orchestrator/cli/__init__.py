@@ -20,13 +20,13 @@ COMMANDS = {
     "doctor": "Check everything that orch needs here.",
     "issue": "File, list and read issues.",
     "up": "Work on ready issues until Ctrl-C.",
+    "install-service": "Have systemd run it all, day and night.",
     "enqueue": "Run an issue next.",
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
     "web": "Hear at once what GitHub merges.",
-    "install-service": "Have systemd run it all, day and night.",
     "dry-run": "Run one made-up session in memory.",
 }
 """Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""

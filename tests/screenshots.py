@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -47,6 +48,14 @@ AT_WORK = {
     "Retry uploads": {"spec_reviewer": [NO, LONG]},
 }
 """By title, the roles of which one's last run is under way."""
+HEAD = """\
+# What the Grafana dashboard shows
+
+Each panel's question, and what Prometheus answered while [this](status-watch.svg) was going on. Written by
+`python -m tests.screenshots`, as all here but `demo.svg`.
+
+| panel | it asks Prometheus | and is told |
+| --- | --- | --- |"""
 SURE = ('sum(increase(orch_sessions_ended_total{verdict="DONE"}[12h])) > 0', "sum(orch_slots_used) == 4")
 """What Prometheus must have seen before it is asked for the rest."""
 DASHBOARD = ROOT / "ops/grafana/dashboards/orch.json"
@@ -114,11 +123,13 @@ class Prometheus:
 
     def table(self) -> str:
         """What Grafana's dashboard would show, panel by panel."""
-        rows = ["| panel | it asks Prometheus | and is told |", "| --- | --- | --- |"]
+        rows = [HEAD]
         for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
             for target in panel.get("targets", ()):
                 told = ", ".join(
-                    f"{', '.join(metric.values())} {value:.4g}".strip() for metric, value in self.answer(target["expr"])
+                    f"{', '.join(metric.values())} {value:.4g}".strip()
+                    for metric, value in self.answer(target["expr"])
+                    if not math.isnan(value)  # a quantile of nothing
                 )
                 rows.append(f"| {panel['title']} | `{target['expr']}` | {told or 'nothing yet'} |")
         return "\n".join(rows) + "\n"

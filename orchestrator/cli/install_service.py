@@ -42,7 +42,10 @@ def command(scope: str, *, dry_run: bool, remove: bool) -> None:
         return
     files = {place.units / name: text for name, text in place.described().files()}
     if dry_run:
-        _print({**files, place.environment: _environment(place, os.environ, shown=True)})
+        if not place.environment.exists():
+            files[place.environment] = _environment(place, os.environ, shown=True)
+        for path, text in files.items():
+            click.echo(f"# {path}\n{text}")
         return
     for path, text in files.items():
         if not path.exists() or path.read_text("utf-8") != text:
@@ -179,11 +182,6 @@ def _owner(root: Path) -> str:
         raise SettingsError(
             f"{root} belongs to nobody that this machine knows; `chown` it to who is to run it"
         ) from None
-
-
-def _print(files: Mapping[Path, str]) -> None:
-    for path, text in files.items():
-        click.echo(f"# {path}\n{text}")
 
 
 def _config_home(environ: Mapping[str, str]) -> Path:

@@ -23,7 +23,7 @@ LOOK_EVERY_S = 1.0
 
 
 @click.command("up")
-@click.option("--flower/--no-flower", default=True, help="Flower's dashboard, on port 5555 if that is free.")
+@click.option("--flower/--no-flower", default=True, help="Flower, on port 5555 if that is free; its login is printed.")
 def command(flower: bool) -> None:
     """Run everything this repo needs, until Ctrl-C: Redis, workers, beat, Flower.
 

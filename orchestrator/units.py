@@ -40,7 +40,7 @@ PROGRAMS = {
         f"{_CELERY} {_WORKER} -Q sessions -n sessions@%%h",
         (
             "# Agents read what strangers write.",
-            f"UnsetEnvironment={_GITHUB}",
+            f"UnsetEnvironment={_GITHUB} FLOWER_BASIC_AUTH",
             "# What one agent's tests do to the memory must not end the sessions of the others.",
             "OOMPolicy=continue",
             "MemoryHigh=80%",
@@ -154,10 +154,9 @@ RestartSec=5
 {_EVERYWHERE}{_AGENTS if name == "worker" else _OURS}{self._system(name)}"""
 
     def _after(self, name: str) -> str:
-        before = [self.name("redis")] if name != "redis" else []
+        order = f"After={self.name('redis')}\n" if name != "redis" else ""
         if self.user:
-            before.append("network-online.target")
-        order = f"After={' '.join(before)}\n" if before else ""
+            order += "After=network-online.target\nWants=network-online.target\n"
         # Without a limit to how often it is started: Redis or the disk may be away for any time.
         return f"{order}StartLimitIntervalSec=0\n"
 

@@ -76,7 +76,9 @@ class RedisLeases:
         args: list[str | int] = [f"{self._keys('session')}:", self._lease_ms, SLOWEST_HAND_ON]
         return [
             Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues))
-            for token, at, opened, rescues, issue in self._redis.call(scripts.EXPIRED, self._keys.all("inflight"), args)
+            for token, at, opened, rescues, issue in self._redis.call(
+                scripts.EXPIRED, self._keys.all("inflight counts"), args
+            )
         ]
 
     def acquire(self, issue_id: str, owner: str) -> Lease | None:

@@ -32,6 +32,7 @@ RUNNING_ALREADY = "it is running already"
 
 _ANSWERS = {
     Refusal.HELD: (RUNNING_ALREADY, True),
+    Refusal.PAUSED: ("orch is paused; it waits for `orch resume`", False),
     Refusal.FULL: ("it waits for a free slot and is next", False),
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
     Refusal.WAITING: ("it waits after an error", False),
@@ -69,7 +70,7 @@ class Poll:
             if forced:
                 answer, done = _ANSWERS[won]
                 self.claims.answer(issue_id, answer, done=done)
-            if won is Refusal.FULL:
+            if won in (Refusal.PAUSED, Refusal.FULL):
                 break
         return started
 

@@ -67,9 +67,19 @@ class Refusal(StrEnum):
     """Why an issue was not claimed."""
 
     HELD = "HELD"  # somebody runs it
+    PAUSED = "PAUSED"  # nothing is claimed until `orch resume`
     FULL = "FULL"  # no session worker has a free slot
     UNTOLD = "UNTOLD"  # the tracker has still to be told the end of its last session
     WAITING = "WAITING"  # its last session ended in an error; it is tried again later
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Nothing new is claimed: who asked for that, why (or empty), and since when."""
+
+    by: str
+    reason: str
+    at_ms: int
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,7 @@ class Claims(Protocol):
     """What the poll asks of the leases."""
 
     def free(self) -> int:
-        """How many more sessions could run now."""
+        """How many more sessions could run now; none while orch is paused."""
 
     def expired(self) -> list[Claim]:
         """Sessions and claims whose holder fell silent."""

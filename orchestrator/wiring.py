@@ -22,6 +22,7 @@ from orchestrator.adapters.git import GitWorkspace
 from orchestrator.adapters.process import Limits as ProcessLimits
 from orchestrator.adapters.process import clean_env
 from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_controls import RedisControls
 from orchestrator.adapters.redis_counts import RedisCounts, timed
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
@@ -94,6 +95,11 @@ class Wiring:
     def counts(self) -> RedisCounts:
         """What is counted for those who watch."""
         return RedisCounts(self.hasty_client, self.keys)
+
+    @functools.cached_property
+    def controls(self) -> RedisControls:
+        """Whether new sessions may start."""
+        return RedisControls(self.client, self.keys)
 
     @functools.cached_property
     def outbox(self) -> RedisOutbox:

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator import outbox, telling
 from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_controls import RedisControls
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.gateway import SudocodeGateway
@@ -70,6 +71,11 @@ class Engine:
     def leases(self) -> RedisLeases:
         """Who runs what."""
         return RedisLeases(self.client, self.keys, lease_s=LEASE_S)
+
+    @property
+    def controls(self) -> RedisControls:
+        """Whether new sessions may start."""
+        return RedisControls(self.client, self.keys)
 
     @property
     def outbox(self) -> RedisOutbox:

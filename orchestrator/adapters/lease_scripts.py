@@ -24,12 +24,13 @@ CLAIM = (
     + FENCE
     + _SLOTS
     + """
-local inflight, session, fence, workers, pending, held = unpack(KEYS)
+local inflight, session, fence, workers, pending, held, paused = unpack(KEYS)
 local issue, nonce, lease_ms, forced = unpack(ARGV)
 if redis.call('ZSCORE', inflight, issue) then
   if redis.call('HGET', session, 'nonce') ~= nonce then return {'HELD'} end
   return {'', redis.call('HGET', session, 'token'), redis.call('HGET', session, 'claimed_at')}
 end
+if redis.call('EXISTS', paused) == 1 then return {'PAUSED'} end
 if redis.call('HGET', pending, issue) then return {'UNTOLD'} end
 local due = redis.call('ZSCORE', held, issue)
 if due and tonumber(due) > now and forced == '0' then return {'WAITING'} end
@@ -107,7 +108,15 @@ return 1
 
 WORKERS = NOW + _SLOTS + "slots(KEYS[1], now) return redis.call('HGETALL', KEYS[1])"
 
-FREE = NOW + _SLOTS + "return slots(KEYS[1], now) - redis.call('ZCARD', KEYS[2])"
+FREE = (
+    NOW
+    + _SLOTS
+    + """
+local workers, inflight, paused = unpack(KEYS)
+local total = slots(workers, now)
+return redis.call('EXISTS', paused) == 1 and 0 or total - redis.call('ZCARD', inflight)
+"""
+)
 
 RELEASE = (
     NOW

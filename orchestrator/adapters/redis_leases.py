@@ -37,12 +37,18 @@ class RedisLeases:
         self._redis.client.hdel(self._keys("workers"), worker)
 
     def free(self) -> int:
-        """How many more sessions could run now: the live workers' slots less what is claimed or running."""
-        return int(self._redis.call(scripts.FREE, self._keys.all("workers inflight"), []))
+        """How many more sessions could run now: the live workers' slots less what is claimed or running.
+
+        None while orch is paused.
+        """
+        return int(self._redis.call(scripts.FREE, self._keys.all("workers inflight paused"), []))
 
     def claim(self, issue_id: str, *, forced: bool = False) -> Claim | Refusal:
-        """A lease on an issue nobody holds, if a slot is free, in one call. Forced overlooks a wait after errors."""
-        names = self._keys.all("inflight session fence workers pending held", issue=issue_id)
+        """A lease on an issue nobody holds, if a slot is free and orch is not paused, in one call.
+
+        Forced overlooks a wait after errors.
+        """
+        names = self._keys.all("inflight session fence workers pending held paused", issue=issue_id)
         refusal, *won = self._redis.call(
             scripts.CLAIM, names, [issue_id, uuid.uuid4().hex, self._lease_ms, int(forced)]
         )

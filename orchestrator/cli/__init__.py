@@ -21,6 +21,8 @@ COMMANDS = {
     "issue": "File, list and read issues.",
     "up": "Work on ready issues until Ctrl-C.",
     "enqueue": "Run an issue next.",
+    "pause": "Let no new session start.",
+    "resume": "Let new sessions start again.",
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
     "merges": "Close what was merged, and see that it is.",

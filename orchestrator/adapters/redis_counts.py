@@ -51,11 +51,14 @@ end
 """
 )
 
-_TRACKER_CALL = COUNT + """
+_TRACKER_CALL = (
+    COUNT
+    + """
 local tool, outcome, ms = unpack(ARGV)
 count(KEYS[1], 'tracker_calls', tool .. '|' .. outcome)
 observe(KEYS[1], 'tracker_call_seconds', tool, tonumber(ms))
 """
+)
 
 _TICKED = (
     NOW

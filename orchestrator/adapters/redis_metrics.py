@@ -133,7 +133,7 @@ SEEN: TypeAdapter[Seen] = TypeAdapter(Seen)
 
 
 class RedisMetrics:
-    """Two calls, however much there is. Both raise `RedisUnavailable`."""
+    """What those who watch ask: one call each, however much there is. All raise `RedisUnavailable`."""
 
     def __init__(self, client: redis.Redis, keys: Keys, *, lease_s: float) -> None:
         self._redis = Scripts(client)
@@ -144,11 +144,13 @@ class RedisMetrics:
         """What there is now."""
         prefixes = [f"{self._keys(name)}:" for name in ("session", "history", "celery")]
         names = "inflight workers wanted outbox refused finished deliveries held counts ticks merge-look paused"
-        return SEEN.validate_json(
-            self._redis.call(_SEEN, self._keys.all(names), [*prefixes, self._lease_ms, *QUEUES])
-        )
+        return SEEN.validate_json(self._redis.call(_SEEN, self._keys.all(names), [*prefixes, self._lease_ms, *QUEUES]))
 
     def memory(self) -> Memory:
         """How Redis itself is."""
         info: Any = self._redis.client.info()
         return Memory(info["used_memory"], info.get("maxmemory", 0), what_refuses_writes(info))
+
+    def try_write(self) -> None:
+        """Write something, for who wants to know whether that can be done."""
+        self._redis.client.set(self._keys("writable"), 1, ex=60)

@@ -27,7 +27,7 @@ COMMANDS = {
     "history": "What happened to an issue, step by step.",
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
-    "web": "Hear at once what GitHub merges.",
+    "web": "Serve health, metrics and GitHub's webhook.",
     "dry-run": "Run one made-up session in memory.",
 }
 """Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""

@@ -73,7 +73,7 @@ class Durations:
         for value in self.values:
             ends = _buckets(view, self.counted, value)
             buckets = [
-                (f"{bound:g}", float(sum(n for end, n in ends.items() if end <= bound)))
+                (str(float(bound)), float(sum(n for end, n in ends.items() if end <= bound)))
                 for bound in BUCKETS[self.counted]
             ]
             total_ms = view.seen.counts.get(f"{self.counted}|{value}|ms", 0)

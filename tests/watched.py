@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -108,6 +109,11 @@ class Watched(Served):
 def settings_of(folder: Path) -> Settings:
     """The defaults, for a project in this folder."""
     return load(folder, {"ORCH_STATE_DIR": str(folder / "state")})
+
+
+def names_in(query: str) -> set[str]:
+    """The metrics that a query asks for."""
+    return set(re.findall(r"\b(?:orch_\w+|up)\b", query))
 
 
 def objections(before: Series, after: Series, expected: Iterable[str], folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What is measured: each metric's name, what it says, and how it is read off what Redis says at one moment.
+"""What is measured: each metric's name, what it says, and how its value is found.
 
 No label has more values than there are stages, verdicts, queues or tools: an issue is never one.
 """
@@ -6,9 +6,12 @@ No label has more values than there are stages, verdicts, queues or tools: an is
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -18,6 +21,7 @@ from orchestrator.adapters.redis_counts import BUCKETS
 from orchestrator.adapters.redis_metrics import QUEUES, Memory, Seen, SeenSession
 from orchestrator.models import Report, Stage, Step, Verdict
 from orchestrator.session_loop import Limits, advance, session, utc_now
+from orchestrator.settings import Settings
 
 STATES = ("claimed", "running")
 STAGES = tuple(str(stage) for stage in Stage if stage not in (Stage.OVERFLOW, Stage.DONE, Stage.REVIEW_GATE))
@@ -28,30 +32,32 @@ OUTCOMES = ("ok", "unavailable", "refused", "invalid", "failed")
 
 @dataclass(frozen=True)
 class View:
-    """All that a metric is read off."""
+    """All that Redis says at one moment."""
 
     seen: Seen
     memory: Memory
 
 
 Labels = tuple[str, ...]
+Values = float | Mapping[Labels, float]
 Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Generic[S]):
     """A gauge or a counter. `read` gives its value, or one for each combination of its labels' values."""
 
     family: Family
     name: str
     says: str
-    read: Callable[[View], float | Mapping[Labels, float]]
+    read: Callable[[S], Values]
     labels: Labels = ()
 
-    def of(self, view: View) -> Metric:
+    def of(self, source: S) -> Metric:
         """The metric with its values."""
         metric = self.family(self.name, self.says, labels=self.labels)
-        values = self.read(view)
+        values = self.read(source)
         for labels, value in (values if isinstance(values, Mapping) else {(): values}).items():
             metric.add_metric(labels, value)
         return metric
@@ -121,9 +127,34 @@ def _ages(ticks: Iterable[str], suffix: str, view: View) -> Mapping[Labels, floa
     return {(tick,): view.seen.ticks.get(tick + suffix, math.inf) for tick in ticks}
 
 
-_gauge, _counter = partial(Measure, GaugeMetricFamily), partial(Measure, CounterMetricFamily)
+def _disk(settings: Settings) -> Path:
+    """A folder on the disk where the worktrees are, or will be."""
+    folder = settings.state_dir
+    return next(there for there in (folder, *folder.parents) if there.exists())
 
-MEASURES: tuple[Measure | Durations, ...] = (
+
+def _gauge(name: str, says: str, read: Callable[[S], Values], labels: Labels = ()) -> Measure[S]:
+    return Measure(GaugeMetricFamily, name, says, read, labels)
+
+
+def _counter(name: str, says: str, read: Callable[[S], Values], labels: Labels = ()) -> Measure[S]:
+    return Measure(CounterMetricFamily, name, says, read, labels)
+
+
+HERE: tuple[Measure[Settings], ...] = (
+    _gauge("orch_info", "1, for the project that is watched", lambda settings: {(settings.project,): 1}, ("project",)),
+    _gauge("orch_poll_interval_seconds", "The setting `poll_interval`", lambda settings: settings.poll_interval),
+    _gauge("orch_lease_duration_seconds", "The setting `lease_seconds`", lambda settings: settings.lease_seconds),
+    _gauge(
+        "orch_disk_free_bytes", "Free where the worktrees are", lambda settings: shutil.disk_usage(_disk(settings)).free
+    ),
+    _gauge("orch_disk_size_bytes", "The size of that disk", lambda settings: shutil.disk_usage(_disk(settings)).total),
+)
+"""What is known without Redis."""
+
+UP: Measure[View | None] = _gauge("orch_redis_up", "1 while Redis answers", lambda view: view is not None)
+
+MEASURES: tuple[Measure[View] | Durations, ...] = (
     _gauge(
         "orch_sessions",
         "Sessions that are claimed (and wait for a worker) or running, by the stage of their next or present step",
@@ -214,4 +245,4 @@ MEASURES: tuple[Measure | Durations, ...] = (
     _gauge("orch_redis_memory_used_bytes", "What Redis holds in memory", lambda view: view.memory.used_bytes),
     _gauge("orch_redis_memory_max_bytes", "Its maxmemory; 0 for none", lambda view: view.memory.max_bytes),
 )
-"""All that takes Redis to know, in the order in which it is served."""
+"""What Redis says, in the order in which it is served."""

@@ -60,7 +60,7 @@ def test_a_merge_is_looked_for_at_once(orch: Orch) -> None:
 
 
 def test_without_redis_the_delivery_fails(orch: Orch) -> None:
-    """GitHub shows it as failed, so that it can be sent again; and the process stays."""
+    """GitHub shows it as failed, so that it can be sent again; whoever watches is told why, and the process stays."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         away = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
@@ -71,7 +71,11 @@ def test_without_redis_the_delivery_fails(orch: Orch) -> None:
             github.merge(github.open("orch/i-a1b2"))
             said = github.send_webhook(home + PATH, "pull_request", github.closed_event(1), secret=SECRET)
 
+            ready, metrics = httpx2.get(f"{home}/readyz", timeout=30), httpx2.get(f"{home}/metrics", timeout=30)
+
             assert (503, "not taken, please send it again") == (said.status_code, said.text)
+            assert (503, 200) == (ready.status_code, metrics.status_code)
+            assert "orch_redis_up 0.0" in metrics.text.splitlines()
             assert process.poll() is None
 
 

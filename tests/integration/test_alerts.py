@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -260,3 +261,13 @@ def test_the_commands_of_a_page_exist(alert: str) -> None:
 
     assert commands
     assert [] == [command for command in commands if command not in COMMANDS]
+
+
+def test_the_dashboard_asks_only_for_what_is_served(watched: Watched) -> None:
+    """Each panel names metrics, and each name is one of ours."""
+    dashboard = json.loads((ROOT / "ops/grafana/dashboards/orch.json").read_text("utf-8"))
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    served = {name for name, _ in watched.scrape()}
+
+    assert [] == [query for query in asked if "ALERTS" not in query and not names_in(query)]
+    assert set() == {name for query in asked for name in names_in(query)} - served

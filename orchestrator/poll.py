@@ -14,7 +14,7 @@ import structlog
 
 from orchestrator import telling
 from orchestrator.candidates import Candidate, candidates, open_blockers
-from orchestrator.errors import InvalidMCPResponseError, LeaseLost, TrackerRefused
+from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
 from orchestrator.issue_text import ISSUE_ID, read_issue
 from orchestrator.models import IssueContext
 from orchestrator.news import News
@@ -32,6 +32,7 @@ RUNNING_ALREADY = "it is running already"
 
 _ANSWERS = {
     Refusal.HELD: (RUNNING_ALREADY, True),
+    Refusal.STOPPING: ("it is being stopped; it runs again after that", False),
     Refusal.PAUSED: ("orch is paused; it waits for `orch resume`", False),
     Refusal.FULL: ("it waits for a free slot and is next", False),
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
@@ -41,26 +42,52 @@ _RUNNABLE = {"open", "in_progress"}
 
 
 @dataclass(frozen=True)
-class Poll:
-    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was rescued too often.
+class Rescue:
+    """One look for sessions whose holder fell silent. It needs no tracker, so one that hangs does not hold it up.
 
-    `news` is handed on from one poll to the next.
+    `start` enqueues a session; `give_up` ends one that was stopped, or rescued more than `max_rescues` times.
     """
+
+    claims: Claims
+    start: Callable[[str, int], None]
+    give_up: Callable[[str], None]
+    max_rescues: int
+
+    def __call__(self) -> list[str]:
+        """Take them up; the ids started."""
+        return [claim.issue_id for claim in self.claims.expired(opened_only=True) if self.take_up(claim)]
+
+    def take_up(self, claim: Claim) -> bool:
+        """Whether the session was started again; else it has ended."""
+        if claim.stop:
+            self.give_up(claim.issue_id)
+            return False
+        if claim.rescues > self.max_rescues:
+            log.warning("rescued_too_often", issue=claim.issue_id, rescues=claim.rescues)
+            self.give_up(claim.issue_id)
+            return False
+        log.info("session_rescued", issue=claim.issue_id, rescues=claim.rescues)
+        self.start(claim.issue_id, claim.token)
+        return True
+
+
+@dataclass(frozen=True)
+class Poll:
+    """One look at the tracker. `start` enqueues a session; `news` is handed on from one poll to the next."""
 
     tracker: IssueTracker
     claims: Claims
     start: Callable[[str, int], None]
-    give_up: Callable[[str], None]
+    rescue: Rescue
     orchestrator_id: str
     limits: Limits
-    max_rescues: int
     news: News = field(default_factory=News)
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
         # Opened sessions first: starting those needs no tracker, so its outage does not hold them up.
         expired = sorted(self.claims.expired(), key=lambda claim: not claim.opened)
-        started = [claim.issue_id for claim in expired if self._rescue(claim)]
+        started = [claim.issue_id for claim in expired if self._go_on(claim)]
         for issue_id, forced in self._wanted_then_ready():
             won = self.claims.claim(issue_id, forced=forced)
             if isinstance(won, Claim):
@@ -89,16 +116,8 @@ class Poll:
                 log.warning("malformed_ready_record", problem=problem)
         return valid
 
-    def _rescue(self, claim: Claim) -> bool:
-        if not claim.opened:
-            return self._begin(claim, forced=True)
-        if claim.rescues > self.max_rescues:
-            log.warning("rescued_too_often", issue=claim.issue_id, rescues=claim.rescues)
-            self.give_up(claim.issue_id)
-            return False
-        log.info("session_rescued", issue=claim.issue_id, rescues=claim.rescues)
-        self.start(claim.issue_id, claim.token)
-        return True
+    def _go_on(self, claim: Claim) -> bool:
+        return self.rescue.take_up(claim) if claim.opened else self._begin(claim, forced=True)
 
     def _begin(self, claim: Claim, *, forced: bool) -> bool:
         """From a claim to a session: read the issue once more, set it in_progress, open, enqueue.
@@ -127,6 +146,9 @@ class Poll:
         except LeaseLost as lost:
             log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
             return False
+        except StoppedByHand as stopped:
+            self.tracker.set_issue_status(claim.issue_id, "open")
+            return self._give_back(claim, str(stopped), say=log.info)
         except TrackerRefused as error:
             return self._give_back(claim, str(error), say=log.warning)
         except InvalidMCPResponseError as error:

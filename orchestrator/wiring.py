@@ -34,12 +34,12 @@ from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.news import News
-from orchestrator.poll import Poll
+from orchestrator.poll import Poll, Rescue
 from orchestrator.ports import Lease, Worktree
 from orchestrator.session_loop import Limits, utc_now
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings, from_environment
-from orchestrator.work import Tools, WorktreeSteps
+from orchestrator.work import Tools, WorktreeSteps, put_aside
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -160,12 +160,15 @@ class Wiring:
             tracker=self.gateway,
             claims=self.leases,
             start=start,
-            give_up=sessions.give_up,
+            rescue=self.rescue_silent(start=start, sessions=sessions),
             orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
-            max_rescues=self.settings.limits.rescues,
             news=self._news,
         )
+
+    def rescue_silent(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Rescue:
+        """One look for sessions whose holder fell silent."""
+        return Rescue(self.leases, start, sessions.give_up, self.settings.limits.rescues)
 
     def sweep(self) -> rescue.Sweep:
         """One look for issues that nobody holds."""
@@ -214,6 +217,7 @@ class Wiring:
                 self.patient_client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
             ),
             doer=lambda lease, keeper: WorktreeSteps(lease, self._tools, keeper),
+            put_aside=lambda lease: put_aside(lease, self._tools),
             owner=owner,
             lease_s=self.settings.lease_seconds,
             grace_s=STOP_GRACE_S,

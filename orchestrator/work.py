@@ -45,6 +45,15 @@ class Tools:
     now: Callable[[], datetime]
 
 
+def put_aside(lease: Lease, tools: Tools) -> list[str]:
+    """End what still runs of the session on this host, and give the refs that keep what its step had done so far.
+
+    Running it again gives none. Raises WorkspaceError.
+    """
+    tools.sweep(lease)
+    return tools.workspace.put_aside(lease.issue_id)
+
+
 class WorktreeSteps:
     """Does the steps of one session in its worktree.
 

@@ -27,7 +27,9 @@ CLAIM = (
 local inflight, session, fence, workers, pending, held, paused = unpack(KEYS)
 local issue, nonce, lease_ms, forced = unpack(ARGV)
 if redis.call('ZSCORE', inflight, issue) then
-  if redis.call('HGET', session, 'nonce') ~= nonce then return {'HELD'} end
+  if redis.call('HGET', session, 'nonce') ~= nonce then
+    return {redis.call('HEXISTS', session, 'stop') == 1 and 'STOPPING' or 'HELD'}
+  end
   return {'', redis.call('HGET', session, 'token'), redis.call('HGET', session, 'claimed_at')}
 end
 if redis.call('EXISTS', paused) == 1 then return {'PAUSED'} end
@@ -37,6 +39,7 @@ if due and tonumber(due) > now and forced == '0' then return {'WAITING'} end
 if redis.call('ZCARD', inflight) >= slots(workers, now) then return {'FULL'} end
 local token = next_token(fence, now)
 redis.call('PERSIST', session)
+redis.call('HDEL', session, 'stop')
 redis.call('HSET', session, 'token', token, 'nonce', nonce, 'state', 'claimed', 'opened', 0, 'rescues', 0,
   'handed', 0, 'claimed_at', string.format('%d', now), 'waits_since', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
@@ -50,9 +53,12 @@ OPEN = (
     + """
 local session, inflight, outbox, pending, snapshots, known, runs, finished, deliveries = unpack(KEYS)
 local issue, token, session_id, record, kept_ms = unpack(ARGV)
-if redis.call('HGET', session, 'token') ~= token then return 0 end
-if redis.call('HGET', session, 'opened') == '1' then return 1 end
-if not redis.call('ZSCORE', inflight, issue) then return 0 end
+if redis.call('HGET', session, 'token') ~= token then return '' end
+if redis.call('HGET', session, 'opened') == '1' then return 'OPEN' end
+-- Looked for before the claim is: whoever finds it stopped and given back has set the issue in progress, too.
+local stop = redis.call('HGET', session, 'stop')
+if stop then return stop end
+if not redis.call('ZSCORE', inflight, issue) then return '' end
 redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id',
   'delivered_to', 'undelivered')
 redis.call('SREM', finished, issue)
@@ -63,7 +69,7 @@ redis.call('ZREMRANGEBYSCORE', known, '-inf', now - kept_ms)
 redis.call('RPUSH', runs, session_id)
 redis.call('PERSIST', runs)
 tell(outbox, pending, snapshots, issue, session_id, 6)
-return 1
+return 'OPEN'
 """
 )
 
@@ -91,7 +97,8 @@ end
 redis.call('HSET', session, 'state', 'running', 'owner', owner, 'handed', 0)
 redis.call('HSETNX', session, 'started_at', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
-return {redis.call('HGET', session, 'token'), redis.call('HGET', session, 'record'), before}
+local token, record, stop = unpack(redis.call('HMGET', session, 'token', 'record', 'stop'))
+return {token, record, before, stop or ''}
 """
 )
 
@@ -135,23 +142,52 @@ EXPIRED = (
     NOW
     + COUNT
     + """
-local inflight, counts, lease_ms, slowest = KEYS[1], KEYS[2], ARGV[2], tonumber(ARGV[3])
+local inflight, counts = unpack(KEYS)
+local lease_ms, slowest, opened_only = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local taken = {}
 for _, issue in ipairs(redis.call('ZRANGEBYSCORE', inflight, '-inf', now)) do
   local session = ARGV[1] .. issue
   local state, opened = unpack(redis.call('HMGET', session, 'state', 'opened'))
-  if state == 'running' then
-    redis.call('HINCRBY', session, 'rescues', 1)
-    redis.call('HSET', session, 'waits_since', string.format('%d', now))
-    count(counts, 'rescues', '')
+  if opened == '1' or not opened_only then
+    if state == 'running' then
+      redis.call('HINCRBY', session, 'rescues', 1)
+      redis.call('HSET', session, 'waits_since', string.format('%d', now))
+      count(counts, 'rescues', '')
+    end
+    redis.call('HSET', session, 'state', 'claimed')
+    local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
+    redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
+    taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues', 'stop')
+    table.insert(taken[#taken], issue)
   end
-  redis.call('HSET', session, 'state', 'claimed')
-  local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
-  redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
-  taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues')
-  table.insert(taken[#taken], issue)
 end
 return taken
+"""
+)
+
+SILENT = (
+    NOW
+    + """
+for _, issue in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+  if redis.call('HGET', ARGV[1] .. issue, 'opened') == '1' then return 1 end
+end
+return 0
+"""
+)
+
+# Who runs the session looks for the stop. If nobody does, the next poll ends it and need not wait for its lease.
+STOP = (
+    NOW
+    + """
+local inflight, session, wanted, held = unpack(KEYS)
+local issue, stop, hold = unpack(ARGV)
+local live = redis.call('ZSCORE', inflight, issue)
+if hold == '1' and (redis.call('ZREM', wanted, issue) == 1 or live) then redis.call('ZADD', held, '+inf', issue) end
+if not live then return redis.call('ZSCORE', held, issue) == 'inf' and 'HELD' or 'IDLE' end
+redis.call('HSETNX', session, 'stop', stop)
+local opened, state = unpack(redis.call('HMGET', session, 'opened', 'state'))
+if opened == '1' and state == 'claimed' then redis.call('ZADD', inflight, now, issue) end
+return 'ASKED'
 """
 )
 

@@ -58,16 +58,17 @@ if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
 if verdict ~= 'ERROR' and tonumber(n) > redis.call('LLEN', history) then return 'GAP' end
 redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reason,
   'ended_at', string.format('%d', now))
-observe(counts, 'session_seconds', verdict, now - redis.call('HGET', session, 'started_at'))
+local stopped = verdict == 'ERROR' and redis.call('HEXISTS', session, 'stop') == 1
+observe(counts, 'session_seconds', stopped and 'STOPPED' or verdict, now - redis.call('HGET', session, 'started_at'))
 redis.call('ZREM', inflight, issue)
 redis.call('ZADD', known, now, issue)
-if verdict == 'ERROR' then
+if verdict ~= 'ERROR' then
+  redis.call('HDEL', errors, issue)
+  redis.call('ZREM', held, issue)
+elseif not stopped then
   local count = redis.call('HINCRBY', errors, issue, 1)
   local wait = math.min(30000 * 2 ^ (count - 1), 3600000)
   redis.call('ZADD', held, count >= tonumber(error_limit) and '+inf' or now + wait, issue)
-else
-  redis.call('HDEL', errors, issue)
-  redis.call('ZREM', held, issue)
 end
 tell(outbox, pending, snapshots, issue, session_id, 9)
 if verdict == 'DONE' then
@@ -138,7 +139,7 @@ class RedisHistory:
             self._wake()
 
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
-        """Record the end and free the slot, once."""
+        """Record the end and free the slot, once. An error holds the issue back, unless a person stopped it."""
         args: list[str | int] = [verdict, reason, self._error_limit, KEPT_S, *told_args(entries)]
         self._call(
             _CLOSE,

@@ -23,6 +23,7 @@ COMMANDS = {
     "enqueue": "Run an issue next.",
     "pause": "Let no new session start.",
     "resume": "Let new sessions start again.",
+    "stop": "End sessions now, and keep their work.",
     "status": "What runs, what waits, and why.",
     "history": "What happened to an issue, step by step.",
     "merges": "Close what was merged, and see that it is.",

@@ -39,7 +39,12 @@ def me() -> str:
 
 def pause_words(paused: Paused) -> str:
     """A pause in words: `paused by anna@box (the disk is nearly full)`."""
-    return f"paused by {paused.by}" + (f" ({paused.reason})" if paused.reason else "")
+    return f"paused by {paused.by}{because(paused.reason)}"
+
+
+def because(reason: str) -> str:
+    """A reason, if there is one, to follow what was done."""
+    return f" ({reason})" if reason else ""
 
 
 def print_json(value: object) -> None:

@@ -25,7 +25,8 @@ from orchestrator.settings import Settings
 
 STATES = ("claimed", "running")
 STAGES = tuple(str(stage) for stage in Stage if stage not in (Stage.OVERFLOW, Stage.DONE, Stage.REVIEW_GATE))
-VERDICTS = tuple(str(verdict) for verdict in Verdict)
+VERDICTS = (*(str(verdict) for verdict in Verdict), "STOPPED")
+"""What a person stopped is no error that says anything of the agents."""
 TOOLS = ("ready", "show_issue", "upsert_issue", "add_feedback", "link", "list_issues")
 OUTCOMES = ("ok", "unavailable", "refused", "invalid", "failed")
 
@@ -163,7 +164,7 @@ MEASURES: tuple[Measure[View] | Durations, ...] = (
     ),
     _counter(
         "orch_sessions_ended",
-        "Sessions that ended, by verdict",
+        "Sessions that ended, by verdict; STOPPED is an ERROR that a person asked for",
         lambda view: {(verdict,): sum(_buckets(view, "session_seconds", verdict).values()) for verdict in VERDICTS},
         ("verdict",),
     ),

@@ -45,6 +45,15 @@ def test_an_end_is_counted_once(engine: Engine) -> None:
     assert {"session_seconds|OVERFLOW|10": "1"} == counted(engine)
 
 
+def test_a_stop_is_no_error(engine: Engine) -> None:
+    """Whoever stops all sessions has not broken the agents."""
+    lease = engine.running()
+    engine.leases.stop(lease.issue_id, "stopped by me", hold=False)
+    engine.history(lease).close(Verdict.ERROR, [])
+
+    assert {"session_seconds|STOPPED|10": "1"} == counted(engine)
+
+
 def test_a_step_takes_from_the_record_before_it(engine: Engine) -> None:
     """And the first from the start of its session, whatever the issue's last session recorded."""
     lease = engine.running()

@@ -87,7 +87,7 @@ class RedisCounts:
     def _quietly(self, lua: str, key: str, args: list[str | int]) -> None:
         try:
             self._redis.call(lua, self._keys.all(key), args)
-        except RedisUnavailable as error:
+        except (RedisUnavailable, redis.RedisError) as error:
             log.debug("not_counted", what=args[0], reason=str(error))
 
 

@@ -91,10 +91,7 @@ class Watched(Served):
             answer = self.get("/metrics").raise_for_status().text
         except httpx2.TransportError:
             return {("up", frozenset()): 0.0}
-        families = text_string_to_metric_families(answer)
-        samples = [sample for family in families for sample in family.samples]
-        found = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
-        return {**found, ("up", frozenset()): 1.0}
+        return {**series_in(answer), ("up", frozenset()): 1.0}
 
     def value(self, name: str, **labels: str) -> float:
         """What one series says now."""
@@ -109,6 +106,12 @@ class Watched(Served):
 def settings_of(folder: Path) -> Settings:
     """The defaults, for a project in this folder."""
     return load(folder, {"ORCH_STATE_DIR": str(folder / "state")})
+
+
+def series_in(text: str) -> Series:
+    """What `/metrics` answered."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
 
 
 def names_in(query: str) -> set[str]:

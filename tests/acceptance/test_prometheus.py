@@ -1,4 +1,4 @@
-"""A real Prometheus over a running stack: what the dashboard asks for is there, and no rule fails."""
+"""`orch web` beside a running stack, and a real Prometheus over both: what the dashboard asks for is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ import yaml
 
 from tests.acceptance.project import ORCH_UP, Project, Running, up
 from tests.support import ROOT
+from tests.watched import series_in
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed"),
-]
+pytestmark = pytest.mark.timeout(300)
+needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")
 
 WEB = (*ORCH_UP[:4], "web", "--port", "0")
 DASHBOARD = json.loads((ROOT / "ops/grafana/dashboards/orch.json").read_text("utf-8"))
@@ -29,37 +29,45 @@ QUERIES = {
 }
 
 Ask = Callable[..., Any]
+TICK_AGE = "orch_tick_age_seconds"
+
+
+@dataclass(frozen=True)
+class Evening:
+    """A stack that has done all there was to do, and the address of its `orch web`."""
+
+    project: Project
+    web: str
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Asks a Prometheus that has our configuration, but for the address and how often it looks."""
-    with (
-        Project(tmp_path_factory.mktemp("prometheus")) as project,
-        up(project) as stack,
-        Running(project, WEB) as web,
-    ):
+def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evening]:
+    """One issue that nobody finds fault with."""
+    with Project(tmp_path_factory.mktemp("watched")) as project, up(project) as stack, Running(project, WEB) as web:
         issue = project.file("Watch this")
-        stack.until(lambda: project.over(issue), "the issue should have been done")
         web.says("listening on http://")
-        address = web.lines("listening on")[0].partition("http://")[2]
-        home = f"127.0.0.1:{_free_port()}"
-        with Running(project, _prometheus(project.folder, address, home)) as prometheus:
+        stack.until(lambda: project.over(issue), "the issue should have been done")
+        yield Evening(project, web.lines("listening on")[0].partition("http://")[2])
 
-            def asked(path: str, **query: str) -> Any:
-                answer = httpx2.get(f"http://{home}/api/v1/{path}", params=query, timeout=30)
-                return answer.raise_for_status().json()["data"]
 
-            def looked_twice() -> bool:
-                try:
-                    # What is rated needs two looks; that a session ended, the last one must have seen.
-                    found = asked("query", query="count_over_time(orch_redis_up[1m]) > 2")["result"]
-                except httpx2.TransportError:
-                    return False
-                return bool(found)
+@pytest.fixture(scope="module")
+def ask(evening: Evening) -> Iterator[Ask]:
+    """Asks a Prometheus that has our configuration, but for the address and how often it looks."""
+    home = f"127.0.0.1:{_free_port()}"
+    with Running(evening.project, _prometheus(evening.project.folder, evening.web, home)) as prometheus:
 
-            prometheus.until(looked_twice, "Prometheus should have looked twice")
-            yield asked
+        def asked(path: str, **query: str) -> Any:
+            answer = httpx2.get(f"http://{home}/api/v1/{path}", params=query, timeout=30)
+            return answer.raise_for_status().json()["data"]
+
+        def looked_often_enough() -> bool:
+            try:
+                return bool(asked("query", query="count_over_time(orch_redis_up[1m]) > 2")["result"])
+            except httpx2.TransportError:  # it does not listen yet
+                return False
+
+        prometheus.until(looked_often_enough, "Prometheus should have looked at what it takes rates of")
+        yield asked
 
 
 def _prometheus(folder: Path, target: str, home: str) -> list[str]:
@@ -80,12 +88,14 @@ def _free_port() -> int:
         return port
 
 
+@needs_prometheus
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
 def test_a_panel_shows_data(query: str, ask: Ask) -> None:
     """Nobody has to touch the dashboard for that."""
     assert [] != ask("query", query=query)["result"]
 
 
+@needs_prometheus
 def test_no_rule_fails_and_what_is_well_fires_nothing(ask: Ask) -> None:
     """All of them are evaluated over what a real stack says."""
     [group] = ask("rules")["groups"]
@@ -94,14 +104,23 @@ def test_no_rule_fails_and_what_is_well_fires_nothing(ask: Ask) -> None:
     assert [] == [rule["name"] for rule in group["rules"] if rule["state"] == "firing"]
 
 
-def test_what_the_stack_did_is_counted(ask: Ask) -> None:
+def test_what_the_stack_did_is_counted(evening: Evening) -> None:
     """The session and its steps, the tracker's calls, the ticks of all who tick."""
+    series = series_in(httpx2.get(f"http://{evening.web}/metrics", timeout=30).text)
 
-    def value(query: str) -> float:
-        [only] = ask("query", query=query)["result"]
-        return float(only["value"][1])
+    def total(name: str, **labels: str) -> float:
+        return sum(n for (of, said), n in series.items() if of == name and said >= set(labels.items()))
 
-    assert 1 == value('sum(orch_sessions_ended_total{verdict="DONE"})')
-    assert 4 == value("sum(orch_step_duration_seconds_count)")
-    assert 0 < value('sum(orch_tracker_calls_total{outcome="ok"})')
-    assert 5 == value("count(orch_tick_age_seconds < 60)")
+    ticks = {dict(labels)["tick"] for (name, labels), age in series.items() if name == TICK_AGE and age < 3600}
+    assert 1 == total("orch_sessions_ended_total", verdict="DONE")
+    assert 4 == total("orch_step_duration_seconds_count")
+    assert 0 < total("orch_tracker_calls_total", outcome="ok")
+    assert 0 < total("orch_tracker_call_duration_seconds_count", tool="ready")
+    assert {"poll", "publish", "merge_close", "sweep", "beat"} == ticks
+
+
+def test_a_stack_is_ready(evening: Evening) -> None:
+    """And says so to whoever starts something that waits for it."""
+    answer = httpx2.get(f"http://{evening.web}/readyz", timeout=30)
+
+    assert (200, True) == (answer.status_code, answer.json()["ready"])

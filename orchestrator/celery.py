@@ -219,10 +219,11 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
             self._quietly(self._leases.withdraw, worker.hostname)
 
     def _announce(self, hostname: str, slots: int) -> None:
-        self._quietly(self._leases.announce, hostname, slots, for_s=ANNOUNCED_FOR_S)
-        self._quietly(self._rescue_silent)
+        self._quietly(self._announce_and_look, hostname, slots)
 
-    def _rescue_silent(self) -> None:
+    def _announce_and_look(self, hostname: str, slots: int) -> None:
+        # As one: a Redis that takes no writes would answer the look, and be news again at the next announcement.
+        self._leases.announce(hostname, slots, for_s=ANNOUNCED_FOR_S)
         if self._leases.silent():
             wake(SESSIONS, "tasks.session.rescue")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from celery import Celery, Task, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals, states
 from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
@@ -105,6 +105,12 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
         if self._said != before and telling.ALREADY_TOLD not in getattr(exc, "__notes__", ()):
             log.error("task_failed", task=self.name, id=task_id, reason=reason)
 
+    def after_return(self, status: str, retval: object, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Note when a tick was last carried out, for who watches."""
+        tick = self.name.rpartition(".")[2]
+        if tick in schedule.TICKS:
+            wiring.here().counts.ticked(tick, ok=status == states.SUCCESS)
+
 
 class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
     """Celery's own, but a tick that cannot be sent is one line, said once until a tick is sent again: not a page."""
@@ -116,6 +122,7 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         try:
             self.apply_async(entry, producer=producer, advance=False)
             self._failing = False
+            wiring.here().counts.ticked("beat")
         except SchedulingError as error:
             if not self._failing:
                 log.error("tick_not_sent", reason=" ".join(str(error).split()))
@@ -217,10 +224,11 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
             self._quietly(self._leases.withdraw, worker.hostname)
 
     def _announce(self, hostname: str, slots: int) -> None:
-        self._quietly(self._leases.announce, hostname, slots, for_s=ANNOUNCED_FOR_S)
-        self._quietly(self._rescue_silent)
+        self._quietly(self._announce_and_look, hostname, slots)
 
-    def _rescue_silent(self) -> None:
+    def _announce_and_look(self, hostname: str, slots: int) -> None:
+        # As one: a Redis that takes no writes would answer the look, and be news again at the next announcement.
+        self._leases.announce(hostname, slots, for_s=ANNOUNCED_FOR_S)
         if self._leases.silent():
             wake(SESSIONS, "tasks.session.rescue")
 

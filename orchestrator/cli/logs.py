@@ -107,7 +107,11 @@ def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, a
         raise click.UsageError("-f follows a whole session, for people: leave out --step and --json")
     here = wiring.here()
     leases = leases_if_up(here)
-    holding = leases.holding(issue) if leases else None
+    try:
+        holding = leases.holding(issue) if leases else None
+    except RedisUnavailable as error:
+        click.echo(f"Redis does not answer ({error}); these are the last logs here", err=True)
+        leases = holding = None
     logs = Logs(issue, folder_of(here.settings.logs / issue, issue, holding, wanted))
     if follow:
         follow_session(logs, over=lambda: leases is None or over(leases.holding(issue), logs.session_id))

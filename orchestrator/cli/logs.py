@@ -122,7 +122,7 @@ def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, a
             click.echo(text)
     else:
         print_list(logs)
-    if holding and (elsewhere := elsewhere_than_here(holding)):
+    if holding and not wanted and (elsewhere := elsewhere_than_here(holding)):
         click.echo(f"the last steps ran on {elsewhere}: `orch logs {issue}` there has them", err=True)
 
 

@@ -152,7 +152,7 @@ def ask_redis(wiring: Wiring) -> Seen[Sessions]:
     try:
         sessions = _sessions(wiring, problems)
     except (redis.RedisError, RedisUnavailable) as error:
-        return Seen(None, (f"Redis does not answer, so no session is shown: {error}",))
+        return Seen(None, (*problems, f"Redis does not answer, so no session is shown: {error}"))
     return Seen(sessions, tuple(problems))
 
 
@@ -162,7 +162,7 @@ def ask_tracker(tracker: McpTracker) -> Seen[Tracked]:
     try:
         tracked = _tracked(tracker, problems)
     except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
-        return Seen(None, (f"the tracker does not answer, so only issues with a session are shown: {error}",))
+        return Seen(None, (*problems, f"the tracker does not answer, so only issues with a session are shown: {error}"))
     return Seen(tracked, tuple(problems))
 
 

@@ -107,7 +107,11 @@ def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, a
         raise click.UsageError("-f follows a whole session, for people: leave out --step and --json")
     here = wiring.here()
     leases = leases_if_up(here)
-    holding = leases.holding(issue) if leases else None
+    try:
+        holding = leases.holding(issue) if leases else None
+    except RedisUnavailable as error:
+        click.echo(f"Redis does not answer ({error}); these are the last logs here", err=True)
+        leases = holding = None
     logs = Logs(issue, folder_of(here.settings.logs / issue, issue, holding, wanted))
     if follow:
         follow_session(logs, over=lambda: leases is None or over(leases.holding(issue), logs.session_id))
@@ -118,7 +122,7 @@ def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, a
             click.echo(text)
     else:
         print_list(logs)
-    if holding and (elsewhere := elsewhere_than_here(holding)):
+    if holding and not wanted and (elsewhere := elsewhere_than_here(holding)):
         click.echo(f"the last steps ran on {elsewhere}: `orch logs {issue}` there has them", err=True)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
 
 import click
 import redis
@@ -18,8 +19,13 @@ from orchestrator.digest import since_when
 from orchestrator.digest_facts import IssueFact, SessionFact, session_of
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.explain_facts import LIVE
+from orchestrator.gateway import feedback_of
 from orchestrator.ports import Holding
+from orchestrator.snapshot import read_snapshot
 from orchestrator.status import leases_if_up, snapshots_of
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.mcp import McpTracker
 
 Form = Literal["text", "markdown", "json"]
 Rows = Mapping[str, Mapping[str, object]]
@@ -56,12 +62,14 @@ def command(*, since: datetime, form: Form, as_json: bool) -> None:
     orch report --since yesterday --format markdown > night.md
     orch report --since 2d --json | jq .counts
 
-    Counts every session that ran since then. Closed issues are those that a session of ours had finished.
+    Counts every session that ran since then, and works while orch is down. Closed issues are those that a session of
+    ours had finished.
     """
     here = wiring.here()
     gaps: list[str] = []
-    rows = _rows(here, gaps)
-    issues = sorted(_facts(here, rows, since, gaps), key=lambda issue: issue.sessions[0].started_at)
+    with here.tracker:
+        rows = _rows(here.tracker, gaps)
+        issues = sorted(_facts(here, rows, since, gaps), key=lambda issue: issue.sessions[0].started_at)
     until = datetime.now(UTC).astimezone()
     found = digest.digest(here.settings.project, issues, since=since.astimezone(), until=until, gaps=gaps)
     if as_json or form == "json":
@@ -70,11 +78,10 @@ def command(*, since: datetime, form: Form, as_json: bool) -> None:
         click.echo(plain(digest.as_markdown(found) if form == "markdown" else digest.as_text(found)))
 
 
-def _rows(here: wiring.Wiring, gaps: list[str]) -> Rows | None:
+def _rows(tracker: McpTracker, gaps: list[str]) -> Rows | None:
     """Every issue as the tracker lists it, by its id; None when it does not."""
     try:
-        with here.tracker as tracker:
-            rows = [*tracker.list_issues(), *tracker.list_issues(archived=True)]
+        rows = [*tracker.list_issues(), *tracker.list_issues(archived=True)]
     except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
         gaps.append(f"the tracker does not answer, so what was merged is not known: {error}")
         return None
@@ -86,7 +93,8 @@ def _facts(here: wiring.Wiring, rows: Rows | None, since: datetime, gaps: list[s
     try:
         leases = leases_if_up(here)
         if leases is None:
-            gaps.append("orch is not running here, so no session is known; start it with `orch up`")
+            gaps.append("orch is not running here: sessions are as the tracker was told of them")
+            yield from _published(here, rows or {}, since)
             return
         finished = RedisMerges(here.client, here.keys)
         for holding in leases.holdings():
@@ -97,6 +105,20 @@ def _facts(here: wiring.Wiring, rows: Rows | None, since: datetime, gaps: list[s
                 yield _fact(holding, row, sessions, commit=done[1][-1].commit if done else "")
     except (redis.RedisError, RedisUnavailable) as error:
         gaps.append(f"Redis does not answer, so sessions are missing: {error}")
+
+
+def _published(here: wiring.Wiring, rows: Rows, since: datetime) -> Iterator[IssueFact]:
+    """The same from the snapshots in the tracker, which agents may have written too."""
+    for issue_id, row in rows.items():
+        changed = _moment(row.get("updated_at"))
+        if changed is not None and changed < since:
+            continue
+        given = reversed(list(feedback_of(here.gateway.show_issue(issue_id))))
+        told = [snapshot for content in given if (snapshot := read_snapshot(content))]
+        runs = [session_of(list(run)) for _, run in groupby(told, key=lambda snapshot: snapshot.session_id)]
+        if sessions := tuple(session for session in runs if session.heard_at >= since):
+            title = " ".join(str(row.get("title")).split())
+            yield IssueFact(issue_id, title, str(row.get("status")), sessions, place=f"orch/{issue_id}")
 
 
 def _sessions(leases: RedisLeases, holding: Holding, since: datetime, row: Mapping[str, object]) -> list[SessionFact]:

@@ -262,6 +262,20 @@ def test_history_without_redis_is_read_from_the_tracker(project: Project) -> Non
     assert "which agents may write too" in orch(wiring, "history", issue_id).stdout
 
 
+def test_a_report_without_redis_is_read_from_the_tracker(project: Project) -> None:
+    """With the same sessions, and a word that says so."""
+    wiring = project()
+    issue_id = file_issue(wiring, "Parse empty input")
+    with redis_up(wiring):
+        run_session(wiring, issue_id, verification_exits=1)
+    found = said(orch(wiring, "report", "--since", NOON.isoformat(), "--json"))
+
+    assert [(issue_id, Verdict.VERIFY_FAILED)] == [
+        (issue["id"], issue["sessions"][-1]["verdict"]) for issue in found["issues"]
+    ]
+    assert ["orch is not running here: sessions are as the tracker was told of them"] == found["gaps"]
+
+
 def test_history_of_an_issue_without_sessions(project: Project) -> None:
     """One clear line."""
     wiring = project()

@@ -26,6 +26,7 @@ COMMANDS = {
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
     "web": "Hear at once what GitHub merges.",
+    "install-service": "Have systemd run it all, day and night.",
     "dry-run": "Run one made-up session in memory.",
 }
 """Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""

@@ -56,7 +56,7 @@ def command(flower: bool) -> None:
         stack.wait_ready(unless=lambda: stopping)
         settings = stack.settings
         if not stopping:
-            say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower_url}" * flower))
+            say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower}" * flower))
             with stack.wiring.tracker as tracker:
                 for problem in probe(tracker):
                     say("tracker", problem)

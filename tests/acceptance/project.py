@@ -287,10 +287,10 @@ def up(project: Project) -> Running:
     return Running(project, ORCH_UP)
 
 
-def kill(pid: int) -> None:
-    """kill -9, of what may be gone already."""
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """kill -9, unless another signal is named, of what may be gone already."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
 

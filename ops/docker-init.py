@@ -27,7 +27,8 @@ def main(owner: str, named: str) -> None:
     repo, state = Path(os.environ["ORCH_PROJECT_ROOT"]), Path(os.environ["ORCH_STATE_DIR"])
     for folder in (state, Path(os.environ["HOME"]), *([repo] if named == DEMO else [])):
         folder.mkdir(exist_ok=True)
-        os.chown(folder, user, group)
+        if (folder.stat().st_uid, folder.stat().st_gid) != (user, group):
+            subprocess.run(["chown", "--recursive", owner, folder], check=True)
     if named == DEMO:
         make_demo(repo, state / "demo", user, group)
     elif not (repo / ".git").exists():
@@ -39,12 +40,16 @@ def make_demo(repo: Path, folder: Path, user: int, group: int) -> None:
     done = folder / "made"
     if done.exists():
         return
+    print("making a demo repo with issues ...", flush=True)
     for old in (folder, *repo.iterdir()):
-        shutil.rmtree(old, ignore_errors=not old.exists()) if old.is_dir() else old.unlink(missing_ok=True)
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
     who = {"user": user, "group": group, "extra_groups": []} if os.geteuid() == 0 else {}
     subprocess.run([sys.executable, "-P", "-c", BUILD, str(folder), str(repo)], check=True, **who)
     done.touch()
-    print("made a demo repo with issues: docker compose exec control orch status", flush=True)
+    print("made: docker compose exec control orch status", flush=True)
 
 
 if __name__ == "__main__":

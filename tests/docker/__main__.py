@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -89,9 +88,9 @@ class Stack:
     def compose(self, *words: str) -> str:
         """What Compose prints on stdout."""
         command = engine.compose_command() or []
-        # --env-file, because somebody's .env is about another repo.
+        # Not somebody's .env, which is about their repo.
         done = subprocess.run(
-            [*command, "--env-file", os.devnull, *words],
+            [*command, "--env-file", ".env.example", *words],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -118,11 +117,11 @@ class Stack:
         return self.compose("ps", "-q", service).split()
 
     def lose_the_worker(self) -> None:
-        """kill -9 of its first process, as the kernel does when memory is short."""
+        """kill -9 of all that runs in it."""
         cut_off: dict[str, str] = {}
         wait_until(lambda: cut_off.update(self.running()) or cut_off, "sessions should run", 60)
         (worker,) = self.containers("worker")
-        os.kill(int(inspect(worker, "{{.State.Pid}}")), signal.SIGKILL)
+        subprocess.run(["docker", "exec", worker, "sh", "-c", "kill -9 -1"], capture_output=True, check=False)
         wait_until(lambda: inspect(worker, "{{.RestartCount}} {{.State.Running}}") == "1 true", "a new one", 60)
         wait_until(lambda: all(self.issues()[name]["verdict"] for name in cut_off), "they should end", 120)
         ended = self.issues()

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,8 +54,9 @@ def compose_command() -> list[str] | None:
 
 
 def docker(*words: str, stdin: str = "") -> str:
-    """What `docker words` prints; its errors go to ours."""
-    done = subprocess.run(["docker", *words], input=stdin, stdout=subprocess.PIPE, text=True, check=True)
+    """What `docker words` prints."""
+    done = subprocess.run(["docker", *words], input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout.strip()
 
 
@@ -70,7 +70,8 @@ def _own(folder: Path) -> Iterator[None]:
     # Layers that share files where the kernel allows it; without that, each of them is a copy of all before it.
     driver = "overlay2" if "\toverlay\n" in Path("/proc/filesystems").read_text() else "vfs"
     address = f"unix://{folder}/docker.sock"
-    argv = ["dockerd", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]
+    # Its mounts are in a namespace of their own, so that they are gone before the folder goes.
+    argv = ["unshare", "--mount", "dockerd", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]
     places = ["--host", address, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     log = folder / "dockerd.log"
     with log.open("wb") as output:
@@ -97,12 +98,13 @@ def _own(folder: Path) -> Iterator[None]:
 
 def _import_base(folder: Path) -> None:
     """A small Debian with Python, as an image."""
+    # It mounts /proc and /sys in the folder; as above.
+    argv = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm"]
     with folder.with_name("debootstrap.log").open("wb") as log:
-        argv = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder), MIRROR]
-        subprocess.run(argv, stdout=log, stderr=subprocess.STDOUT, check=True)
+        subprocess.run([*argv, str(folder), MIRROR], stdout=log, stderr=subprocess.STDOUT, check=True)
     for name in HOST_FILES:
         if Path("/", name).exists():
             shutil.copy(Path("/", name), folder / name)
     with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as archive:
-        subprocess.run(["docker", "import", "-", BASE], stdin=archive.stdout, stdout=sys.stderr, check=True)
+        subprocess.run(["docker", "import", "-", BASE], stdin=archive.stdout, stdout=subprocess.DEVNULL, check=True)
     shutil.rmtree(folder)

@@ -97,6 +97,17 @@ def test_the_image_runs_as_nobody_special() -> None:
     assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
+def test_a_folder_without_a_repo_is_refused(tmp_path: Path) -> None:
+    """Compose makes a folder of what is misspelt: no demo is made in that."""
+    owner = f"{os.getuid()}:{os.getgid()}"
+    places = {"ORCH_PROJECT_ROOT": str(tmp_path), "ORCH_STATE_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    argv = [sys.executable, ROOT / "ops/docker-init.py", owner, "/home/me/misspelt"]
+    done = subprocess.run(argv, env=os.environ | places, capture_output=True, text=True, check=False)
+
+    assert (1, "/home/me/misspelt is no git repo; correct ORCH_REPO in .env\n") == (done.returncode, done.stderr)
+    assert [] == list(tmp_path.iterdir())
+
+
 class Stack:
     """The services as processes, in the order in which they depend on each other."""
 

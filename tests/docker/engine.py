@@ -71,12 +71,13 @@ def _own(folder: Path) -> Iterator[None]:
     driver = "overlay2" if "\toverlay\n" in Path("/proc/filesystems").read_text() else "vfs"
     address = f"unix://{folder}/docker.sock"
     # Its mounts are in a namespace of their own, so that they are gone before the folder goes.
-    argv = ["unshare", "--mount", "dockerd", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]
+    argv = ["unshare", "--mount", "dockerd", "--storage-driver", driver]
+    bare = ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]
     places = ["--host", address, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     log = folder / "dockerd.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*argv, *places, "--pidfile", f"{folder}/pid", "--storage-driver", driver],
+            [*argv, *bare, *places, "--pidfile", f"{folder}/pid"],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -6,6 +6,7 @@ kombu 5.7, Redis 7) decides every setting below; docs/adr/0002 has the measureme
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -119,7 +120,8 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         try:
             self.apply_async(entry, producer=producer, advance=False)
             self._failing = False
-            wiring.here().state("beat.alive").touch()
+            with contextlib.suppress(OSError):  # a full disk must not end beat
+                wiring.here().state("beat.alive").touch()
         except SchedulingError as error:
             if not self._failing:
                 log.error("tick_not_sent", reason=" ".join(str(error).split()))

@@ -152,7 +152,8 @@ class Stack:
         self.up()
         after = self.issues()
         kept = {name: (issue["verdict"], issue["status"]) for name, issue in before.items() if issue["verdict"]}
-        assert kept == {name: (after[name]["verdict"], after[name]["status"]) for name in kept}
+        now = {name: (after[name]["verdict"], after[name]["status"]) for name in kept}
+        assert kept == now, f"{now} instead of {kept}"
 
 
 def verdicts(issues: dict[str, dict[str, Any]], names: Any) -> str:

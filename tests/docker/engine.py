@@ -22,7 +22,9 @@ HOST_FILES = ("etc/ssl/certs/ca-certificates.crt", "etc/pip.conf")
 REDIS_DOCKERFILE = f"""\
 FROM {BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends redis-server && rm -rf /var/lib/apt/lists/*
+WORKDIR /data
 """
+"""As the official image, whose data is where it starts."""
 
 
 class Missing(Exception):

@@ -12,9 +12,8 @@ from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
 from orchestrator.settings import RepoSettings
 from tests import docs_generate
-from tests.docs_generate import DOCS, ROOT
+from tests.docs_generate import DOCS, PAGES, ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 DECISIONS = sorted(DOCS.glob("adr/0*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

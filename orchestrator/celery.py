@@ -225,6 +225,12 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
 app.steps["worker"].add(Announcer)
 
 
+@signals.after_setup_task_logger.connect
+@signals.after_setup_logger.connect
+def _one_look(logger: logging.Logger, **_: Any) -> None:
+    logs.adopt(logger)
+
+
 @signals.after_setup_logger.connect
 def _calm(**_: Any) -> None:
     # While Redis refuses it (it is full, or a replica), Celery's consumer tries five times a second.

@@ -179,4 +179,4 @@ class MergeLook:
         work = Delivered(record.issue.issue_id, reports[-1].commit)
         place = self.deliver(work, pull_text(record, reports))
         self.finished.delivered(work.issue_id, record.session_id, place)
-        log.info("delivered", issue=work.issue_id, to=place, commit=work.commit[:12])
+        log.info("delivered", issue=work.issue_id, session=record.session_id, to=place, commit=work.commit[:12])

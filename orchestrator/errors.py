@@ -19,6 +19,7 @@
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
     ├── CheckpointUnreadable     which merges were settled is not known: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
+    ├── StoppedByHand            a person ended the session with `orch stop`: its issue is open again
     ├── SessionStopped           the run is over, the session is not: it goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
 
@@ -120,6 +121,10 @@ class LeaseLost(OrchestratorError):
 
 class SessionStopped(OrchestratorError):
     """The worker stops, or Redis lost what it had recorded; the session goes on from its last recorded step."""
+
+
+class StoppedByHand(OrchestratorError):
+    """A person ended the session; says who, why, and where its unfinished work is."""
 
 
 class HistoryMismatch(OrchestratorError):

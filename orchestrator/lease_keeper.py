@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
 import structlog
 
-from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped
+from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
 from orchestrator.ports import Lease
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,9 @@ class Renewable(Protocol):
     def renew(self, lease: Lease) -> bool:
         """Whether the lease is still ours; if so, for another lease time."""
 
+    def stop_asked(self, lease: Lease) -> str:
+        """By whom and why our session is to be ended; empty when it is not."""
+
     def release(self, lease: Lease) -> None:
         """Give the session back."""
 
@@ -32,9 +36,10 @@ class Renewable(Protocol):
 class LeaseKeeper:
     """Renews a lease from a thread, as a context manager around a session.
 
-    `cut` is set when the step under way must end now: the lease is lost, or was not renewed for a whole lease time
-    (then another may have it, so we stop before we are told), or the worker stops and its grace is over. `stopping`
-    tells that the worker stops. Leaving with SessionStopped gives the lease back: the next worker need not wait.
+    `cut` is set when the step under way must end now: a person stopped the session, the lease is lost, or was not
+    renewed for a whole lease time (then another may have it, so we stop before we are told), or the worker stops and
+    its grace is over. `stopping` tells that the worker stops. Leaving with SessionStopped gives the lease back: the
+    next worker need not wait. A stopped session keeps its lease until it has put its work aside.
 
     `leases` must give up on a silent Redis well within a quarter of the lease, or it misses the next renewals.
     """
@@ -57,21 +62,24 @@ class LeaseKeeper:
         self._grace_s = grace_s
         self._monotonic = monotonic
         self._lost = ""
+        self._stop = lease.stop
         self._renewed = monotonic()
         self._failing = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.issue_id}", daemon=True)
 
     def hold(self) -> None:
-        """Before a write: raise LeaseLost when the lease is not ours any more.
+        """Before a write: raise LeaseLost when the lease is not ours any more, StoppedByHand when a person ended it.
 
         Looks at the clock itself: when the whole process stood still, this may be reached before the next renewal.
         """
         if not self._holds():
             raise LeaseLost(f"{self._lease.issue_id}: {self._lost}; nothing more is written here")
+        if self._stop:
+            raise StoppedByHand(self._stop)
 
     def check(self) -> None:
-        """At a step boundary: raise LeaseLost or SessionStopped when the session may not go on here."""
+        """At a step boundary: raise LeaseLost, StoppedByHand or SessionStopped when the session may not go on here."""
         self.hold()
         if self._stopping():
             raise SessionStopped(f"{self._lease.issue_id}: the worker stops; the session goes on elsewhere")
@@ -117,10 +125,20 @@ class LeaseKeeper:
             if now >= due:
                 # A failed renewal is tried again soon: Redis may be back just before the lease is over.
                 due = now + (quarter if self._renew(now) else quarter / RENEWALS_PER_LEASE)
+            self._look_for_stop()
             if self._stopping() and stop_seen is None:
                 stop_seen = now
             if not self._holds() or (stop_seen is not None and now - stop_seen > self._grace_s):
                 return
+
+    def _look_for_stop(self) -> None:
+        """Cut the step when a person ended the session. Not while renewals fail: those must not wait for this."""
+        if self._failing or self._stop:
+            return
+        with suppress(RedisUnavailable):  # the next renewal says so, and we look again in a moment
+            self._stop = self._leases.stop_asked(self._lease)
+        if self._stop:
+            self.cut.set()
 
     def _renew(self, now: float) -> bool:
         try:

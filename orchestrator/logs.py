@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 import structlog
@@ -28,24 +29,48 @@ class _Unfailing:
             self._stream.flush()
 
 
-def configure(level: str, form: str) -> None:
-    """Set structlog up for this process; `form` is text or json. Calling it again changes nothing."""
-    render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=18, pad_level=False)
-    )
+def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> None:
+    """Set structlog up for this process; `form` is text, json or auto. Calling it again changes nothing.
+
+    No line has a text that `redact` does not let through.
+    """
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if form == "text" else "iso", utc=form == "json"),
-            render,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+            structlog.processors.format_exc_info,
+            lambda _logger, _method, event: {name: _redacted(value, redact) for name, value in event.items()},
+            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=18, pad_level=False)
+            if text
+            else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type] # all it needs
         cache_logger_on_first_use=True,
     )
+
+
+def adopt(logger: logging.Logger) -> None:
+    """Give what a library says through `logging` the look of our own lines, so that one reader can read them all."""
+    *told, render = structlog.get_config()["processors"]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *told],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+    )
+    for handler in logger.handlers:
+        handler.setFormatter(formatter)
+
+
+def _redacted(value: object, redact: Callable[[str], str]) -> object:
+    match value:
+        case str():
+            return redact(value)
+        case list() | tuple():
+            return [_redacted(item, redact) for item in value]
+        case _:
+            return value
 
 
 class OncePerMinute(logging.Filter):

@@ -14,7 +14,7 @@ import structlog
 
 from orchestrator import telling
 from orchestrator.candidates import Candidate, candidates, open_blockers
-from orchestrator.errors import InvalidMCPResponseError, LeaseLost, TrackerRefused
+from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
 from orchestrator.issue_text import ISSUE_ID, read_issue
 from orchestrator.models import IssueContext
 from orchestrator.news import News
@@ -32,6 +32,8 @@ RUNNING_ALREADY = "it is running already"
 
 _ANSWERS = {
     Refusal.HELD: (RUNNING_ALREADY, True),
+    Refusal.STOPPING: ("it is being stopped; it runs again after that", False),
+    Refusal.PAUSED: ("orch is paused; it waits for `orch resume`", False),
     Refusal.FULL: ("it waits for a free slot and is next", False),
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
     Refusal.WAITING: ("it waits after an error", False),
@@ -41,7 +43,8 @@ _RUNNABLE = {"open", "in_progress"}
 
 @dataclass(frozen=True)
 class Poll:
-    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was rescued too often.
+    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was stopped or rescued too
+    often.
 
     `news` is handed on from one poll to the next.
     """
@@ -69,7 +72,7 @@ class Poll:
             if forced:
                 answer, done = _ANSWERS[won]
                 self.claims.answer(issue_id, answer, done=done)
-            if won is Refusal.FULL:
+            if won in (Refusal.PAUSED, Refusal.FULL):
                 break
         return started
 
@@ -91,6 +94,9 @@ class Poll:
     def _rescue(self, claim: Claim) -> bool:
         if not claim.opened:
             return self._begin(claim, forced=True)
+        if claim.stop:
+            self.give_up(claim.issue_id)
+            return False
         if claim.rescues > self.max_rescues:
             log.warning("rescued_too_often", issue=claim.issue_id, rescues=claim.rescues)
             self.give_up(claim.issue_id)
@@ -126,6 +132,9 @@ class Poll:
         except LeaseLost as lost:
             log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
             return False
+        except StoppedByHand as stopped:
+            self.tracker.set_issue_status(claim.issue_id, "open")
+            return self._give_back(claim, str(stopped), say=log.info)
         except TrackerRefused as error:
             return self._give_back(claim, str(error), say=log.warning)
         except InvalidMCPResponseError as error:

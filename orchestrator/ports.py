@@ -67,33 +67,57 @@ class Refusal(StrEnum):
     """Why an issue was not claimed."""
 
     HELD = "HELD"  # somebody runs it
+    STOPPING = "STOPPING"  # somebody runs it and was told to stop
+    PAUSED = "PAUSED"  # nothing is claimed until `orch resume`
     FULL = "FULL"  # no session worker has a free slot
     UNTOLD = "UNTOLD"  # the tracker has still to be told the end of its last session
     WAITING = "WAITING"  # its last session ended in an error; it is tried again later
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Nothing new is claimed: who asked for that, why (or empty), and since when."""
+
+    by: str
+    reason: str
+    at_ms: int
+
+
+class Stop(StrEnum):
+    """What a stop met."""
+
+    ASKED = "ASKED"  # a session, which ends now
+    HELD = "HELD"  # none, but the issue was asked for or held back: it is not claimed until it is asked for again
+    IDLE = "IDLE"  # none, and nobody had asked for it
+
+
+@dataclass(frozen=True)
 class Claim:
-    """A lease won for an issue whose session is not started yet, or an expired one to be seen to."""
+    """A lease won for an issue whose session is not started yet, or an expired one to be seen to.
+
+    `stop` is by whom and why the session is to be ended, or empty.
+    """
 
     issue_id: str
     token: int
     claimed_at_ms: int
     opened: bool = False
     rescues: int = 0
+    stop: str = ""
 
 
 @dataclass(frozen=True)
 class Lease:
     """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one.
 
-    `taken_from` is the worker that ran the issue before, or empty.
+    `taken_from` is the worker that ran the issue before, `stop` by whom and why it is to be ended; both may be empty.
     """
 
     issue_id: str
     token: int
     record: SessionRecord
     taken_from: str = ""
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +125,8 @@ class Holding:
     """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
 
     `delivered_to` is where its work is for whoever merges it, `undelivered` why it could not be brought there yet.
+    `opened`: the claim became a session; `rescues` counts the workers that its step under way has outlived.
+    `stop` is by whom and why it is being stopped, or was.
     """
 
     issue_id: str
@@ -119,6 +145,9 @@ class Holding:
     fix_issue_id: str | None
     delivered_to: str = ""
     undelivered: str = ""
+    opened: bool = False
+    rescues: int = 0
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +165,7 @@ class Claims(Protocol):
     """What the poll asks of the leases."""
 
     def free(self) -> int:
-        """How many more sessions could run now."""
+        """How many more sessions could run now; none while orch is paused."""
 
     def expired(self) -> list[Claim]:
         """Sessions and claims whose holder fell silent."""
@@ -151,7 +180,7 @@ class Claims(Protocol):
         """Win an issue, if nobody has it and a slot is free."""
 
     def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
-        """Make the claim a session. Raises `LeaseLost`."""
+        """Make the claim a session. Raises `LeaseLost`, or `StoppedByHand` when it was stopped meanwhile."""
 
     def abandon(self, claim: Claim) -> None:
         """Give a claim back."""
@@ -265,6 +294,12 @@ class Workspace(Protocol):
         """Put tree and branch back to `commit` and give the paths whose changes were thrown away.
 
         Raises `CommitMissing` when it is not in this clone.
+        """
+
+    def put_aside(self, issue_id: str) -> list[str]:
+        """Put tree and branch back to where the running step started; the refs that keep what was done since.
+
+        Nothing is done where there is no worktree. Running it again gives an empty list.
         """
 
     def change(self, worktree: Worktree, *, max_chars: int) -> str:

@@ -97,11 +97,16 @@ class Sweep:
         except (TrackerRefused, InvalidMCPResponseError) as error:
             log.info("not_looked_at", issue=issue_id, reason=str(error))
             return False
-        told = [snapshot for content in feedback_of(issue) if (snapshot := read_snapshot(content))]
-        if issue.get("status") != "in_progress" or not told or told[0].orchestrator_id != self.orchestrator_id:
-            return False
-        # All of that session's snapshots: those of one moment may come in any order.
-        return not any(snapshot.event_type in ENDS for snapshot in told if snapshot.session_id == told[0].session_id)
+        return issue.get("status") == "in_progress" and unfinished(issue, self.orchestrator_id)
+
+
+def unfinished(issue: Mapping[str, object], orchestrator_id: str | None) -> bool:
+    """Whether a session of this name was the last to have a shown issue, and did not end."""
+    told = [snapshot for content in feedback_of(issue) if (snapshot := read_snapshot(content))]
+    if not told or told[0].orchestrator_id != orchestrator_id:
+        return False
+    # All of that session's snapshots: those of one moment may come in any order.
+    return not any(snapshot.event_type in ENDS for snapshot in told if snapshot.session_id == told[0].session_id)
 
 
 Families = Mapping[tuple[str, str], set[int]]

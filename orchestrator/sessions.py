@@ -10,9 +10,16 @@ from typing import Protocol
 import structlog
 
 from orchestrator import telling
-from orchestrator.errors import LeaseLost, OrchestratorError, RedisUnavailable, SessionStopped
+from orchestrator.errors import (
+    LeaseLost,
+    OrchestratorError,
+    RedisUnavailable,
+    SessionStopped,
+    StoppedByHand,
+    WorkspaceError,
+)
 from orchestrator.lease_keeper import LeaseKeeper, Renewable
-from orchestrator.models import Verdict
+from orchestrator.models import Report, Step, Verdict
 from orchestrator.ports import History, Lease
 from orchestrator.session_loop import Doer, Limits, perform
 from orchestrator.telling import About, Progress
@@ -35,6 +42,8 @@ class SessionLeases(Renewable, Protocol):
 class Sessions:
     """Runs sessions as one worker process. `owner` is its name; `doer` makes what does a session's steps.
 
+    `put_aside` ends what is left of a session on this host and gives the refs that keep its unfinished work.
+
     `renewals` renews the leases. Give it a client of little patience, or a renewal that hangs makes it miss the rest;
     without it `leases` does this too.
     """
@@ -42,6 +51,7 @@ class Sessions:
     leases: SessionLeases
     history: Callable[[Lease], History]
     doer: Callable[[Lease, LeaseKeeper], Doer]
+    put_aside: Callable[[Lease], list[str]]
     owner: str
     lease_s: float
     grace_s: float
@@ -53,7 +63,8 @@ class Sessions:
         """Run the issue's session from its last recorded step to its verdict.
 
         Leaves quietly when there is nothing to run here: somebody else has the lease, the session is over, Redis is
-        away, or the worker stops (then the lease is given back). Raises what ended the session in SESSION_ERROR.
+        away, or the worker stops (then the lease is given back). A session that a person stopped ends here, with its
+        work put aside. Raises what else ended the session in SESSION_ERROR.
         """
         with structlog.contextvars.bound_contextvars(issue=issue_id):
             try:
@@ -78,26 +89,50 @@ class Sessions:
         with keeper:
             log.info("session_started", token=lease.token)
             try:
-                outcome = perform(
-                    _about(lease), self.doer(lease, keeper), self.history(lease), limits=limits, now=self.now
-                )
+                do = self._stoppable(lease, self.doer(lease, keeper))
+                outcome = perform(_about(lease), do, self.history(lease), limits=limits, now=self.now)
                 log.info("session_ended", verdict=outcome.final_state)
+            except StoppedByHand as stopped:
+                log.info("session_stopped", reason=str(stopped))
             except OrchestratorError as error:
                 if not isinstance(error, LEFT):
                     log.warning("session_failed", verdict=Verdict.ERROR, reason=str(error))
                 raise
 
+    def _stoppable(self, lease: Lease, do: Doer) -> Doer:
+        """Does the steps, and puts the work of one aside that a person stopped."""
+
+        def done(step: Step, progress: Progress) -> Report:
+            try:
+                return do(step, progress)
+            except StoppedByHand as stopped:
+                raise self._stopped(lease, str(stopped)) from stopped
+
+        return done
+
+    def _stopped(self, lease: Lease, stop: str) -> StoppedByHand:
+        try:
+            refs = self.put_aside(lease)
+        except WorkspaceError as error:
+            return StoppedByHand(f"{stop}; its unfinished work stays in its worktree: {error}")
+        kept = f"unfinished work is at {', '.join(refs)}" if refs else "no work is unfinished"
+        return StoppedByHand(f"{stop}; {kept} in the clone of {self.owner.rpartition('/')[0]}")
+
     def give_up(self, issue_id: str) -> None:
-        """End a session that was taken up again too often without getting anywhere."""
+        """End a session that nobody runs: it was stopped, or taken up again too often without getting anywhere."""
         lease = self.leases.acquire(issue_id, self.owner)
         if lease is None:
             return
-        error = OrchestratorError(
-            f"{issue_id}: its worker died again and again in the same step; look at `orch history {issue_id}`, "
-            f"then start it anew with `orch enqueue {issue_id}`"
-        )
+        error = self._stopped(lease, lease.stop) if lease.stop else _rescued_too_often(issue_id)
         entries = telling.error_entries(_about(lease), Progress(), error, at=self.now())
         self.history(lease).close(Verdict.ERROR, entries, reason=str(error))
+
+
+def _rescued_too_often(issue_id: str) -> OrchestratorError:
+    return OrchestratorError(
+        f"{issue_id}: its worker died again and again in the same step; look at `orch history {issue_id}`, "
+        f"then start it anew with `orch enqueue {issue_id}`"
+    )
 
 
 def _about(lease: Lease) -> About:

@@ -294,8 +294,10 @@ class Environment(_Table):
     log: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
         default="info", alias="ORCH_LOG", description="How much is logged"
     )
-    log_format: Annotated[Literal["text", "json"], AnyCase] = Field(
-        default="text", alias="ORCH_LOG_FORMAT", description="One line per event: key=value text, or JSON"
+    log_format: Annotated[Literal["auto", "text", "json"], AnyCase] = Field(
+        default="auto",
+        alias="ORCH_LOG_FORMAT",
+        description="One line per event: key=value text, or JSON. auto: text on a terminal and in `orch up`, else JSON",
     )
 
 
@@ -309,7 +311,7 @@ class Settings(RepoSettings):
     github_token: str | None = Field(default=None, repr=False)
     github_webhook_secret: str | None = Field(default=None, repr=False)
     log: str = "info"
-    log_format: str = "text"
+    log_format: str = "auto"
 
     @property
     def worktrees(self) -> Path:

@@ -197,6 +197,8 @@ class Stack:
                 "ORCH_PROJECT_ROOT": str(self.settings.root),
                 "ORCH_STATE_DIR": str(self.settings.state_dir),
                 "PYTHONUNBUFFERED": "1",
+                # A part's name goes in front of each of its lines, so they are for people wherever they end up.
+                "ORCH_LOG_FORMAT": "text" if self.settings.log_format == "auto" else self.settings.log_format,
             },
             # Ctrl-C is ours to hand on: once warm, twice now.
             start_new_session=True,

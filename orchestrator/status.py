@@ -9,25 +9,30 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import redis
 
 from orchestrator.adapters import redis_server
-from orchestrator.adapters.mcp import McpTracker
 from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.models import Report, Step, Verdict
-from orchestrator.ports import Holding
+from orchestrator.explain_facts import LIVE
+from orchestrator.models import Report, Stage, Step, Verdict
+from orchestrator.ports import Holding, Paused, SessionRecord
 from orchestrator.session_loop import Limits, advance, session, utc_now
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
 
-LIVE = frozenset({"claimed", "running"})
+if TYPE_CHECKING:
+    from orchestrator.adapters.mcp import McpTracker
+
 LOST = "in progress, but no session of ours has it"
 BLOCKERS_ASKED = 25
 """Of how many waiting issues the blockers are looked up: sudocode takes up to a second for each."""
+
+T = TypeVar("T")
 
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
@@ -38,7 +43,8 @@ class IssueStatus:
 
     `stage` and `attempt` are the step under way, or the last one; `spec` and `quality` count the reviews so far;
     `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start;
-    `delivered_to` is its pull request or branch. `held` is set when only a person can start it again.
+    `delivered_to` is its pull request or branch. `held` is set when only a person can start it again. While a session
+    runs, `worker` has it and was heard of `heard_s` ago; `limit` is how many reviews of this kind it may ask for.
     """
 
     id: str
@@ -58,6 +64,9 @@ class IssueStatus:
     fix_issue_id: str | None = None
     delivered_to: str | None = None
     held: bool = False
+    worker: str | None = None
+    heard_s: float | None = None
+    limit: int | None = None
 
     @property
     def live(self) -> bool:
@@ -78,7 +87,7 @@ class IssueStatus:
 class EngineStatus:
     """All at one moment. `refused` is what the tracker would not be told, `problems` what a person should see to.
 
-    `complete` says that both Redis and the tracker answered.
+    `complete` says that both Redis and the tracker answered; `paused` that nothing new is claimed, and by whom.
     """
 
     project: str
@@ -89,6 +98,7 @@ class EngineStatus:
     refused: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     complete: bool = False
+    paused: Paused | None = None
 
     @property
     def settled(self) -> bool:
@@ -99,13 +109,18 @@ class EngineStatus:
 
 @dataclass(frozen=True)
 class Sessions:
-    """What Redis knows. `told` has the snapshots of each issue's last session, in order."""
+    """What Redis knows. `told` has the snapshots of each issue's last session, in order.
+
+    Whoever runs a session has renewed its lease `lease_s` before it would expire.
+    """
 
     holdings: tuple[Holding, ...] = ()
     told: Mapping[str, Sequence[Snapshot]] = field(default_factory=dict)
     slots: int = 0
     outbox: int = 0
     refused: tuple[str, ...] = ()
+    paused: Paused | None = None
+    lease_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,30 +131,54 @@ class Tracked:
     blockers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Seen(Generic[T]):
+    """What Redis or the tracker answered, or None when it did not; and what a person should see to there."""
+
+    answer: T | None
+    problems: tuple[str, ...] = ()
+
+
 def collect(wiring: Wiring) -> EngineStatus:
     """What Redis and the tracker say now; what does not answer is a problem, not an error."""
-    problems: list[str] = []
-    sessions: Sessions | None = None
-    tracked: Tracked | None = None
     # Redis first: an issue that it no longer has to tell of, the tracker knows when it is asked afterwards.
+    sessions = ask_redis(wiring)
+    return put_together(wiring.settings.project, sessions, ask_tracker(wiring.tracker), now=utc_now())
+
+
+def ask_redis(wiring: Wiring) -> Seen[Sessions]:
+    """What Redis says now."""
+    problems: list[str] = []
     try:
         sessions = _sessions(wiring, problems)
     except (redis.RedisError, RedisUnavailable) as error:
-        problems.append(f"Redis does not answer, so no session is shown: {error}")
+        return Seen(None, (f"Redis does not answer, so no session is shown: {error}",))
+    return Seen(sessions, tuple(problems))
+
+
+def ask_tracker(tracker: McpTracker) -> Seen[Tracked]:
+    """What the tracker says now; with sudocode this takes a second for each issue that waits."""
+    problems: list[str] = []
     try:
-        tracked = _tracked(wiring.tracker, problems)
+        tracked = _tracked(tracker, problems)
     except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
-        problems.append(f"the tracker does not answer, so only issues with a session are shown: {error}")
-    known = sessions or Sessions()
+        return Seen(None, (f"the tracker does not answer, so only issues with a session are shown: {error}",))
+    return Seen(tracked, tuple(problems))
+
+
+def put_together(project: str, sessions: Seen[Sessions], tracked: Seen[Tracked], *, now: datetime) -> EngineStatus:
+    """One status from what both have said."""
+    known = sessions.answer or Sessions()
     return EngineStatus(
-        project=wiring.settings.project,
-        issues=issues_of(sessions, tracked, now=utc_now()),
+        project=project,
+        issues=issues_of(sessions.answer, tracked.answer, now=now),
         slots_used=sum(holding.state in LIVE for holding in known.holdings),
         slots_total=known.slots,
         outbox=known.outbox,
         refused=known.refused,
-        problems=tuple(problems),
-        complete=sessions is not None and tracked is not None,
+        problems=sessions.problems + tracked.problems,
+        complete=sessions.answer is not None and tracked.answer is not None,
+        paused=known.paused,
     )
 
 
@@ -158,7 +197,7 @@ def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: dateti
             blockers=listed.blockers.get(issue_id, ()),
         )
         if holding := held.get(issue_id):
-            issue = _with_session(issue, holding, known.told.get(issue_id, ()), now=now)
+            issue = _with_session(issue, holding, known.told.get(issue_id, ()), lease_s=known.lease_s, now=now)
         lost = sessions is not None and issue.status == "in_progress" and issue.state is None
         issues.append(replace(issue, reason=_waits(issue) or (LOST if lost else issue.reason)))
     return tuple(issues)
@@ -217,6 +256,8 @@ def _sessions(wiring: Wiring, problems: list[str]) -> Sessions | None:
         slots=slots,
         outbox=wiring.outbox.waiting(),
         refused=tuple(refused),
+        paused=wiring.controls.paused(),
+        lease_s=wiring.settings.lease_seconds,
     )
 
 
@@ -244,13 +285,17 @@ def _untracked(holding: Holding) -> Mapping[str, object]:
     return {"id": holding.issue_id, "title": holding.record.issue.title if holding.record else ""}
 
 
-def _with_session(issue: IssueStatus, holding: Holding, told: Sequence[Snapshot], *, now: datetime) -> IssueStatus:
+def _with_session(
+    issue: IssueStatus, holding: Holding, told: Sequence[Snapshot], *, lease_s: float, now: datetime
+) -> IssueStatus:
     record, live = holding.record, holding.state in LIVE
     if record is None:
         return replace(issue, state=holding.state) if live else issue
     now_ms = now.timestamp() * 1000
     wait_s = 0.0 if live or holding.held_until_ms is None else (holding.held_until_ms - now_ms) / 1000
     step = under_way(told, Limits(record.spec_limit, record.quality_limit))
+    running = holding.state == "running" and holding.deadline_ms is not None
+    heard_ms = (holding.deadline_ms or 0) - lease_s * 1000
     since_ms = holding.claimed_at_ms if live else holding.ended_at_ms
     return replace(
         issue,
@@ -267,7 +312,20 @@ def _with_session(issue: IssueStatus, holding: Holding, told: Sequence[Snapshot]
         fix_issue_id=holding.fix_issue_id,
         delivered_to=holding.delivered_to or None,
         held=math.isinf(wait_s),
+        worker=holding.owner or None if live else None,
+        heard_s=max(0.0, (now_ms - heard_ms) / 1000) if running else None,
+        limit=_limit(step.stage, record),
     )
+
+
+def _limit(stage: Stage, record: SessionRecord) -> int | None:
+    match stage:
+        case Stage.SPEC_REVIEW | Stage.SPEC_FIX:
+            return record.spec_limit
+        case Stage.QUALITY_REVIEW | Stage.QUALITY_FIX:
+            return record.quality_limit
+        case _:
+            return None
 
 
 def _waits(issue: IssueStatus) -> str:

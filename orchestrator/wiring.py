@@ -22,6 +22,7 @@ from orchestrator.adapters.git import GitWorkspace
 from orchestrator.adapters.process import Limits as ProcessLimits
 from orchestrator.adapters.process import clean_env
 from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_controls import RedisControls
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_url import client_url
@@ -34,10 +35,11 @@ from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.news import News
 from orchestrator.poll import Poll
 from orchestrator.ports import Lease, Worktree
+from orchestrator.redact import redactor
 from orchestrator.session_loop import Limits, utc_now
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings, from_environment
-from orchestrator.work import Tools, WorktreeSteps
+from orchestrator.work import Tools, WorktreeSteps, put_aside
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -52,7 +54,7 @@ class Wiring:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.project)
-        logs.configure(settings.log, settings.log_format)
+        logs.configure(settings.log, settings.log_format, redact=redactor(os.environ))
 
     @functools.cached_property
     def redis_url(self) -> str:
@@ -83,6 +85,11 @@ class Wiring:
     def heartbeat_leases(self) -> RedisLeases:
         """The leases, for a caller in an event loop that must not be kept waiting."""
         return RedisLeases(connect(self.redis_url, patience_s=1.0), self.keys, lease_s=self.settings.lease_seconds)
+
+    @functools.cached_property
+    def controls(self) -> RedisControls:
+        """Whether new sessions may start."""
+        return RedisControls(self.client, self.keys)
 
     @functools.cached_property
     def outbox(self) -> RedisOutbox:
@@ -192,6 +199,7 @@ class Wiring:
                 self.patient_client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
             ),
             doer=lambda lease, keeper: WorktreeSteps(lease, self._tools, keeper),
+            put_aside=lambda lease: put_aside(lease, self._tools),
             owner=owner,
             lease_s=self.settings.lease_seconds,
             grace_s=STOP_GRACE_S,

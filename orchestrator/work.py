@@ -18,6 +18,7 @@ from orchestrator.models import ImplementerResult, Report, ReviewResult, Stage, 
 from orchestrator.ports import AgentTransport, Lease, Remote, Reviewer, Verifier, Workspace, Worktree
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.session_loop import RoleSteps
+from orchestrator.snapshot import Status, bounded_text
 from orchestrator.telling import Progress
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,15 @@ class Tools:
     now: Callable[[], datetime]
 
 
+def put_aside(lease: Lease, tools: Tools) -> list[str]:
+    """End what still runs of the session on this host, and give the refs that keep what its step had done so far.
+
+    Running it again gives none. Raises WorkspaceError.
+    """
+    tools.sweep(lease)
+    return tools.workspace.put_aside(lease.issue_id)
+
+
 class WorktreeSteps:
     """Does the steps of one session in its worktree.
 
@@ -62,18 +72,25 @@ class WorktreeSteps:
 
         If the worktree is deleted under it the step counts for nothing, and is done again in a new one, once.
         """
-        try:
-            for _ in range(2):
-                self._keeper.check()
-                log.info("step_started", stage=step.stage, attempt=step.attempt)
-                if report := self._done(step, progress):
-                    return report
-                log.warning("worktree_gone", stage=step.stage)
-                self._worktree = None
-            raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
-        finally:
-            # What was raised without a lease was raised by the loss of it: others may have ended our agent by now.
-            self._keeper.hold()
+        with structlog.contextvars.bound_contextvars(stage=step.stage, attempt=step.attempt):
+            try:
+                return self._told(step, progress)
+            finally:
+                # What was raised without a lease was raised by the loss of it: others may have ended our agent by now.
+                self._keeper.hold()
+
+    def _told(self, step: Step, progress: Progress) -> Report:
+        for _ in range(2):
+            self._keeper.check()
+            started = self._tools.now()
+            log.debug("step_started")
+            if report := self._done(step, progress):
+                seconds = (self._tools.now() - started).total_seconds()
+                log.info("step_done", seconds=round(seconds, 1), **_facts(report))
+                return report
+            log.warning("worktree_gone")
+            self._worktree = None
+        raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
 
     @cached_property
     def _remote(self) -> Remote:
@@ -130,7 +147,7 @@ class WorktreeSteps:
                 self._keeper.hold()
                 discarded = self._tools.workspace.restore(worktree, progress.commit)
                 if discarded:
-                    log.warning("reviewer_changed_files", stage=step.stage, files=discarded[:10], count=len(discarded))
+                    log.warning("reviewer_changed_files", files=discarded[:10], count=len(discarded))
                     thrown = f"(The reviewer changed {len(discarded)} files; that was thrown away.)"
                     return replace(answer, notes=f"{answer.notes}\n{thrown}".strip())
                 return answer
@@ -178,6 +195,17 @@ class WorktreeSteps:
             "Orch-Token": str(self._lease.token),
         }
         return commit_message(subject=f"{title}{what}", body=notes, trailers=trailers)
+
+
+def _facts(report: Report) -> dict[str, object]:
+    """What a log line says of a step."""
+    if report.stage is not Stage.VERIFICATION:
+        failed = bounded_text("; ".join(report.failed_items))
+        return {"result": Status.FAIL, "failed": failed} if failed else {"result": Status.PASS}
+    result, ran = (Status.PASS if report.passed else Status.FAIL), report.evidence
+    if ran is None:
+        return {"result": result, "reason": report.notes}
+    return {"result": result, "command": bounded_text(ran.command), "exit_code": ran.exit_code}
 
 
 _FIX_NAMES = {Stage.SPEC_FIX: "spec fix", Stage.QUALITY_FIX: "quality fix"}

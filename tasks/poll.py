@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from orchestrator import wiring
 from orchestrator.celery import app, nudge
 from tasks.session import run_issue_session, sessions
@@ -11,7 +13,7 @@ from tasks.session import run_issue_session, sessions
 @app.task(send_events=False)
 def poll() -> None:
     """Claim what is ready and start a session for each. Running it again is harmless: a claim has one winner."""
-    wiring.here().poll(start=_start, sessions=sessions("poll"))()
+    wiring.here().poll(start=_start, sessions=sessions(f"control@{socket.gethostname()}"))()
 
 
 # No events, as above.

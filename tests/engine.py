@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator import outbox, telling
 from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis_controls import RedisControls
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.gateway import SudocodeGateway
@@ -72,6 +73,11 @@ class Engine:
         return RedisLeases(self.client, self.keys, lease_s=LEASE_S)
 
     @property
+    def controls(self) -> RedisControls:
+        """Whether new sessions may start."""
+        return RedisControls(self.client, self.keys)
+
+    @property
     def outbox(self) -> RedisOutbox:
         """What the tracker has still to be told."""
         return RedisOutbox(self.client, self.keys)
@@ -91,12 +97,14 @@ class Engine:
         lease_s: float = LEASE_S,
         leases: RedisLeases | None = None,
         renewals: RedisLeases | None = None,
+        put_aside: Callable[[Lease], list[str]] = lambda _lease: [],
     ) -> Sessions:
         """What runs sessions; by default every role says yes."""
         return Sessions(
             leases=leases or self.leases,
             history=history or self.history,
             doer=doer or doing(saying_yes()),
+            put_aside=put_aside,
             owner=f"test/{os.getpid()}/{threading.get_ident()}",
             lease_s=lease_s,
             grace_s=0.0,

@@ -184,14 +184,20 @@ class GitWorkspace:
         with self._checkout(worktree.issue_id) as checkout:
             checkout.need_folder()
             target = checkout.need(commit, do="restore to a commit that `head` or `commit` gave")
-            found = checkout.git.commit_of(checkout.branch_ref)
-            tree = checkout.write_files(target)
-            discarded = checkout.paths_between(target, tree)
-            checkout.put_aside(tree, known=(target,))
-            checkout.move(found, target)
-            checkout.show(target)
-            checkout.sweep()
-            return discarded
+            tree, _ = checkout.go_back(target)
+            return checkout.paths_between(target, tree)
+
+    def put_aside(self, issue_id: str) -> list[str]:
+        """Put branch and files back to where the running step started; the refs that keep what was done since.
+
+        Without a worktree, or before its first step, there is nothing to do. Running it again gives an empty list.
+        """
+        if not self._look(issue_id).path.is_dir():
+            return []
+        with self._checkout(issue_id) as checkout:
+            checkout.need_folder()
+            start = checkout.git.commit_of(checkout.start_ref)
+            return checkout.go_back(start)[1] if start else []
 
     def change(self, worktree: Worktree, *, max_chars: int) -> str:
         """Files changed from base to the branch, then the diff, in max_chars characters; empty when nothing changed.

@@ -76,8 +76,11 @@ class Checkout:
         names = os.fsencode(self.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", commit, tree)).split(b"\0")
         return sorted(name.decode("utf-8", "replace") for name in names if name)
 
-    def put_aside(self, tree: str | None, *, known: Sequence[str]) -> None:
-        """Give a ref under refs/orch/wip to what `known` does not hold: commits of the step, the files in `tree`."""
+    def put_aside(self, tree: str | None, *, known: Sequence[str]) -> list[str]:
+        """Give a ref under refs/orch/wip to what `known` does not hold: commits of the step, the files in `tree`.
+
+        Gives the refs.
+        """
         head = self.agent_head()
         left = {self.git.commit_of(self.branch_ref), self.git.commit_of(self.start_ref), head}.difference(known)
         aside = {commit for commit in left if commit and self.git.beyond(commit, *known)}
@@ -86,8 +89,22 @@ class Checkout:
             there = {self.git.tree_of(commit) for commit in {parent, *known} if commit}
             if tree not in there and self.git("ls-tree", tree):
                 aside.add(self.git.record(tree, parent, f"Work in progress on {self.issue_id}, put aside\n"))
-        for commit in sorted(aside):
-            self.git("update-ref", f"refs/orch/wip/{self.issue_id}/{commit[:12]}", commit)
+        refs = {f"refs/orch/wip/{self.issue_id}/{commit[:12]}": commit for commit in sorted(aside)}
+        for ref, commit in refs.items():
+            self.git("update-ref", ref, commit)
+        return list(refs)
+
+    def go_back(self, target: str) -> tuple[str, list[str]]:
+        """Branch, files and index as in commit `target`; gives what the files were as a tree, and the refs that keep
+        what `target` does not hold.
+        """
+        found = self.git.commit_of(self.branch_ref)
+        tree = self.write_files(target)
+        refs = self.put_aside(tree, known=(target,))
+        self.move(found, target)
+        self.show(target)
+        self.sweep()
+        return tree, refs
 
     def move(self, found: str | None, commit: str) -> None:
         """Branch and start to `commit`, in one transaction, if the branch is still where we `found` it."""

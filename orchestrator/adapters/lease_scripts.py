@@ -23,18 +23,22 @@ CLAIM = (
     + FENCE
     + _SLOTS
     + """
-local inflight, session, fence, workers, pending, held = unpack(KEYS)
+local inflight, session, fence, workers, pending, held, paused = unpack(KEYS)
 local issue, nonce, lease_ms, forced = unpack(ARGV)
 if redis.call('ZSCORE', inflight, issue) then
-  if redis.call('HGET', session, 'nonce') ~= nonce then return {'HELD'} end
+  if redis.call('HGET', session, 'nonce') ~= nonce then
+    return {redis.call('HEXISTS', session, 'stop') == 1 and 'STOPPING' or 'HELD'}
+  end
   return {'', redis.call('HGET', session, 'token'), redis.call('HGET', session, 'claimed_at')}
 end
+if redis.call('EXISTS', paused) == 1 then return {'PAUSED'} end
 if redis.call('HGET', pending, issue) then return {'UNTOLD'} end
 local due = redis.call('ZSCORE', held, issue)
 if due and tonumber(due) > now and forced == '0' then return {'WAITING'} end
 if redis.call('ZCARD', inflight) >= slots(workers, now) then return {'FULL'} end
 local token = next_token(fence, now)
 redis.call('PERSIST', session)
+redis.call('HDEL', session, 'stop')
 redis.call('HSET', session, 'token', token, 'nonce', nonce, 'state', 'claimed', 'opened', 0, 'rescues', 0,
   'handed', 0, 'claimed_at', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
@@ -48,9 +52,12 @@ OPEN = (
     + """
 local session, inflight, outbox, pending, snapshots, known, runs, finished, deliveries = unpack(KEYS)
 local issue, token, session_id, record, kept_ms = unpack(ARGV)
-if redis.call('HGET', session, 'token') ~= token then return 0 end
-if redis.call('HGET', session, 'opened') == '1' then return 1 end
-if not redis.call('ZSCORE', inflight, issue) then return 0 end
+if redis.call('HGET', session, 'token') ~= token then return '' end
+if redis.call('HGET', session, 'opened') == '1' then return 'OPEN' end
+-- Looked for before the claim is: whoever finds it stopped and given back has set the issue in progress, too.
+local stop = redis.call('HGET', session, 'stop')
+if stop then return stop end
+if not redis.call('ZSCORE', inflight, issue) then return '' end
 redis.call('HDEL', session, 'verdict', 'reason', 'ended_at', 'started_at', 'stage', 'attempt', 'fix_issue_id',
   'delivered_to', 'undelivered')
 redis.call('SREM', finished, issue)
@@ -61,7 +68,7 @@ redis.call('ZREMRANGEBYSCORE', known, '-inf', now - kept_ms)
 redis.call('RPUSH', runs, session_id)
 redis.call('PERSIST', runs)
 tell(outbox, pending, snapshots, issue, session_id, 6)
-return 1
+return 'OPEN'
 """
 )
 
@@ -89,7 +96,8 @@ end
 redis.call('HSET', session, 'state', 'running', 'owner', owner, 'handed', 0)
 redis.call('HSETNX', session, 'started_at', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
-return {redis.call('HGET', session, 'token'), redis.call('HGET', session, 'record'), before}
+local token, record, stop = unpack(redis.call('HMGET', session, 'token', 'record', 'stop'))
+return {token, record, before, stop or ''}
 """
 )
 
@@ -106,7 +114,15 @@ return 1
 
 WORKERS = NOW + _SLOTS + "slots(KEYS[1], now) return redis.call('HGETALL', KEYS[1])"
 
-FREE = NOW + _SLOTS + "return slots(KEYS[1], now) - redis.call('ZCARD', KEYS[2])"
+FREE = (
+    NOW
+    + _SLOTS
+    + """
+local workers, inflight, paused = unpack(KEYS)
+local total = slots(workers, now)
+return redis.call('EXISTS', paused) == 1 and 0 or total - redis.call('ZCARD', inflight)
+"""
+)
 
 RELEASE = (
     NOW
@@ -133,10 +149,26 @@ for _, issue in ipairs(redis.call('ZRANGEBYSCORE', inflight, '-inf', now)) do
   redis.call('HSET', session, 'state', 'claimed')
   local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
   redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
-  taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues')
+  taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues', 'stop')
   table.insert(taken[#taken], issue)
 end
 return taken
+"""
+)
+
+# Who runs the session looks for the stop. If nobody does, the next poll ends it and need not wait for its lease.
+STOP = (
+    NOW
+    + """
+local inflight, session, wanted, held = unpack(KEYS)
+local issue, stop, hold = unpack(ARGV)
+local live = redis.call('ZSCORE', inflight, issue)
+if hold == '1' and (redis.call('ZREM', wanted, issue) == 1 or live) then redis.call('ZADD', held, '+inf', issue) end
+if not live then return redis.call('ZSCORE', held, issue) == 'inf' and 'HELD' or 'IDLE' end
+redis.call('HSETNX', session, 'stop', stop)
+local opened, state = unpack(redis.call('HMGET', session, 'opened', 'state'))
+if opened == '1' and state == 'claimed' then redis.call('ZADD', inflight, now, issue) end
+return 'ASKED'
 """
 )
 

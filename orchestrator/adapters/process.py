@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -88,7 +89,8 @@ def run(
     """Run a program to its end or to a limit; when this returns or raises, none of its descendants is alive.
 
     Output is in the files as soon as it is printed; `stderr=None` writes both streams into one, in the order in which
-    they came. `on_output` is called after each piece, and may raise to end the run. `cancel` is seen within 50 ms.
+    they came. `on_output` is called after each piece, and may raise to end the run. `cancel` is seen within 50 ms,
+    and ends the program without grace.
     A program that cannot be started exits with 127 (not found) or 126, and a line in stderr.
 
     Raises `WorkspaceError` when cwd is no directory, OSError when the system cannot start a process or write a file.
@@ -109,7 +111,7 @@ def run(
                 os.set_blocking(pipe.fileno(), False)
                 copies.register(pipe, selectors.EVENT_READ, _Copy(file, limits.output_bytes))
         ended = _follow(child, copies, limits, start, cancel or Event(), on_output)
-        _end(child, mark)
+        _end(child, mark, shim.AT_ONCE if ended is Ended.CANCELLED else signal.SIGTERM)
         for key in list(copies.get_map().values()):
             while key.data.room >= 0 and _copy(copies, key):
                 pass
@@ -230,10 +232,10 @@ def _copy(copies: selectors.BaseSelector, key: selectors.SelectorKey) -> bool:
     return True
 
 
-def _end(child: subprocess.Popen[bytes], mark: Mapping[str, str]) -> None:
-    """Leave nothing alive: ask the shim, do its work if it cannot, sweep if it was killed. Harmless to repeat."""
+def _end(child: subprocess.Popen[bytes], mark: Mapping[str, str], how: signal.Signals = signal.SIGTERM) -> None:
+    """Leave nothing alive: tell the shim how, do its work if it cannot, sweep if it was killed. Harmless to repeat."""
     if child.poll() is None:
-        child.terminate()
+        child.send_signal(how)
         with suppress(subprocess.TimeoutExpired):
             child.wait(_STOP_S)
     if child.poll() is None:

@@ -53,13 +53,13 @@ redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reas
   'ended_at', string.format('%d', now))
 redis.call('ZREM', inflight, issue)
 redis.call('ZADD', known, now, issue)
-if verdict == 'ERROR' then
+if verdict ~= 'ERROR' then
+  redis.call('HDEL', errors, issue)
+  redis.call('ZREM', held, issue)
+elseif redis.call('HEXISTS', session, 'stop') == 0 then
   local count = redis.call('HINCRBY', errors, issue, 1)
   local wait = math.min(30000 * 2 ^ (count - 1), 3600000)
   redis.call('ZADD', held, count >= tonumber(error_limit) and '+inf' or now + wait, issue)
-else
-  redis.call('HDEL', errors, issue)
-  redis.call('ZREM', held, issue)
 end
 tell(outbox, pending, snapshots, issue, session_id, 9)
 if verdict == 'DONE' then
@@ -130,7 +130,7 @@ class RedisHistory:
             self._wake()
 
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
-        """Record the end and free the slot, once."""
+        """Record the end and free the slot, once. An error holds the issue back, unless a person stopped it."""
         args: list[str | int] = [verdict, reason, self._error_limit, KEPT_S, *told_args(entries)]
         self._call(
             _CLOSE, "session history snapshots outbox pending inflight held errors runs known finished deliveries", args
@@ -198,6 +198,10 @@ class RedisOutbox:
     def waiting(self) -> int:
         """How many entries are still to be told."""
         return int(self._redis.client.xlen(self._keys("outbox")))
+
+    def untold(self, issue_id: str) -> int:
+        """How many of them are of this issue."""
+        return int(self._redis.client.hget(self._keys("pending"), issue_id) or 0)
 
     def refused(self) -> list[str]:
         """What the tracker refused to be told, newest first."""

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 
 from orchestrator.adapters import lease_scripts as scripts
 from orchestrator.adapters.redis import KEPT_S, Keys, Scripts, told_args
-from orchestrator.errors import LeaseLost
+from orchestrator.errors import LeaseLost, StoppedByHand
 from orchestrator.models import Entry
-from orchestrator.ports import Claim, Holding, Lease, Refusal, SessionRecord
+from orchestrator.ports import Claim, Holding, Lease, Refusal, SessionRecord, Stop
 
 SLOWEST_HAND_ON = 20
 """Leases between two messages for a session that nobody takes, at most."""
@@ -37,19 +37,28 @@ class RedisLeases:
         self._redis.client.hdel(self._keys("workers"), worker)
 
     def free(self) -> int:
-        """How many more sessions could run now: the live workers' slots less what is claimed or running."""
-        return int(self._redis.call(scripts.FREE, self._keys.all("workers inflight"), []))
+        """How many more sessions could run now: the live workers' slots less what is claimed or running.
+
+        None while orch is paused.
+        """
+        return int(self._redis.call(scripts.FREE, self._keys.all("workers inflight paused"), []))
 
     def claim(self, issue_id: str, *, forced: bool = False) -> Claim | Refusal:
-        """A lease on an issue nobody holds, if a slot is free, in one call. Forced overlooks a wait after errors."""
-        names = self._keys.all("inflight session fence workers pending held", issue=issue_id)
+        """A lease on an issue nobody holds, if a slot is free and orch is not paused, in one call.
+
+        Forced overlooks a wait after errors.
+        """
+        names = self._keys.all("inflight session fence workers pending held paused", issue=issue_id)
         refusal, *won = self._redis.call(
             scripts.CLAIM, names, [issue_id, uuid.uuid4().hex, self._lease_ms, int(forced)]
         )
         return Refusal(refusal) if refusal else Claim(issue_id, int(won[0]), int(won[1]))
 
     def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
-        """Make a claim a session that a worker can acquire, and tell its opening, once. Raises LeaseLost."""
+        """Make a claim a session that a worker can acquire, and tell its opening, once.
+
+        Raises LeaseLost, and StoppedByHand when the claim was stopped meanwhile, however often it is tried.
+        """
         names = self._keys.all(
             "session inflight outbox pending snapshots known runs finished deliveries",
             issue=claim.issue_id,
@@ -63,8 +72,11 @@ class RedisLeases:
             KEPT_S * 1000,
             *told_args(entries),
         ]
-        if not self._redis.call(scripts.OPEN, names, args):
+        answer = self._redis.call(scripts.OPEN, names, args)
+        if not answer:
             raise LeaseLost(f"{claim.issue_id}: another poll claimed it or gave it back meanwhile; nothing to do")
+        if answer != "OPEN":
+            raise StoppedByHand(answer)
 
     def abandon(self, claim: Claim) -> None:
         """Give up a claim that was not opened."""
@@ -75,15 +87,20 @@ class RedisLeases:
         """Sessions and claims whose holder fell silent, each extended by a lease or more for us to see to it."""
         args: list[str | int] = [f"{self._keys('session')}:", self._lease_ms, SLOWEST_HAND_ON]
         return [
-            Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues))
-            for token, at, opened, rescues, issue in self._redis.call(scripts.EXPIRED, self._keys.all("inflight"), args)
+            Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues), stop=stop or "")
+            for token, at, opened, rescues, stop, issue in self._redis.call(
+                scripts.EXPIRED, self._keys.all("inflight"), args
+            )
         ]
 
     def acquire(self, issue_id: str, owner: str) -> Lease | None:
         """The lease on an opened session, with a new token; None if somebody alive has it or there is none."""
         names = self._keys.all("inflight session fence", issue=issue_id)
         won = self._redis.call(scripts.ACQUIRE, names, [issue_id, owner, uuid.uuid4().hex, self._lease_ms])
-        return Lease(issue_id, int(won[0]), RECORDS.validate_json(won[1]), taken_from=won[2]) if won else None
+        if not won:
+            return None
+        token, record, before, stop = won
+        return Lease(issue_id, int(token), RECORDS.validate_json(record), taken_from=before, stop=stop)
 
     def renew(self, lease: Lease) -> bool:
         """Whether the lease is still ours; if so for another lease_s from now."""
@@ -94,6 +111,24 @@ class RedisLeases:
         """Give a running session back: the next poll hands it to another worker at once."""
         names = self._keys.all("inflight session", issue=lease.issue_id)
         self._redis.call(scripts.RELEASE, names, [lease.issue_id, lease.token])
+
+    def stop(self, issue_id: str, stop: str, *, hold: bool) -> Stop:
+        """Have the issue's session end, by whom and why `stop` says; of two stops the first one's words hold.
+
+        With hold the issue is not claimed again until somebody asks for it. Running it again changes nothing.
+        """
+        names = self._keys.all("inflight session wanted held", issue=issue_id)
+        return Stop(self._redis.call(scripts.STOP, names, [issue_id, stop, int(hold)]))
+
+    def stop_asked(self, lease: Lease) -> str:
+        """By whom and why our session is to be ended; empty when it is not."""
+        token, stop = self._redis.client.hmget(self._keys("session", lease.issue_id), "token", "stop")
+        return stop or "" if token == str(lease.token) else ""
+
+    def inflight(self) -> list[str]:
+        """The issues that are claimed or running."""
+        issues: list[str] = self._redis.client.zrange(self._keys("inflight"), 0, -1)
+        return issues
 
     def want(self, issue_id: str) -> None:
         """Somebody asked to run this issue next. What held it back after errors is forgotten."""
@@ -139,9 +174,11 @@ class RedisLeases:
         return [_holding(issue, row, deadlines, waits) for issue, row in zip(known, rows, strict=True) if row]
 
     def holding(self, issue_id: str) -> Holding | None:
-        """One issue as this Redis knows it."""
-        row = self._redis.client.hgetall(self._keys("session", issue_id))
-        return _holding(issue_id, row, {}, {}) if row else None
+        """One issue as this Redis knows it; one that was stopped before it ever ran is known, too."""
+        client = self._redis.client
+        row = client.hgetall(self._keys("session", issue_id))
+        deadline, waits = (client.zscore(self._keys(name), issue_id) for name in ("inflight", "held"))
+        return _holding(issue_id, row, {issue_id: deadline}, {issue_id: waits}) if row or waits else None
 
     def workers(self) -> dict[str, int]:
         """The live session workers, with their slots."""
@@ -159,7 +196,10 @@ class RedisLeases:
         return texts
 
 
-def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float], waits: Mapping[str, float]) -> Holding:
+Moments = Mapping[str, float | None]
+
+
+def _holding(issue: str, row: Mapping[str, str], deadlines: Moments, waits: Moments) -> Holding:
     return Holding(
         issue_id=issue,
         state=row.get("state", "ended"),
@@ -177,4 +217,7 @@ def _holding(issue: str, row: Mapping[str, str], deadlines: Mapping[str, float],
         fix_issue_id=row.get("fix_issue_id"),
         delivered_to=row.get("delivered_to", ""),
         undelivered=row.get("undelivered", ""),
+        opened=row.get("opened") == "1",
+        rescues=int(row.get("rescues", 0)),
+        stop=row.get("stop", ""),
     )

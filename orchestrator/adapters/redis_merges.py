@@ -93,6 +93,11 @@ class RedisMerges:
         issue_ids: list[str] = self._redis.call(_DUE, self._keys.all("deliveries"), [])
         return issue_ids
 
+    def due_at_ms(self, issue_id: str) -> float | None:
+        """When the issue's work is to be delivered, in Unix milliseconds; None when nothing of it is."""
+        due: float | None = self._redis.client.zscore(self._keys("deliveries"), issue_id)
+        return due
+
     def delivered(self, issue_id: str, session_id: str, place: str) -> None:
         """The session's work is at this place: a pull request's URL, or a branch."""
         names = self._keys.all("deliveries session", issue=issue_id)

@@ -7,7 +7,8 @@ so daemons and grandchildren in sessions of their own stay below it, and it ends
 - when its parent dies (PID, or whoever started it), be it by kill -9,
 - when the command itself ends.
 
-First SIGTERM, then up to GRACE_S to leave, then SIGKILL until nobody is left. The exit code is the command's: 128+n
+First SIGTERM, then up to GRACE_S to leave, then SIGKILL until nobody is left. With SIGUSR1 (AT_ONCE), or once that
+comes, SIGKILL only. The exit code is the command's: 128+n
 when signal n ended it, 127 when it was not found, 126 when it could not be executed (one line on stderr says so).
 
 Standard library only and free of the rest of the package, so that it starts in a few milliseconds, and can be run by
@@ -42,7 +43,10 @@ MISUSED = 2
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+AT_ONCE = signal.SIGUSR1
+"""Ends the family as SIGTERM does, but without grace."""
+
+_STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, AT_ONCE})
 _HAVE_PROC = os.path.isdir("/proc/self")
 
 
@@ -58,9 +62,10 @@ def main(arguments: Sequence[str]) -> int:
     if os.getppid() != parent:  # it died before we asked to be told
         return 128 + signal.SIGTERM
     family = _Family(_start(command))
-    while family.status is None and not _STOP & signals.wait(PARENT_CHECK_S) and os.getppid() == parent:
+    heard: set[int] = set()
+    while family.status is None and not _STOP & (heard := signals.wait(PARENT_CHECK_S)) and os.getppid() == parent:
         family.reap()
-    family.end(signals)
+    family.end(signals, grace_s=0.0 if AT_ONCE in heard else GRACE_S)
     return family.exit_code()
 
 
@@ -128,13 +133,15 @@ class _Family:
         except ChildProcessError:
             return False
 
-    def end(self, signals: _Signals) -> None:
-        """Return when nobody is left: ask, wait for GRACE_S at most, then kill."""
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # whoever is stopped could not hear it
-        deadline = time.monotonic() + GRACE_S
+    def end(self, signals: _Signals, *, grace_s: float) -> None:
+        """Return when nobody is left: ask, wait for `grace_s` at most, then kill."""
+        deadline = time.monotonic() + grace_s
+        if grace_s:
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # whoever is stopped could not hear it
         while self.reap() and (left := deadline - time.monotonic()) > 0:
-            signals.wait(left)
+            if AT_ONCE in signals.wait(left):
+                break
         while self.reap():
             kill_below(os.getpid())
             if not _HAVE_PROC:

@@ -14,6 +14,7 @@ from orchestrator.adapters.process import Ended, Finished, Limits
 from orchestrator.errors import SessionStopped
 from orchestrator.models import VerificationEvidence
 from orchestrator.ports import Worktree
+from orchestrator.redact import redactor
 
 OVER_LIMIT = 124
 """The exit code of a command that we ended because of a limit, as timeout(1) has it."""
@@ -23,7 +24,7 @@ class CommandVerifier:
     """Runs verification commands with `env` as their environment.
 
     The whole output, both streams as a terminal would show them, stays in `logs`; evidence carries its last
-    `max_output_chars` characters. Running it again gives new evidence and another log.
+    `max_output_chars` characters, redacted. Running it again gives new evidence and another log.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class CommandVerifier:
         self._logs = logs.resolve()
         self._limits = limits
         self._env = dict(env)
+        self._redact = redactor(env)
         self._cancel = cancel
         self._max_output_chars = max_output_chars
 
@@ -58,8 +60,9 @@ class CommandVerifier:
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"\n{remark}\n")
         return VerificationEvidence(
-            command=shlex.join(command),
-            output=process.tail(log, 4 * self._max_output_chars)[-self._max_output_chars :],
+            command=self._redact(shlex.join(command)),
+            # Redacted before it is cut: half a secret is not recognised.
+            output=self._redact(process.tail(log, 4 * self._max_output_chars))[-self._max_output_chars :],
             exit_code=finished.exit_code if finished.ended is Ended.EXITED else OVER_LIMIT,
             produced_at=produced_at,
             commit=commit,

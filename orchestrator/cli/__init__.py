@@ -12,6 +12,7 @@ from importlib import metadata
 
 import click
 
+from orchestrator.cli import completion
 from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
@@ -21,14 +22,30 @@ COMMANDS = {
     "issue": "File, list and read issues.",
     "up": "Work on ready issues until Ctrl-C.",
     "enqueue": "Run an issue next.",
+    "pause": "Let no new session start.",
+    "resume": "Let new sessions start again.",
+    "stop": "End sessions now, and keep their work.",
     "status": "What runs, what waits, and why.",
+    "explain": "Why an issue is, or is not, running.",
     "history": "What happened to an issue, step by step.",
+    "logs": "What its agents and its verification printed.",
+    "report": "The night in a minute: merged, ready, needs you.",
+    "escalate": "All that is known of an issue, in one file to send.",
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
     "web": "Hear at once what GitHub merges.",
     "dry-run": "Run one made-up session in memory.",
+    "completion": "Have the Tab key complete commands and issues.",
 }
 """Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""
+
+TAKE_ISSUES = {"enqueue", "history", "logs", "explain", "escalate", "stop"}
+"""Those whose arguments are issues. They are completed without loading the command: Tab must not keep one waiting."""
+
+EXIT_CODES = """\
+Exit codes: 0 done; 1 could not, and a line on stderr says why and what to try; 2 misuse.
+`orch merges health` has its own. NO_COLOR is honoured; --json prints for programs.
+"""
 
 
 class Failure(click.ClickException):
@@ -46,6 +63,8 @@ class Orch(click.Group):
         """The command, from its module."""
         if cmd_name not in COMMANDS:
             return None
+        if ctx.resilient_parsing and cmd_name in TAKE_ISSUES and not _completes_an_option():
+            return completion.takes_issues(cmd_name)
         command: click.Command = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
         return command
 
@@ -79,6 +98,12 @@ class Orch(click.Group):
         return result
 
 
+def _completes_an_option() -> bool:
+    """Whether the shell asks for an option or for an option's value."""
+    words = os.environ.get("COMP_WORDS", "").split()
+    return any(word.startswith("-") for word in words[-2:])
+
+
 def _redis_errors() -> tuple[type[Exception], ...]:
     """What to catch; whoever has not loaded redis cannot have raised its errors, and need not load it now."""
     redis = sys.modules.get("redis.exceptions")
@@ -96,7 +121,11 @@ def _version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
     ctx.exit()
 
 
-@click.command(cls=Orch, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=Orch,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
 @click.option(
     "-C",
     "--project",
@@ -105,7 +134,8 @@ def _version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
     help="The repo to work on. Default: $ORCH_PROJECT_ROOT, else the one around the current folder.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which orch.")
-def main(project: str | None) -> None:
+@click.pass_context
+def main(ctx: click.Context, project: str | None) -> None:
     """Ready issues become verified branches: each is implemented, reviewed twice and verified by coding agents.
 
     \b
@@ -114,6 +144,8 @@ def main(project: str | None) -> None:
       orch issue add "Say hello in French"  file what is to be done
       orch up                               have it done
     """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     if project:
         # In the environment, because every process that a command starts must work on the same repo.
         os.environ["ORCH_PROJECT_ROOT"] = project

@@ -21,7 +21,8 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator import demo
-from orchestrator.cli.status import page, step
+from orchestrator.cli.issue_row import step
+from orchestrator.cli.status import page
 from orchestrator.cli.terminal import line
 from orchestrator.demo import Demo, Outcome
 from orchestrator.errors import OrchestratorError

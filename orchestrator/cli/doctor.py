@@ -32,7 +32,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         for name, finding in examine(lambda name: status.update(f"looking at {name}")):
             found.append((name, finding))
             if not as_json:
-                console.print(_row(name, finding))
+                console.print(row(name, finding))
     failures = sum(finding.level is Level.FAIL for _, finding in found)
     if as_json:
         print_json({"ok": not failures, "findings": [_record(name, finding) for name, finding in found]})
@@ -42,9 +42,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def _row(name: str, finding: Finding) -> Text:
-    row = Text.assemble((f"{finding.level:<5}", COLOURS[finding.level]), f"{name:<10}", line(finding.says))
-    return row.append(f"\n{'':15}-> {finding.fix}", "dim") if finding.fix else row
+def row(name: str, finding: Finding) -> Text:
+    """One finding for people."""
+    told = Text.assemble((f"{finding.level:<5}", COLOURS[finding.level]), f"{name:<10}", line(finding.says))
+    return told.append(f"\n{'':15}-> {finding.fix}", "dim") if finding.fix else told
 
 
 def _record(name: str, finding: Finding) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator import wiring
 from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.cli.terminal import IssueId, json_option, line, print_json
+from orchestrator.cli.terminal import IssueId, json_option, line, pause_words, print_json
 from orchestrator.poll import RUNNING, RUNNING_ALREADY
 
 _LOOK_S = 0.05
@@ -62,8 +62,12 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
     wanted = list(dict.fromkeys(issues))
     for issue in wanted:
         leases.want(issue)
+    paused = wiring.here().controls.paused()
     free = leases.free()  # which also forgets the dead, so that `workers` gives the living
-    if not leases.workers():
+    if paused:
+        waits = f"queued; orch is {pause_words(paused)}, it waits for `orch resume`"
+        answers = [Answer(issue, Outcome.QUEUED, waits) for issue in wanted]
+    elif not leases.workers():
         answers = [Answer(issue, Outcome.QUEUED, "queued; no worker runs, `orch up` starts them") for issue in wanted]
     else:
         _poll_now()

@@ -10,9 +10,10 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import WorkspaceError
+from orchestrator.explain_facts import LIVE
 from orchestrator.leftovers import CLOSED, Kept, plan
 from orchestrator.ports import Leftover
-from orchestrator.status import LIVE, leases_if_up
+from orchestrator.status import leases_if_up
 
 
 @click.command("gc")

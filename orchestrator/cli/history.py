@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import wiring
-from orchestrator.cli.status import span
 from orchestrator.cli.terminal import IssueId, json_option, line, print_json
+from orchestrator.digest import span
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.gateway import feedback_of
 from orchestrator.merge_record import MergeMarker, markers_of

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import click
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from orchestrator import wiring
-from orchestrator.adapters.mcp import McpTracker
 from orchestrator.candidates import blockers
 from orchestrator.cli.terminal import IssueId, json_option, line, plain, print_json
 from orchestrator.errors import InvalidMCPResponseError, OrchestratorError, TrackerRefused
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.mcp import McpTracker
 
 STATUSES = ("open", "in_progress", "blocked", "needs_review", "closed")
 
@@ -58,8 +60,16 @@ def command() -> None:
 @click.option("--priority", type=click.IntRange(0, 4), help="0 comes first. The tracker's own default is 2.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be given again.")
 @click.option("--blocked-by", "waits_for", multiple=True, type=IssueId(), help="Wait until that issue is closed.")
+@json_option
 def add(
-    title: str, body: str | None, body_file: TextIO | None, priority: int | None, tags: list[str], waits_for: list[str]
+    title: str,
+    *,
+    body: str | None,
+    body_file: TextIO | None,
+    priority: int | None,
+    tags: list[str],
+    waits_for: list[str],
+    as_json: bool,
 ) -> None:
     """File an issue and print its id.
 
@@ -80,7 +90,10 @@ def add(
                 tracker.link(from_id=issue, to_id=created.id, type="blocks")
             except OrchestratorError as error:
                 raise TrackerRefused(f"{created.id} is filed, but does not wait for {issue}: {error}") from error
-    click.echo(created.id)
+    if as_json:
+        print_json(created.model_dump())
+    else:
+        click.echo(created.id)
 
 
 @command.command(name="list")
@@ -136,7 +149,8 @@ def show(issue_id: str, as_json: bool) -> None:
 
 @command.command
 @click.argument("issue_id", type=IssueId(), metavar="ISSUE")
-def reopen(issue_id: str) -> None:
+@json_option
+def reopen(issue_id: str, as_json: bool) -> None:
     """Set an issue's status to open, so that it is run again.
 
     \b
@@ -145,7 +159,10 @@ def reopen(issue_id: str) -> None:
     with wiring.here().tracker as tracker:
         _show(tracker, issue_id)
         tracker.upsert_issue(issue_id=issue_id, status="open")
-    click.echo(f"{issue_id} is open; `orch enqueue {issue_id}` runs it next")
+    if as_json:
+        print_json({"id": issue_id, "status": "open"})
+    else:
+        click.echo(f"{issue_id} is open; `orch enqueue {issue_id}` runs it next")
 
 
 def _body(body: str | None, body_file: TextIO | None) -> str | None:

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Literal
 
 import click
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator import status, wiring
+from orchestrator.cli.issue_row import age, bar, headline, step
 from orchestrator.cli.terminal import json_option, line, print_json
-from orchestrator.models import Stage, Verdict
-from orchestrator.status import EngineStatus, IssueStatus
+from orchestrator.cli.watch import watch
+from orchestrator.status import EngineStatus
 
-REFRESH_S = 1.0
 Overflow = Literal["fold", "ellipsis"]
-COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
-PLACES = {
-    Stage.RUNNING: 0,
-    Stage.SPEC_REVIEW: 1,
-    Stage.SPEC_FIX: 1,
-    Stage.QUALITY_REVIEW: 2,
-    Stage.QUALITY_FIX: 2,
-    Stage.VERIFICATION: 3,
-}
 
 
 @click.command("status")
-@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+@click.option(
+    "--watch",
+    "watch_s",
+    type=click.FloatRange(min=0.2),
+    is_flag=False,
+    flag_value=1.0,
+    metavar="[SECONDS]",
+    help="One screen, looked at anew every so often, until Ctrl-C. Default: every second.",
+)
 @json_option
-def command(*, watch: bool, as_json: bool) -> None:
+def command(*, watch_s: float | None, as_json: bool) -> None:
     """Every open issue: its session, how far it is, how it ended, why it waits.
 
     \b
@@ -42,27 +39,18 @@ def command(*, watch: bool, as_json: bool) -> None:
     orch status --json | jq '.issues[] | select(.verdict)'
 
     The bar shows implement, spec review, quality review, verify: a filled dot is done, a half one is under way, a
-    cross is where it ended. Works while nothing runs, and while the tracker is down; it then says so.
+    cross is where it ended. Works while nothing runs, and while the tracker is down; it then says so. --watch adds
+    what waits in the order in which it will run, and a list of problems that is empty on a good night.
     """
-    if watch and as_json:
+    if watch_s and as_json:
         raise click.UsageError("--watch is for people, --json for machines: give one of them")
     here = wiring.here()
-    if as_json:
+    if watch_s:
+        watch(here, every_s=watch_s)
+    elif as_json:
         print_json(as_object(status.collect(here)))
-    elif watch:
-        _watch(here)
     else:
         Console().print(page(status.collect(here)))
-
-
-def _watch(here: wiring.Wiring) -> None:
-    try:
-        with Live(page(status.collect(here)), auto_refresh=False, screen=False) as live:
-            while True:
-                time.sleep(REFRESH_S)
-                live.update(page(status.collect(here)), refresh=True)
-    except KeyboardInterrupt:
-        return
 
 
 def as_object(found: EngineStatus) -> dict[str, object]:
@@ -72,9 +60,7 @@ def as_object(found: EngineStatus) -> dict[str, object]:
 
 def page(found: EngineStatus, *, reasons: Overflow = "fold") -> Group:
     """The whole status for a terminal; what to do with reasons that are wider than their column."""
-    head = Text.assemble(
-        (found.project, "bold"), f"   sessions {found.slots_used} of {found.slots_total}   to tell {found.outbox}"
-    )
+    head = headline(found)
     body = issue_table(found, reasons) if found.issues else Text('no open issues; file one with `orch issue add "..."`')
     return Group(head, body, *(Text(f"! {line(problem)}", "yellow") for problem in found.problems))
 
@@ -91,47 +77,3 @@ def issue_table(found: EngineStatus, reasons: Overflow) -> Table:
         title, reason = Text(line(issue.title)), Text(line(issue.reason))
         table.add_row(issue.id, title, issue.status or "?", bar(issue), step(issue), age(issue), reason)
     return table
-
-
-def bar(issue: IssueStatus) -> Text:
-    """The lifecycle as four dots; blank without a session."""
-    if issue.stage is None:
-        return Text("")
-    place, cut_short = PLACES[Stage(issue.stage)], issue.verdict not in (None, Verdict.DONE)
-    dots = Text()
-    for n in range(4):
-        if n < place or issue.verdict is Verdict.DONE:
-            dots.append("●", "green")
-        elif n == place:
-            dots.append("✗" if cut_short else "◐", "red" if cut_short else "yellow")
-        else:
-            dots.append("○", "dim")
-    return dots
-
-
-def step(issue: IssueStatus) -> Text:
-    """The step under way, or the verdict."""
-    if issue.verdict:
-        return Text(issue.verdict, COLOURS[issue.verdict])
-    if not issue.live:
-        return Text("-", "dim")
-    if issue.stage is None or issue.state == "claimed":
-        return Text("starting", "dim")
-    if issue.stage == Stage.RUNNING:
-        return Text("implement")
-    return Text(f"{issue.stage.lower().replace('_', ' ')} {issue.attempt}")
-
-
-def age(issue: IssueStatus) -> str:
-    """How long it has run, or how long ago it ended, as briefly as can be."""
-    if issue.age_s is None:
-        return ""
-    return span(issue.age_s) + ("" if issue.live else " ago")
-
-
-def span(seconds: float) -> str:
-    """A time span in its largest fitting unit."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

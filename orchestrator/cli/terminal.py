@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 import unicodedata
 
 import click
+from click.shell_completion import CompletionItem
 
+from orchestrator.cli.completion import known_issues
 from orchestrator.issue_text import ISSUE_ID
+from orchestrator.ports import Paused
 
 json_option = click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
 
@@ -22,6 +28,30 @@ class IssueId(click.ParamType[str]):
         if not ISSUE_ID.fullmatch(value):
             self.fail(f"{value!r} is no issue's id; ids look like i-a1b2, and `orch issue list` shows them", param, ctx)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The issues whose ids begin like this, with their titles."""
+        known = known_issues(ctx.find_root().params.get("project"))
+        return [CompletionItem(issue, help=line(title)) for issue, title in known if issue.startswith(incomplete)]
+
+
+def me() -> str:
+    """Who types this, and where: what others are told of who paused or stopped something."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def pause_words(paused: Paused) -> str:
+    """A pause in words: `paused by anna@box (the disk is nearly full)`."""
+    return f"paused by {paused.by}{because(paused.reason)}"
+
+
+def because(reason: str) -> str:
+    """A reason, if there is one, to follow what was done."""
+    return f" ({reason})" if reason else ""
 
 
 def print_json(value: object) -> None:

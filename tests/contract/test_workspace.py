@@ -226,3 +226,34 @@ def test_the_main_checkout_is_never_touched(project: Project, workspace: Workspa
 
     assert before == project.main_checkout()
     assert "my own edit\n" == (project.repo / "README.md").read_text()
+
+
+def test_put_aside_gives_the_refs_that_keep_unfinished_work(project: Project, workspace: Workspace) -> None:
+    """Files go back to where the step started, commits of finished steps stay; a second time there is nothing to do."""
+    worktree = workspace.prepare("i-abc")
+    (worktree.path / "done.py").write_text("done\n")
+    commit = workspace.commit(worktree, "One step\n")
+    (worktree.path / "half.py").write_text("half\n")
+    [ref] = workspace.put_aside("i-abc")
+
+    assert "half" == project.git("show", f"{ref}:half.py").strip()
+    assert commit == project.git("rev-parse", f"{ref}^").strip() == workspace.head(worktree)
+    assert ["done.py"] == sorted(path.name for path in worktree.path.glob("*.py"))
+    assert [] == workspace.put_aside("i-abc")
+
+
+def test_put_aside_keeps_what_an_agent_committed_itself(project: Project, workspace: Workspace) -> None:
+    """Commits of a step that did not end are no finished work."""
+    worktree = workspace.prepare("i-abc")
+    (worktree.path / "half.py").write_text("half\n")
+    project.git("add", "--all", cwd=worktree.path)
+    project.git("commit", "--quiet", "-m", "mine", cwd=worktree.path)
+    [ref] = workspace.put_aside("i-abc")
+
+    assert "mine" == project.git("log", "-1", "--format=%s", ref).strip()
+    assert worktree.base == workspace.head(worktree)
+
+
+def test_without_a_worktree_nothing_is_put_aside(workspace: Workspace) -> None:
+    """An issue that never ran here has left nothing here."""
+    assert [] == workspace.put_aside("i-abc")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +17,7 @@ from click.testing import CliRunner
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from orchestrator import cli
+from orchestrator.cli.completion import known_issues
 from orchestrator.cli.terminal import line, plain
 from orchestrator.errors import TrackerUnavailable
 from tests.support import ROOT
@@ -55,9 +59,123 @@ def test_every_commands_help_has_an_example(name: str) -> None:
     assert f"orch {name}" in done.output.split("Options:")[0].split("\n", 1)[1]
 
 
+def walked(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """A command, or those of a group."""
+    if isinstance(command, click.Group):
+        for below, other in command.commands.items():
+            yield from walked(other, f"{name} {below}")
+    else:
+        yield name, command
+
+
+NOT_FOR_PROGRAMS = {
+    "up": "runs until Ctrl-C",
+    "web": "runs until Ctrl-C",
+    "completion": "is read by a shell",
+    "dry-run": "is JSON as it is",
+    "merges repair": "says nothing that its exit code does not",
+}
+
+
+def test_what_is_printed_for_people_can_be_had_as_json() -> None:
+    """Every command takes --json, but those for which it would mean nothing."""
+    every = [found for name, command in OURS.items() for found in walked(command, name)]
+    without = {name for name, command in every if not any("--json" in param.opts for param in command.params)}
+
+    assert set(NOT_FOR_PROGRAMS) == without
+
+
+def test_exit_codes_are_in_the_help() -> None:
+    """One need not read the source to write a script."""
+    said = " ".join(CliRunner().invoke(cli.main, ["--help"]).output.split())
+
+    assert "Exit codes: 0 done; 1 could not, and a line on stderr says why and what to try; 2 misuse." in said
+
+
+def completed(words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What bash is offered for the last of these words, in a repo with two issues."""
+    (folder / ".sudocode").mkdir(exist_ok=True)
+    rows = ({"id": "i-done", "title": "Old", "status": "closed"}, {"id": "i-a1b2", "title": "New", "status": "open"})
+    (folder / ".sudocode" / "issues.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.chdir(folder)
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_ORCH_COMPLETE": "bash_complete"}
+    done = CliRunner().invoke(cli.main, [], prog_name="orch", env=asked)
+    return [text.partition(",")[2] for text in done.output.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("orch his", ["history"]),
+        ("orch logs i-", ["i-a1b2", "i-done"]),
+        ("orch logs i-a", ["i-a1b2"]),
+        ("orch enqueue i-done i-a", ["i-a1b2"]),
+        ("orch issue show i-a", ["i-a1b2"]),
+        ("orch logs i-a1b2 --fo", ["--follow"]),
+    ],
+)
+def test_tab_completes(words: str, offered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands, options, and the repo's issues, the closed ones last."""
+    assert offered == completed(words, tmp_path, monkeypatch)
+
+
+def test_tab_is_quiet_where_issues_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that completes is no place for complaints."""
+    (tmp_path / ".sudocode").mkdir()
+    (tmp_path / ".sudocode" / "issues.jsonl").write_text("{")
+    monkeypatch.chdir(tmp_path)
+
+    assert [] == list(known_issues(None))
+
+
+def test_tab_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Issues are completed while one types."""
+    code = (
+        "import sys, json; from orchestrator.cli import main; sys.argv[0] = 'orch';\n"
+        "try: main()\n"
+        f"except SystemExit: print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))"
+    )
+    asked = {"COMP_WORDS": "orch logs i-", "COMP_CWORD": "2", "_ORCH_COMPLETE": "bash_complete"}
+    environ = os.environ | asked | {"PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert [] == json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_says_how_to_use_it(shell: str) -> None:
+    """Its first line is a comment to copy; the rest calls us."""
+    first, *rest = CliRunner().invoke(cli.main, ["completion", shell], prog_name="orch").output.splitlines()
+
+    assert f"orch completion {shell}" in first
+    assert first.startswith("# ")
+    assert any("_ORCH_COMPLETE" in text for text in rest)
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal too."""
+
+    @click.command
+    def colourful() -> None:
+        click.echo(click.style("red", "red"))
+
+    monkeypatch.setattr(importlib.import_module("orchestrator.cli.dry_run"), "command", colourful)
+
+    assert "\x1b[31mred\x1b[0m\n" == CliRunner().invoke(cli.main, ["dry-run"], color=True).output
+    assert "red\n" == CliRunner().invoke(cli.main, ["dry-run"], color=True, env={"NO_COLOR": "1"}).output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("logs i-a1b2 --step 7th", "'7th' is neither a number of the list nor one of implement, spec_review"),
+        ("logs i-a1b2 -f --json", "-f follows a whole session"),
+        ("report --since tomorrow", "'tomorrow' is no time"),
+        ("report --since 2999-01-01", "is still to come"),
+        ("status --watch 0", "0.0 is not in the range"),
         ("issue add x --priority 7", "7 is not in the range 0<=x<=4"),
         ("issue add ''", "an issue needs a title"),
         ("issue add x --body a --body-file -", "give --body or --body-file, not both"),

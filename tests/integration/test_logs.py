@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,3 +47,29 @@ def test_a_full_disk_stops_nobody() -> None:
     os.close(full)
 
     assert "went on\n" == done.stdout
+
+
+ANOTHERS = """
+import logging, structlog
+from orchestrator import logs
+logger = logging.getLogger("celery.worker")
+logger.addHandler(logging.StreamHandler())
+logs.configure("info", "auto", redact=lambda text: text.replace("hunter2", "[redacted]"))
+logs.adopt(logger)
+try:
+    raise KeyError("hunter2")
+except KeyError:
+    logger.exception("cannot %s", "connect")
+structlog.get_logger().warning("refused", url="redis://:hunter2@box", tried=["hunter2", 7], token=12)
+"""
+
+
+def test_what_a_library_says_looks_like_our_own_lines() -> None:
+    """Where no terminal reads them, all lines are JSON objects, tracebacks included; and no secret is in any."""
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ANOTHERS], capture_output=True, text=True, env=environ, check=True)
+    theirs, ours = map(json.loads, done.stderr.splitlines())
+
+    assert ("cannot connect", "error", "celery.worker") == (theirs["event"], theirs["level"], theirs["logger"])
+    assert "KeyError: '[redacted]'" in theirs["exception"]
+    assert ("redis://:[redacted]@box", ["[redacted]", 7], 12) == (ours["url"], ours["tried"], ours["token"])

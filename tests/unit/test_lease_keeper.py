@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped
+from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.ports import Lease, SessionRecord
 from tests.support import an_issue, wait_until
@@ -33,6 +35,8 @@ class MemoryLeases:
         self.released = 0
         self.ours = True
         self.away: Exception | None = None
+        self.stop = ""
+        self.mute: Exception | None = None
         self._clock = clock
 
     def renew(self, lease: Lease) -> bool:
@@ -43,6 +47,13 @@ class MemoryLeases:
             raise self.away
         self.renewed_at.append(self._clock.now)
         return self.ours
+
+    def stop_asked(self, lease: Lease) -> str:
+        """Whether a person ended it."""
+        assert lease == LEASE
+        if self.mute:
+            raise self.mute
+        return self.stop
 
     def release(self, lease: Lease) -> None:
         """Give it back."""
@@ -232,3 +243,50 @@ def test_leaving_while_redis_is_away_tells_why_it_left(bench):
         raise SessionStopped("the worker stops")
 
     assert 0 == bench.leases.released
+
+
+def test_a_stop_cuts_the_step_at_once_and_keeps_the_lease(bench):
+    """No grace; the lease is renewed on, while the work is put aside, and nothing of the step is written."""
+    with bench.keeper:
+        bench.leases.stop = "stopped by anna@here (wrong issue)"
+        bench.cut()
+        with pytest.raises(StoppedByHand, match=r"^stopped by anna@here \(wrong issue\)$"):
+            bench.keeper.hold()
+        bench.clock.now = QUARTER
+        bench.asked(1)
+
+    assert 0 == bench.leases.released
+
+
+def test_a_session_that_was_stopped_before_begins_no_step(bench):
+    """A worker that takes a stopped session up knows so from its lease, before it has asked."""
+    lease = replace(LEASE, stop="stopped by anna@here")
+    keeper = LeaseKeeper(bench.leases, lease, lease_s=LEASE_S, stopping=lambda: False, grace_s=GRACE_S)
+
+    with pytest.raises(StoppedByHand):
+        keeper.check()
+
+
+def test_a_stop_is_looked_for_again_after_redis_was_away(bench):
+    """A look that fails stops nothing, and neither does a lost lease become a stop."""
+    bench.leases.mute = RedisUnavailable("Redis is away")
+    with bench.keeper:
+        looks = bench.looks
+        wait_until(lambda: bench.looks > looks + 1, "the keeper should have looked")
+        bench.keeper.check()
+        bench.leases.stop = "stopped by anna@here"
+        bench.leases.mute = None
+        bench.cut()
+
+
+def test_a_lost_lease_counts_before_a_stop(bench):
+    """Who has lost the session may not put its work aside: another worker may be at it."""
+    with bench.keeper:
+        bench.leases.stop = "stopped by anna@here"
+        bench.cut()
+        bench.leases.ours = False
+        bench.clock.now = QUARTER
+        bench.asked(1)
+
+        with pytest.raises(LeaseLost):
+            bench.keeper.hold()

@@ -269,7 +269,7 @@ def test_environment(root):
         PATH="/bin",
     )
 
-    assert ("redis://:secret@h/1", Path("/s"), "debug", "text") == (
+    assert ("redis://:secret@h/1", Path("/s"), "debug", "auto") == (
         found.redis_url,
         found.state_dir,
         found.log,

@@ -110,6 +110,21 @@ def test_a_running_session_shows_its_step_and_age() -> None:
     assert "orch/i-a1b2" == issue.branch
 
 
+def test_a_running_session_shows_its_worker_and_when_that_was_heard_of() -> None:
+    """By its lease: who renewed one of 30 s that is good for 15 more was heard of 15 s ago, on whichever host."""
+    sessions = Sessions((a_holding(),), {"i-a1b2": told(True, False)}, lease_s=30.0)
+    (issue,) = issues_of(sessions, tracked(row("in_progress")), now=NOON)
+
+    assert ("worker", 15.0, 3) == (issue.worker, issue.heard_s, issue.limit)
+
+
+def test_a_session_that_nobody_runs_any_more_is_not_heard_of() -> None:
+    """Neither one that waits for a worker, nor one that has ended."""
+    found = [the_issue(holding, row("open")) for holding in (a_holding(state="claimed"), ended("DONE"))]
+
+    assert [None, None] == [issue.heard_s for issue in found]
+
+
 def test_an_ended_session_shows_its_verdict_and_why() -> None:
     """The verdict, the reason and the [FIX] issue that goes on, and when it ended."""
     overflow = ended("OVERFLOW", reason="a box", fix_issue_id="i-f1x1")

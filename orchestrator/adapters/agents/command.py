@@ -25,6 +25,7 @@ from orchestrator.errors import (
     SessionStopped,
     SettingsError,
 )
+from orchestrator.redact import redactor
 
 ANSWER_BYTES = 1_000_000
 """How much of the end of the output is given back: the answer comes last."""
@@ -79,7 +80,8 @@ class CommandTransport:
     """Runs the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
 
     `env` is what may be passed on, by `process.clean_env`; the markers in it always are. Each call leaves
-    `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`. Running it again means another run of the agent.
+    `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`, as they came; what is given back, and what an error says,
+    is redacted. Running it again means another run of the agent.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class CommandTransport:
         markers = marked.of(env) | {"ORCH_ISSUE": issue_id}
         self._envs = {role: process.clean_env(env, allow=it.allow_env, extra=markers) for role, it in agents.items()}
         self._agents = dict(agents)
+        self._redact = redactor(env)
         self._cwd, self._logs = cwd.resolve(), logs.resolve()
         self._issue_id = issue_id
         self._cancel = cancel
@@ -121,7 +124,7 @@ class CommandTransport:
         except OSError as error:
             raise AgentFailed(f"{self._who(role)} could not be run: {error}") from error
         if finished.ended is Ended.EXITED and finished.exit_code == 0:
-            return process.tail(finished.stdout, ANSWER_BYTES)
+            return self._redact(process.tail(finished.stdout, ANSWER_BYTES))
         raise self._error(role, agent, finished)
 
     def _argv(self, role: str, agent: AgentCommand, prompt: str, prompt_file: Path) -> list[str]:
@@ -161,7 +164,7 @@ class CommandTransport:
                     f"{finished.stdout}, or raise output_mb in orch.toml, [limits]"
                 )
             case Ended.EXITED:
-                words = _last_words(finished)
+                words = self._redact(_last_words(finished))
                 if finished.exit_code in (shim.NOT_FOUND, shim.NOT_EXECUTABLE) and words.startswith("orch: "):
                     return AgentFailed(
                         f"{who} could not be started: {words.removeprefix('orch: ')}; install it, or correct command "

@@ -1,0 +1,176 @@
+"""`orch escalate`: all that is known of an issue, redacted, as one file for whoever is to help."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import tarfile
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+import click
+import redis
+from pydantic import TypeAdapter
+
+from orchestrator import wiring
+from orchestrator.adapters.process import tail
+from orchestrator.adapters.redis_merges import RedisMerges
+from orchestrator.cli import doctor, explain, history
+from orchestrator.cli.checks import examine
+from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
+from orchestrator.explain_collect import explained
+from orchestrator.models import Report
+from orchestrator.redact import redactor
+from orchestrator.session_loop import utc_now
+from orchestrator.settings import Settings
+from orchestrator.snapshot import ENDS, Snapshot
+from orchestrator.status import leases_if_up
+
+LOG_BYTES = 200_000
+"""How much of the end of each log goes in."""
+MAX_LOGS = 50
+LAST_SNAPSHOTS = 3
+PROGRAMS = ("celery", "redis", "click", "mcp", "pydantic")
+REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
+
+
+@click.command
+@click.argument("issue", type=IssueId())
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to write it. Default: escalation-ISSUE-DATE.tar.gz, here.",
+)
+@json_option
+def command(*, issue: str, output: Path | None, as_json: bool) -> None:
+    """Pack all that is known of an issue into one file to send to whoever is to help.
+
+    It holds why the issue stands where it stands, its last snapshots and verdicts, its whole history, the evidence of
+    its verifications, the end of each log of its last sessions, versions, settings, and what `orch doctor` finds.
+    What looks like a secret is redacted; look into it before you send it all the same: the issue's text and your
+    code are in it.
+
+    \b
+      orch escalate i-a1b2
+      orch escalate i-a1b2 -o /tmp/for-anna.tar.gz
+    """
+    now = utc_now()
+    path = output or Path(f"escalation-{issue}-{now:%Y%m%d-%H%M%S}.tar.gz")
+    # Beside the file and then put in its place: a bundle is whole, or not there.
+    part = path.with_name(f".{path.name}.part")
+    try:
+        packed = pack(part, bundle(wiring.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    if as_json:
+        print_json({"file": str(path.resolve()), "holds": dict(packed)})
+        return
+    click.echo(f"{path.resolve()} ({path.stat().st_size / 1000:.0f} kB, secrets redacted) holds")
+    for name, size in packed:
+        click.echo(f"  {name:<40} {size / 1000:.1f} kB")
+
+
+Parts = Iterator[tuple[str, str]]
+
+
+def pack(path: Path, parts: Parts, *, folder: str, now: datetime) -> list[tuple[str, int]]:
+    """Write the parts into a tar.gz, redacted; gives the name and size of each."""
+    redact = redactor(os.environ)
+    packed = []
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in parts:
+            content = redact(text).encode(errors="replace")
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size, member.mtime = len(content), int(now.timestamp())
+            tar.addfile(member, io.BytesIO(content))
+            packed.append((name, len(content)))
+    return packed
+
+
+def bundle(here: wiring.Wiring, issue: str, *, now: datetime) -> Parts:
+    """Every part by its name. What is away is said by the explanation, and keeps nothing else out."""
+    found = explained(here, issue)
+    page = "\n".join(explain.page(issue, found, now=now))
+    told, reports = _snapshots(here, issue), _reports(here, issue)
+    runs = history.runs_of(told, here.settings.logs / issue)
+    yield "summary.md", _summary(f"{issue}, {now:%Y-%m-%d %H:%M:%S} UTC", page, told)
+    yield "explanation.json", _json(explain.as_object(issue, found))
+    yield (
+        "history.json",
+        _json(history.as_object(issue, "redis", runs, None) | {"reports": REPORTS.dump_python(reports, mode="json")}),
+    )
+    yield "evidence.txt", "\n".join(_evidence(reports)) or "Redis has no verification of its last session.\n"
+    yield "doctor.txt", "\n".join(doctor.row(*looked_at).plain for looked_at in examine(lambda _name: None)) + "\n"
+    yield "versions.txt", "\n".join(_versions()) + "\n"
+    secret = {name for name, field in Settings.model_fields.items() if not field.repr}
+    yield "settings.json", _json(here.settings.model_dump(mode="json", exclude=secret))
+    yield from _logs(here.settings.logs / issue)
+
+
+def _snapshots(here: wiring.Wiring, issue: str) -> list[Snapshot]:
+    try:
+        return history.recorded(here, issue)[1]
+    except (TransientMCPError, TrackerRefused, InvalidMCPResponseError):
+        return []
+
+
+def _reports(here: wiring.Wiring, issue: str) -> list[Report]:
+    """What the last session did, with all that is not published."""
+    try:
+        work = RedisMerges(here.client, here.keys).work(issue) if leases_if_up(here) else None
+    except (redis.RedisError, RedisUnavailable):
+        work = None
+    return list(work[1]) if work else []
+
+
+def _summary(title: str, page: str, told: Sequence[Snapshot]) -> str:
+    ends = [s for s in told if s.event_type in ENDS]
+    verdicts = [f"- {s.timestamp} {s.event_type}: {'; '.join(s.failed_items) or 'nothing failed'}" for s in ends]
+    last = [_json(snapshot.model_dump(mode="json")) for snapshot in told[-LAST_SNAPSHOTS:]]
+    return "\n".join(
+        [
+            f"# {title}\n\n```\n{page}\n```\n",
+            "## How its sessions ended, oldest first\n",
+            *(verdicts or ["none has"]),
+            f"\n## Its last {LAST_SNAPSHOTS} snapshots\n\n```json",
+            *last,
+            "```\n",
+        ]
+    )
+
+
+def _evidence(reports: Sequence[Report]) -> Iterator[str]:
+    for report in reports:
+        if evidence := report.evidence:
+            yield f"== {report.stage} {report.attempt}, {evidence.produced_at:%Y-%m-%d %H:%M:%S} UTC, {evidence.commit}"
+            yield f"$ {evidence.command}\n{evidence.output}\nexit code {evidence.exit_code}, {evidence.output_ref}\n"
+
+
+def _versions() -> Iterator[str]:
+    """What `orch doctor` does not say: ours, the system's, and what we stand on."""
+    yield f"{platform.platform()}, Python {platform.python_version()}"
+    for name in ("sudocode-orchestrator", *PROGRAMS):
+        try:
+            yield f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            yield f"{name} (not installed as a package)"
+
+
+def _logs(folder: Path) -> Parts:
+    """The end of each of the newest logs."""
+    files = [path for path in folder.glob("*/*") if path.is_file()]
+    newest = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)[:MAX_LOGS]
+    for path in sorted(newest):
+        yield f"logs/{path.relative_to(folder)}", tail(path, LOG_BYTES)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

@@ -1,0 +1,65 @@
+"""What one issue looks like in a row, and the line above all of them."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from orchestrator.cli.terminal import line, pause_words
+from orchestrator.digest import span
+from orchestrator.models import Stage, Verdict
+from orchestrator.status import EngineStatus, IssueStatus
+
+COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
+PLACES = {
+    Stage.RUNNING: 0,
+    Stage.SPEC_REVIEW: 1,
+    Stage.SPEC_FIX: 1,
+    Stage.QUALITY_REVIEW: 2,
+    Stage.QUALITY_FIX: 2,
+    Stage.VERIFICATION: 3,
+}
+
+
+def headline(found: EngineStatus) -> Text:
+    """The project, its slots, what the tracker is still to be told, and who paused it."""
+    head = Text.assemble(
+        (found.project, "bold"), f"   sessions {found.slots_used} of {found.slots_total}   to tell {found.outbox}"
+    )
+    return head.append(f"   {line(pause_words(found.paused))}", "yellow") if found.paused else head
+
+
+def bar(issue: IssueStatus) -> Text:
+    """The lifecycle as four dots; blank without a session."""
+    if issue.stage is None:
+        return Text("")
+    place, cut_short = PLACES[Stage(issue.stage)], issue.verdict not in (None, Verdict.DONE)
+    dots = Text()
+    for n in range(4):
+        if n < place or issue.verdict is Verdict.DONE:
+            dots.append("●", "green")
+        elif n == place:
+            dots.append("✗" if cut_short else "◐", "red" if cut_short else "yellow")
+        else:
+            dots.append("○", "dim")
+    return dots
+
+
+def step(issue: IssueStatus) -> Text:
+    """The step under way, or the verdict."""
+    if issue.verdict:
+        return Text(issue.verdict, COLOURS[issue.verdict])
+    if not issue.live:
+        return Text("-", "dim")
+    if issue.stage is None or issue.state == "claimed":
+        return Text("starting", "dim")
+    if issue.stage == Stage.RUNNING:
+        return Text("implement")
+    attempt = f" {issue.attempt}/{issue.limit}" if issue.limit else ""
+    return Text(f"{issue.stage.lower().replace('_', ' ')}{attempt}")
+
+
+def age(issue: IssueStatus) -> str:
+    """How long it has run, or how long ago it ended, as briefly as can be."""
+    if issue.age_s is None:
+        return ""
+    return span(issue.age_s) + ("" if issue.live else " ago")

@@ -1,0 +1,116 @@
+"""`orch stop`: sessions end now, on every host, and their work is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import click
+from rich.console import Console
+
+from orchestrator import wiring
+from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.cli.terminal import IssueId, because, json_option, line, me, print_json
+from orchestrator.models import Verdict
+from orchestrator.ports import Holding, Stop
+
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one issue: whether nothing runs it any more, and what there is to say about that."""
+
+    issue: str
+    stopped: bool
+    says: str
+
+
+@click.command
+@click.argument("issues", nargs=-1, type=IssueId(), metavar="[ISSUE...]")
+@click.option("--all", "every", is_flag=True, help="Stop every session, and let none start until `orch resume`.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for whoever wonders; it is told to the tracker.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the sessions to end.",
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context, issues: Sequence[str], reason: str, wait_s: float, *, every: bool, as_json: bool
+) -> None:
+    """End sessions now, on whatever host they run: agents are killed within two seconds, with all they started.
+
+    Finished steps stay on the issue's branch, unfinished work is kept on a ref that is printed, and the issue is open
+    again. It waits for `orch enqueue ISSUE`; after --all, for `orch resume`. Exit code 1 when an issue has no session,
+    or one that has not confirmed its end in time.
+
+    \b
+      orch stop i-a1b2 --reason "wrong issue"
+      orch stop --all
+    """
+    if every == bool(issues):
+        raise click.UsageError("name the issues to stop, or give --all")
+    here, who = wiring.here(), me()
+    leases = here.leases
+    if every:
+        here.controls.pause(by=who, reason=reason)
+        issues = leases.inflight()
+    stop = f"stopped by {who}{because(reason)}"
+    met = {issue: leases.stop(issue, stop, hold=not every) for issue in dict.fromkeys(issues)}
+    if Stop.ASKED in met.values():
+        _poll_now()
+    with Console(stderr=True).status("waiting for the sessions to end"):
+        answers = _answers(leases, met, wait_s)
+    if as_json:
+        print_json([asdict(answer) for answer in answers])
+    else:
+        for answer in answers:
+            click.echo(f"{answer.issue}: {line(answer.says)}", err=not answer.stopped)
+        if every:
+            click.echo("orch is paused; `orch resume` lets sessions start again")
+    if not all(answer.stopped for answer in answers):
+        ctx.exit(1)
+
+
+def _poll_now() -> None:
+    """Have what no worker runs seen to at once; what one runs ends without it."""
+    from orchestrator.celery import tick  # here, because Celery is slow to load: the stops are on their way already
+
+    tick("poll")
+
+
+def _answers(leases: RedisLeases, met: dict[str, Stop], wait_s: float) -> list[Answer]:
+    """What became of the issues; looks again until every session has ended or the time is over."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        answers = [_answer(issue, stop, leases.holding(issue)) for issue, stop in met.items()]
+        waiting = any(not answer.stopped and met[answer.issue] is Stop.ASKED for answer in answers)
+        if not waiting or time.monotonic() >= deadline:
+            return answers
+        time.sleep(_LOOK_S)
+
+
+def _answer(issue: str, met: Stop, holding: Holding | None) -> Answer:
+    if met is Stop.IDLE:
+        return Answer(issue, False, "nothing runs it; `orch status` shows what does run")
+    if met is Stop.HELD:
+        return Answer(issue, True, f"nothing runs it; it waits for `orch enqueue {issue}`")
+    # Without its stop it is a session that somebody has asked for since.
+    if holding is None or not holding.stop:
+        return Answer(issue, True, "stopped, and started again since")
+    if holding.state != "ended":
+        owner = holding.owner or "a worker"
+        says = f"{owner} has not confirmed yet; it ends when that answers, or when its lease is over: see `orch status`"
+        return Answer(issue, False, says)
+    if holding.ended_at_ms < holding.claimed_at_ms:
+        return Answer(issue, True, f"{holding.stop}, before its session began")
+    if holding.verdict != Verdict.ERROR:
+        return Answer(issue, True, f"it had ended by itself: {holding.verdict}")
+    return Answer(issue, True, holding.reason)

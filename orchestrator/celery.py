@@ -147,7 +147,7 @@ def tick(queue: str) -> None:
         log.warning("not_enqueued", task=queue, reason=str(error))
 
 
-def wake(queue: str) -> None:
+def wake(queue: str, task: str = "") -> None:
     """As `tick`, for who has to know: RedisUnavailable when it could not be enqueued.
 
     One that waits in its queue already will see whatever this one would. Looking costs a tenth of enqueuing, and a
@@ -156,7 +156,7 @@ def wake(queue: str) -> None:
     here = wiring.here()
     if here.client.llen(here.keys(f"celery:{queue}")) == 0:
         # By name: who wakes a queue need not have its tasks.
-        _enqueue(lambda: app.send_task(f"tasks.{queue}.{queue}", queue=queue))
+        _enqueue(lambda: app.send_task(task or f"tasks.{queue}.{queue}", queue=queue))
 
 
 def _enqueue(send: Callable[[], object]) -> None:
@@ -181,6 +181,8 @@ def stopping() -> bool:
 
 class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
     """Says every two seconds how many sessions this worker can run at once; a poll claims no more than that.
+
+    It also looks for sessions whose worker fell silent: a session worker can take them up, whatever holds up the polls.
 
     A worker that serves the control queues too keeps one process free for them.
     """
@@ -211,6 +213,11 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
 
     def _announce(self, hostname: str, slots: int) -> None:
         self._quietly(self._leases.announce, hostname, slots, for_s=ANNOUNCED_FOR_S)
+        self._quietly(self._rescue_silent)
+
+    def _rescue_silent(self) -> None:
+        if self._leases.silent():
+            wake(SESSIONS, "tasks.session.rescue")
 
     def _quietly(self, call: Any, *args: Any, **kwargs: Any) -> None:
         try:

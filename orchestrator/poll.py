@@ -42,27 +42,52 @@ _RUNNABLE = {"open", "in_progress"}
 
 
 @dataclass(frozen=True)
-class Poll:
-    """One look at the tracker. `start` enqueues a session; `give_up` ends one that was stopped or rescued too
-    often.
+class Rescue:
+    """One look for sessions whose holder fell silent. It needs no tracker, so one that hangs does not hold it up.
 
-    `news` is handed on from one poll to the next.
+    `start` enqueues a session; `give_up` ends one that was stopped, or rescued more than `max_rescues` times.
     """
+
+    claims: Claims
+    start: Callable[[str, int], None]
+    give_up: Callable[[str], None]
+    max_rescues: int
+
+    def __call__(self) -> list[str]:
+        """Take them up; the ids started."""
+        return [claim.issue_id for claim in self.claims.expired(opened_only=True) if self.take_up(claim)]
+
+    def take_up(self, claim: Claim) -> bool:
+        """Whether the session was started again; else it has ended."""
+        if claim.stop:
+            self.give_up(claim.issue_id)
+            return False
+        if claim.rescues > self.max_rescues:
+            log.warning("rescued_too_often", issue=claim.issue_id, rescues=claim.rescues)
+            self.give_up(claim.issue_id)
+            return False
+        log.info("session_rescued", issue=claim.issue_id, rescues=claim.rescues)
+        self.start(claim.issue_id, claim.token)
+        return True
+
+
+@dataclass(frozen=True)
+class Poll:
+    """One look at the tracker. `start` enqueues a session; `news` is handed on from one poll to the next."""
 
     tracker: IssueTracker
     claims: Claims
     start: Callable[[str, int], None]
-    give_up: Callable[[str], None]
+    rescue: Rescue
     orchestrator_id: str
     limits: Limits
-    max_rescues: int
     news: News = field(default_factory=News)
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
         # Opened sessions first: starting those needs no tracker, so its outage does not hold them up.
         expired = sorted(self.claims.expired(), key=lambda claim: not claim.opened)
-        started = [claim.issue_id for claim in expired if self._rescue(claim)]
+        started = [claim.issue_id for claim in expired if self._go_on(claim)]
         for issue_id, forced in self._wanted_then_ready():
             won = self.claims.claim(issue_id, forced=forced)
             if isinstance(won, Claim):
@@ -91,19 +116,8 @@ class Poll:
                 log.warning("malformed_ready_record", problem=problem)
         return valid
 
-    def _rescue(self, claim: Claim) -> bool:
-        if not claim.opened:
-            return self._begin(claim, forced=True)
-        if claim.stop:
-            self.give_up(claim.issue_id)
-            return False
-        if claim.rescues > self.max_rescues:
-            log.warning("rescued_too_often", issue=claim.issue_id, rescues=claim.rescues)
-            self.give_up(claim.issue_id)
-            return False
-        log.info("session_rescued", issue=claim.issue_id, rescues=claim.rescues)
-        self.start(claim.issue_id, claim.token)
-        return True
+    def _go_on(self, claim: Claim) -> bool:
+        return self.rescue.take_up(claim) if claim.opened else self._begin(claim, forced=True)
 
     def _begin(self, claim: Claim, *, forced: bool) -> bool:
         """From a claim to a session: read the issue once more, set it in_progress, open, enqueue.

@@ -167,8 +167,8 @@ class Claims(Protocol):
     def free(self) -> int:
         """How many more sessions could run now; none while orch is paused."""
 
-    def expired(self) -> list[Claim]:
-        """Sessions and claims whose holder fell silent."""
+    def expired(self, *, opened_only: bool = False) -> list[Claim]:
+        """Sessions whose holder fell silent and, unless `opened_only`, claims too."""
 
     def wanted(self) -> list[str]:
         """Issues that somebody asked to run next."""

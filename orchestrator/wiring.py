@@ -33,7 +33,7 @@ from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.news import News
-from orchestrator.poll import Poll
+from orchestrator.poll import Poll, Rescue
 from orchestrator.ports import Lease, Worktree
 from orchestrator.redact import redactor
 from orchestrator.session_loop import Limits, utc_now
@@ -145,12 +145,15 @@ class Wiring:
             tracker=self.gateway,
             claims=self.leases,
             start=start,
-            give_up=sessions.give_up,
+            rescue=self.rescue_silent(start=start, sessions=sessions),
             orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
-            max_rescues=self.settings.limits.rescues,
             news=self._news,
         )
+
+    def rescue_silent(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Rescue:
+        """One look for sessions whose holder fell silent."""
+        return Rescue(self.leases, start, sessions.give_up, self.settings.limits.rescues)
 
     def sweep(self) -> rescue.Sweep:
         """One look for issues that nobody holds."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import socket
 
 from orchestrator import wiring
-from orchestrator.celery import app, nudge
-from tasks.session import run_issue_session, sessions
+from orchestrator.celery import app
+from tasks.session import sessions, start
 
 
 # No events: ticks would crowd the sessions out of Flower.
 @app.task(send_events=False)
 def poll() -> None:
     """Claim what is ready and start a session for each. Running it again is harmless: a claim has one winner."""
-    wiring.here().poll(start=_start, sessions=sessions(f"control@{socket.gethostname()}"))()
+    wiring.here().poll(start=start, sessions=sessions(f"control@{socket.gethostname()}"))()
 
 
 # No events, as above.
@@ -25,8 +25,3 @@ def sweep() -> None:
     """
     wiring.here().sweep()()
     poll()
-
-
-def _start(issue_id: str, token: int) -> None:
-    # The id is what Flower shows; a lost message is found again when the claim expires.
-    nudge(run_issue_session, issue_id, task_id=f"{issue_id}.{token}")

@@ -1,4 +1,4 @@
-"""The session task."""
+"""The tasks that run sessions, and take up those that nobody runs any more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from orchestrator import wiring
-from orchestrator.celery import app, stopping, tick
+from orchestrator.celery import app, nudge, stopping, tick
 from orchestrator.sessions import Sessions
 
 
@@ -18,6 +18,22 @@ def run_issue_session(self: Any, issue_id: str) -> None:
     finally:
         # A free slot must not wait for the clock.
         tick("poll")
+
+
+# No events: it is about no session in particular.
+@app.task(bind=True, send_events=False)
+def rescue(self: Any) -> None:
+    """Take up the sessions whose worker fell silent, as a poll does, which may be waiting for the tracker.
+
+    Running it again is harmless: whoever takes a session up extends its lease.
+    """
+    wiring.here().rescue_silent(start=start, sessions=sessions(self.request.hostname))()
+
+
+def start(issue_id: str, token: int) -> None:
+    """Enqueue a session. A lost message is found again when the claim expires."""
+    # The id is what Flower shows.
+    nudge(run_issue_session, issue_id, task_id=f"{issue_id}.{token}")
 
 
 def sessions(hostname: str) -> Sessions:

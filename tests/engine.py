@@ -17,7 +17,7 @@ from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.models import Report, Stage, Step, Verdict
-from orchestrator.poll import Poll
+from orchestrator.poll import Poll, Rescue
 from orchestrator.ports import Claim, History, IssueTracker, Lease, SessionRecord
 from orchestrator.session_loop import Doer, Limits, RoleSteps
 from orchestrator.sessions import Sessions
@@ -113,16 +113,25 @@ class Engine:
             renewals=renewals,
         )
 
+    @property
+    def rescue(self) -> Rescue:
+        """One look for sessions whose holder fell silent."""
+        return Rescue(
+            self.leases,
+            lambda issue_id, token: self.started.append((issue_id, token)),
+            self.sessions().give_up,
+            MAX_RESCUES,
+        )
+
     def poll(self, **changes: Any) -> list[str]:
         """One look at the tracker."""
         look = Poll(
             tracker=self.gateway,
             claims=self.leases,
             start=lambda issue_id, token: self.started.append((issue_id, token)),
-            give_up=self.sessions().give_up,
+            rescue=self.rescue,
             orchestrator_id="orch-main",
             limits=Limits(),
-            max_rescues=MAX_RESCUES,
         )
         return replace(look, **changes)()
 

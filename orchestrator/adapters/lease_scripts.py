@@ -140,19 +140,31 @@ return redis.call('ZADD', inflight, 'XX', 'CH', now, ARGV[1])
 EXPIRED = (
     NOW
     + """
-local inflight, lease_ms, slowest = KEYS[1], ARGV[2], tonumber(ARGV[3])
+local inflight, lease_ms, slowest, opened_only = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local taken = {}
 for _, issue in ipairs(redis.call('ZRANGEBYSCORE', inflight, '-inf', now)) do
   local session = ARGV[1] .. issue
   local state, opened = unpack(redis.call('HMGET', session, 'state', 'opened'))
-  if state == 'running' then redis.call('HINCRBY', session, 'rescues', 1) end
-  redis.call('HSET', session, 'state', 'claimed')
-  local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
-  redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
-  taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues', 'stop')
-  table.insert(taken[#taken], issue)
+  if opened == '1' or not opened_only then
+    if state == 'running' then redis.call('HINCRBY', session, 'rescues', 1) end
+    redis.call('HSET', session, 'state', 'claimed')
+    local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
+    redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)
+    taken[#taken + 1] = redis.call('HMGET', session, 'token', 'claimed_at', 'opened', 'rescues', 'stop')
+    table.insert(taken[#taken], issue)
+  end
 end
 return taken
+"""
+)
+
+SILENT = (
+    NOW
+    + """
+for _, issue in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+  if redis.call('HGET', ARGV[1] .. issue, 'opened') == '1' then return 1 end
+end
+return 0
 """
 )
 

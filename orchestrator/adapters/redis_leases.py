@@ -83,9 +83,16 @@ class RedisLeases:
         names = self._keys.all("inflight session", issue=claim.issue_id)
         self._redis.call(scripts.ABANDON, names, [claim.issue_id, claim.token, KEPT_S])
 
-    def expired(self) -> list[Claim]:
-        """Sessions and claims whose holder fell silent, each extended by a lease or more for us to see to it."""
-        args: list[str | int] = [f"{self._keys('session')}:", self._lease_ms, SLOWEST_HAND_ON]
+    def silent(self) -> bool:
+        """Whether the holder of a session fell silent."""
+        return bool(self._redis.call(scripts.SILENT, self._keys.all("inflight"), [f"{self._keys('session')}:"]))
+
+    def expired(self, *, opened_only: bool = False) -> list[Claim]:
+        """Sessions whose holder fell silent and, unless `opened_only`, claims too.
+
+        Each is extended by a lease or more for us to see to it.
+        """
+        args: list[str | int] = [f"{self._keys('session')}:", self._lease_ms, SLOWEST_HAND_ON, int(opened_only)]
         return [
             Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues), stop=stop or "")
             for token, at, opened, rescues, stop, issue in self._redis.call(

@@ -69,13 +69,13 @@ def command(
     with Console(stderr=True).status("waiting for the sessions to end"):
         answers = _answers(leases, met, wait_s)
     if as_json:
-        print_json([asdict(answer) for answer in answers])
+        print_json([asdict(it) for it in answers])
     else:
-        for answer in answers:
-            click.echo(f"{answer.issue}: {line(answer.says)}", err=not answer.stopped)
+        for it in answers:
+            click.echo(f"{it.issue}: {line(it.says)}", err=not it.stopped)
         if every:
             click.echo("orch is paused; `orch resume` lets sessions start again")
-    if not all(answer.stopped for answer in answers):
+    if not all(it.stopped for it in answers):
         ctx.exit(1)
 
 
@@ -90,14 +90,15 @@ def _answers(leases: RedisLeases, met: dict[str, Stop], wait_s: float) -> list[A
     """What became of the issues; looks again until every session has ended or the time is over."""
     deadline = time.monotonic() + wait_s
     while True:
-        answers = [_answer(issue, stop, leases.holding(issue)) for issue, stop in met.items()]
-        waiting = any(not answer.stopped and met[answer.issue] is Stop.ASKED for answer in answers)
+        answers = [answer(issue, stop, leases.holding(issue)) for issue, stop in met.items()]
+        waiting = any(met[it.issue] is Stop.ASKED and not it.stopped for it in answers)
         if not waiting or time.monotonic() >= deadline:
             return answers
         time.sleep(_LOOK_S)
 
 
-def _answer(issue: str, met: Stop, holding: Holding | None) -> Answer:
+def answer(issue: str, met: Stop, holding: Holding | None) -> Answer:
+    """What became of an issue whose stop met this, and of which Redis now knows that."""
     if met is Stop.IDLE:
         return Answer(issue, False, "nothing runs it; `orch status` shows what does run")
     if met is Stop.HELD:

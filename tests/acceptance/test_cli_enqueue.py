@@ -12,7 +12,7 @@ from orchestrator.adapters import redis_server
 from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.poll import Poll
+from orchestrator.poll import Poll, Rescue
 from orchestrator.session_loop import Limits
 from tests.orch import Orch
 from tests.support import gateway_to, wait_until
@@ -36,10 +36,9 @@ def a_poll(leases: RedisLeases, tracker: MemoryTracker) -> Poll:
         tracker=gateway_to(tracker),
         claims=leases,
         start=lambda _issue, _token: None,
-        give_up=lambda _issue: None,
+        rescue=Rescue(leases, lambda _issue, _token: None, lambda _issue: None, max_rescues=3),
         orchestrator_id="orch-test",
         limits=Limits(),
-        max_rescues=3,
     )
 
 

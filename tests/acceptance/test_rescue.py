@@ -56,6 +56,28 @@ def test_a_redis_that_lost_everything(make_project: Callable[..., Project]) -> N
         assert ("in_progress", []) == (project.status(theirs), project.events(theirs))
 
 
+def test_a_tracker_that_hangs_holds_up_no_rescue(project: Project) -> None:
+    """While the polls wait for a frozen tracker, a session whose worker is killed goes on in another process."""
+    issue = project.file("Long", implementer=[GOOD | {"seconds": 60}, GOOD])
+    with up(project) as stack:
+        stack.until(lambda: project.asked(issue), "it should be worked on")
+        project.tracker.close()
+        servers = project.processes("-m orchestrator.tracker")
+        for server in servers:
+            os.kill(server, signal.SIGSTOP)
+        try:
+            kill(int(project.holding(issue).owner.rpartition("/")[2]))
+            stack.until(lambda: project.holding(issue).state == "ended", "it should be done without the tracker")
+        finally:
+            for server in servers:
+                os.kill(server, signal.SIGCONT)
+        stack.until(lambda: project.over(issue), "the tracker should be told")
+
+        assert servers
+        assert CLEAN == project.events(issue)
+        assert 2 == project.asked(issue)
+
+
 def test_a_step_that_kills_its_worker_again_and_again(make_project: Callable[..., Project]) -> None:
     """Killed in the same step once more than `limits.rescues`, the session ends, says why, and the issue is open."""
     project = make_project(lease_s=2, limits="rescues = 1\nerrors_in_a_row = 1")

@@ -102,6 +102,7 @@ QUEUES = {
     "tasks.poll.poll": "poll",
     "tasks.poll.sweep": "poll",
     "tasks.publish.publish": "publish",
+    "tasks.session.rescue": "sessions",
     "tasks.session.run_issue_session": "sessions",
 }
 

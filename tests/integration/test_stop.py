@@ -316,3 +316,19 @@ def test_a_stop_reaches_a_worker_to_which_redis_was_away(own_redis):
     at_work.worker.join(30)
 
     wait_until(lambda: engine.leases.holding(ISSUE).verdict == Verdict.ERROR, "the session should have been stopped")
+
+
+def test_a_rescue_needs_no_tracker(engine, issue):
+    """It takes up sessions, ends stopped ones, and leaves a claim that needs the tracker to a poll."""
+    engine.acquired(issue)
+    engine.opened("i-b2c3")
+    engine.claimed("i-c3d4")
+    for silent in (issue, "i-b2c3", "i-c3d4"):
+        engine.fall_silent(silent)
+    engine.leases.stop("i-b2c3", WORDS, hold=True)
+
+    assert engine.leases.silent()
+    assert [issue] == engine.rescue()
+    assert not engine.leases.silent()
+    assert {issue, "i-c3d4"} == engine.inflight()
+    assert ["i-c3d4"] == [claim.issue_id for claim in engine.leases.expired()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+TICKS = ("poll", "publish", "merge_close", "sweep")
+
 SWEEPS_APART = 4
 """Leases between two sweeps: a minute, unless set otherwise. More than one, because a sweep that finds Redis emptied
 leaves it to the next one to start anything: by then, whoever ran sessions before has noticed too."""

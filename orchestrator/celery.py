@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from celery import Celery, Task, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals, states
 from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
@@ -103,6 +103,12 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
         if self._said != before and telling.ALREADY_TOLD not in getattr(exc, "__notes__", ()):
             log.error("task_failed", task=self.name, id=task_id, reason=reason)
 
+    def after_return(self, status: str, retval: object, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Note when a tick was last carried out, for who watches."""
+        tick = self.name.rpartition(".")[2]
+        if tick in schedule.TICKS:
+            wiring.here().counts.ticked(tick, ok=status == states.SUCCESS)
+
 
 class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
     """Celery's own, but a tick that cannot be sent is one line, said once until a tick is sent again: not a page."""
@@ -114,6 +120,7 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         try:
             self.apply_async(entry, producer=producer, advance=False)
             self._failing = False
+            wiring.here().counts.ticked("beat")
         except SchedulingError as error:
             if not self._failing:
                 log.error("tick_not_sent", reason=" ".join(str(error).split()))

@@ -131,8 +131,8 @@ class MergeLook:
     def _results(self, problems: list[str]) -> Iterator[MergeCloseResult]:
         for name, source in (("local git", self._local), ("the forge", self._forge)):
             try:
-                for result in source():
-                    self._settle(result)
+                for result, merged_at in source():
+                    self._settle(result, merged_at=merged_at)
                     yield result
                 self.news.forget(name)
             except _PASSED_OVER as error:
@@ -140,7 +140,8 @@ class MergeLook:
                 if self.news(name, str(error)):
                     log.warning("merges_not_seen", source=name, reason=str(error))
 
-    def _local(self) -> Iterator[MergeCloseResult]:
+    def _local(self) -> Iterator[tuple[MergeCloseResult, None]]:
+        """What was merged here. When is not known: a fast-forward leaves no trace but the commit itself."""
         for payload in self.local(list(self.finished.finished())):
             try:
                 result = apply_merge_close(gateway=self.tracker, payload=payload)
@@ -148,15 +149,15 @@ class MergeLook:
                 result = MergeCloseResult(False, str(error))
             if self.news(payload.issue_id, result.reason):
                 log.info("branch_merged", issue=payload.issue_id, applied=result.applied, reason=result.reason)
-            yield result
+            yield result, None
 
-    def _forge(self) -> Iterator[MergeCloseResult]:
+    def _forge(self) -> Iterator[tuple[MergeCloseResult, datetime | None]]:
         for settled in self.poll() if self.poll else ():
-            yield settled.result
+            yield settled.result, settled.pull.merged_at
 
-    def _settle(self, result: MergeCloseResult) -> None:
+    def _settle(self, result: MergeCloseResult, *, merged_at: datetime | None = None) -> None:
         for issue_id in result.closed:
-            self.finished.settled(issue_id)
+            self.finished.settled(issue_id, merged_at=merged_at)
         if result.closed:
             self.closed(result.closed)
 

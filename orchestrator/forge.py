@@ -123,8 +123,8 @@ class Finished(Protocol):
     def work(self, issue_id: str) -> tuple[SessionRecord, Sequence[Report]] | None:
         """The issue's last session and what it did; None when it is forgotten."""
 
-    def settled(self, issue_id: str) -> None:
-        """The issue is closed, or forgotten: nothing is looked for any more."""
+    def settled(self, issue_id: str, *, merged_at: datetime | None = None) -> None:
+        """The issue is closed, or forgotten: nothing is looked for any more. `merged_at` is a forge's word."""
 
     def due(self) -> Sequence[str]:
         """The issues whose work is to be delivered now."""

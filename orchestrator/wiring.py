@@ -23,6 +23,7 @@ from orchestrator.adapters.process import Limits as ProcessLimits
 from orchestrator.adapters.process import clean_env
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis_controls import RedisControls
+from orchestrator.adapters.redis_counts import RedisCounts, timed
 from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_url import client_url
@@ -77,6 +78,11 @@ class Wiring:
         return connect(self.redis_url, patience_s=self.settings.lease_seconds)
 
     @functools.cached_property
+    def hasty_client(self) -> redis.Redis:
+        """For who has to go on, with or without an answer."""
+        return connect(self.redis_url, patience_s=1.0)
+
+    @functools.cached_property
     def leases(self) -> RedisLeases:
         """Who runs what."""
         return RedisLeases(self.client, self.keys, lease_s=self.settings.lease_seconds)
@@ -84,7 +90,12 @@ class Wiring:
     @functools.cached_property
     def heartbeat_leases(self) -> RedisLeases:
         """The leases, for a caller in an event loop that must not be kept waiting."""
-        return RedisLeases(connect(self.redis_url, patience_s=1.0), self.keys, lease_s=self.settings.lease_seconds)
+        return RedisLeases(self.hasty_client, self.keys, lease_s=self.settings.lease_seconds)
+
+    @functools.cached_property
+    def counts(self) -> RedisCounts:
+        """What is counted for those who watch."""
+        return RedisCounts(self.hasty_client, self.keys)
 
     @functools.cached_property
     def controls(self) -> RedisControls:
@@ -114,13 +125,18 @@ class Wiring:
         """The tracker, retried and checked."""
         tracker = self.tracker
         return SudocodeGateway(
-            mcp_ready=tracker.ready,
-            mcp_show_issue=tracker.show_issue,
-            mcp_upsert_issue=tracker.upsert_issue,
-            mcp_add_feedback=tracker.add_feedback,
-            mcp_link=tracker.link,
-            mcp_list_issues=tracker.list_issues,
+            mcp_ready=timed(tracker.ready, self._tracker_called),
+            mcp_show_issue=timed(tracker.show_issue, self._tracker_called),
+            mcp_upsert_issue=timed(tracker.upsert_issue, self._tracker_called),
+            mcp_add_feedback=timed(tracker.add_feedback, self._tracker_called),
+            mcp_link=timed(tracker.link, self._tracker_called),
+            mcp_list_issues=timed(tracker.list_issues, self._tracker_called),
         )
+
+    def _tracker_called(self, tool: str, outcome: str, seconds: float) -> None:
+        # A command that reads the tracker must not start a Redis to say so.
+        if "redis_url" in vars(self):
+            self.counts.tracker_call(tool, outcome, seconds)
 
     @functools.cached_property
     def base(self) -> str:

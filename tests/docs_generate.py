@@ -12,6 +12,9 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily
 
 import click
 
@@ -19,6 +22,7 @@ from orchestrator.cli import main as orch
 from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
 from orchestrator.settings import settings_table
+from orchestrator.web.measures import HERE, MEASURES, UP, Durations, Measure
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -99,9 +103,25 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
                 yield from _help(found, below, ctx)
 
 
+def metrics() -> str:
+    """Every metric that `orch web` serves, in that order."""
+    rows = [_metric_row(measure) for measure in (*HERE, UP, *MEASURES)]
+    return "".join(["| metric | kind | labels | what it says |\n| --- | --- | --- | --- |\n", *rows])
+
+
+def _metric_row(measure: Measure[Any] | Durations) -> str:
+    labels = ", ".join(f"`{label}`" for label in measure.labels)
+    if isinstance(measure, Durations):
+        return f"| `{measure.name}` | histogram | {labels} | {measure.says} |\n"
+    counter = measure.family is CounterMetricFamily
+    kind, suffix = ("counter", "_total") if counter else ("gauge", "")
+    return f"| `{measure.name}{suffix}` | {kind} | {labels} | {measure.says} |\n"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "cli": cli,
     "lifecycle": lifecycle,
+    "metrics": metrics,
     "modules": modules,
     "settings": settings_table,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.adapters.redis import FENCE, NOW, TELL
+from orchestrator.adapters.redis_counts import COUNT
 
 # The live slots of all session workers; what a worker that stopped announcing itself had is gone.
 _SLOTS = """
@@ -40,7 +41,7 @@ local token = next_token(fence, now)
 redis.call('PERSIST', session)
 redis.call('HDEL', session, 'stop')
 redis.call('HSET', session, 'token', token, 'nonce', nonce, 'state', 'claimed', 'opened', 0, 'rescues', 0,
-  'handed', 0, 'claimed_at', string.format('%d', now))
+  'handed', 0, 'claimed_at', string.format('%d', now), 'waits_since', string.format('%d', now))
 redis.call('ZADD', inflight, now + lease_ms, issue)
 return {'', token, string.format('%d', now)}
 """
@@ -130,7 +131,7 @@ RELEASE = (
 local inflight, session = unpack(KEYS)
 local token, state = unpack(redis.call('HMGET', session, 'token', 'state'))
 if token ~= ARGV[2] or state ~= 'running' then return 0 end
-redis.call('HSET', session, 'state', 'claimed')
+redis.call('HSET', session, 'state', 'claimed', 'waits_since', string.format('%d', now))
 return redis.call('ZADD', inflight, 'XX', 'CH', now, ARGV[1])
 """
 )
@@ -139,14 +140,20 @@ return redis.call('ZADD', inflight, 'XX', 'CH', now, ARGV[1])
 # lost its message or waits for a busy worker: it is handed on again, ever less often, so that messages do not pile up.
 EXPIRED = (
     NOW
+    + COUNT
     + """
-local inflight, lease_ms, slowest, opened_only = KEYS[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local inflight, counts = unpack(KEYS)
+local lease_ms, slowest, opened_only = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local taken = {}
 for _, issue in ipairs(redis.call('ZRANGEBYSCORE', inflight, '-inf', now)) do
   local session = ARGV[1] .. issue
   local state, opened = unpack(redis.call('HMGET', session, 'state', 'opened'))
   if opened == '1' or not opened_only then
-    if state == 'running' then redis.call('HINCRBY', session, 'rescues', 1) end
+    if state == 'running' then
+      redis.call('HINCRBY', session, 'rescues', 1)
+      redis.call('HSET', session, 'waits_since', string.format('%d', now))
+      count(counts, 'rescues', '')
+    end
     redis.call('HSET', session, 'state', 'claimed')
     local handed = opened == '1' and redis.call('HINCRBY', session, 'handed', 1) or 1
     redis.call('ZADD', inflight, now + lease_ms * math.min(handed, slowest), issue)

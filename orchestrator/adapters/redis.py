@@ -124,7 +124,11 @@ def _in_words(error: exceptions.RedisError) -> str:
 
 def why_no_writes(client: redis.Redis) -> str:
     """What keeps a Redis that answers from taking writes, in words; empty when nothing does."""
-    info: Any = client.info()
+    return what_refuses_writes(client.info())
+
+
+def what_refuses_writes(info: Any) -> str:
+    """The same, of what its INFO says."""
     if info["role"] != "master":
         return "it is a read-only replica"
     if 0 < info.get("maxmemory", 0) <= info["used_memory"]:

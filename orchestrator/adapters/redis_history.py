@@ -10,6 +10,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.adapters.redis import ENTRIES, KEPT_S, NOW, TELL, Keys, Scripts, told_args
+from orchestrator.adapters.redis_counts import COUNT
 from orchestrator.errors import LeaseLost, SessionStopped
 from orchestrator.models import Entry, Report, Verdict
 from orchestrator.ports import Lease, Untold
@@ -21,18 +22,23 @@ log = structlog.get_logger(__name__)
 
 REPORTS: TypeAdapter[Report] = TypeAdapter(Report)
 
+# A step's duration is the time since the one before it: what was done again is part of what the step took.
 _RECORD = (
-    TELL
+    NOW
+    + TELL
+    + COUNT
     + """
-local session, history, snapshots, outbox, pending, wake = unpack(KEYS)
+local session, history, snapshots, outbox, pending, wake, counts = unpack(KEYS)
 local issue, session_id, token, n, report, stage, attempt, wake_ms = unpack(ARGV)
-local holder, state = unpack(redis.call('HMGET', session, 'token', 'state'))
+local holder, state, started, recorded = unpack(redis.call('HMGET', session, 'token', 'state', 'started_at',
+  'recorded_at'))
 if holder ~= token or state == 'ended' then return 'LOST' end
 local length = redis.call('LLEN', history)
 if tonumber(n) < length then return 'KNOWN' end
 if tonumber(n) > length then return 'GAP' end
 redis.call('RPUSH', history, report)
-redis.call('HSET', session, 'stage', stage, 'attempt', attempt, 'rescues', 0)
+redis.call('HSET', session, 'stage', stage, 'attempt', attempt, 'rescues', 0, 'recorded_at', string.format('%d', now))
+observe(counts, 'step_seconds', stage, now - math.max(tonumber(started), tonumber(recorded or 0)))
 tell(outbox, pending, snapshots, issue, session_id, 9)
 if redis.call('SET', wake, 1, 'NX', 'PX', wake_ms) then return 'WAKE' end
 return 'OK'
@@ -42,8 +48,9 @@ return 'OK'
 _CLOSE = (
     NOW
     + TELL
+    + COUNT
     + """
-local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known, finished, deliveries =
+local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known, finished, deliveries, counts =
   unpack(KEYS)
 local issue, session_id, token, n, verdict, reason, error_limit, ttl = unpack(ARGV)
 if redis.call('HGET', session, 'token') ~= token then return 'LOST' end
@@ -51,12 +58,14 @@ if redis.call('HGET', session, 'state') == 'ended' then return 'OK' end
 if verdict ~= 'ERROR' and tonumber(n) > redis.call('LLEN', history) then return 'GAP' end
 redis.call('HSET', session, 'state', 'ended', 'verdict', verdict, 'reason', reason,
   'ended_at', string.format('%d', now))
+local stopped = verdict == 'ERROR' and redis.call('HEXISTS', session, 'stop') == 1
+observe(counts, 'session_seconds', stopped and 'STOPPED' or verdict, now - redis.call('HGET', session, 'started_at'))
 redis.call('ZREM', inflight, issue)
 redis.call('ZADD', known, now, issue)
 if verdict ~= 'ERROR' then
   redis.call('HDEL', errors, issue)
   redis.call('ZREM', held, issue)
-elseif redis.call('HEXISTS', session, 'stop') == 0 then
+elseif not stopped then
   local count = redis.call('HINCRBY', errors, issue, 1)
   local wait = math.min(30000 * 2 ^ (count - 1), 3600000)
   redis.call('ZADD', held, count >= tonumber(error_limit) and '+inf' or now + wait, issue)
@@ -124,7 +133,7 @@ class RedisHistory:
         """Record report number n with its entries, or nothing when number n is there already."""
         text = REPORTS.dump_json(report, exclude_defaults=True).decode()
         args: list[str | int] = [text, report.stage, report.attempt, WAKE_TTL_MS, *told_args(entries)]
-        answer = self._call(_RECORD, "session history snapshots outbox pending wake", args)
+        answer = self._call(_RECORD, "session history snapshots outbox pending wake counts", args)
         self._count += 1
         if answer == "WAKE":
             self._wake()
@@ -133,7 +142,9 @@ class RedisHistory:
         """Record the end and free the slot, once. An error holds the issue back, unless a person stopped it."""
         args: list[str | int] = [verdict, reason, self._error_limit, KEPT_S, *told_args(entries)]
         self._call(
-            _CLOSE, "session history snapshots outbox pending inflight held errors runs known finished deliveries", args
+            _CLOSE,
+            "session history snapshots outbox pending inflight held errors runs known finished deliveries counts",
+            args,
         )
         self._wake()
 

@@ -96,7 +96,7 @@ class RedisLeases:
         return [
             Claim(issue, int(token), int(at), opened=opened == "1", rescues=int(rescues), stop=stop or "")
             for token, at, opened, rescues, stop, issue in self._redis.call(
-                scripts.EXPIRED, self._keys.all("inflight"), args
+                scripts.EXPIRED, self._keys.all("inflight counts"), args
             )
         ]
 

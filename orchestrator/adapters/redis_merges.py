@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import redis
 
 from orchestrator.adapters.redis import NOW, Keys, Scripts
+from orchestrator.adapters.redis_counts import COUNT
 from orchestrator.adapters.redis_history import REPORTS
 from orchestrator.adapters.redis_leases import RECORDS
 from orchestrator.forge import Delivered, Look
@@ -37,10 +38,18 @@ return redis.call('ZADD', deliveries, 'XX', 'CH', now + wait_ms, issue)
 """
 )
 
-_SETTLED = """
-redis.call('ZREM', KEYS[2], ARGV[1])
-return redis.call('SREM', KEYS[1], ARGV[1])
+_SETTLED = (
+    NOW
+    + COUNT
+    + """
+local finished, deliveries, counts = unpack(KEYS)
+local issue, merged_at = unpack(ARGV)
+redis.call('ZREM', deliveries, issue)
+if redis.call('SREM', finished, issue) == 1 and merged_at ~= '' then
+  observe(counts, 'merge_lag_seconds', '', math.max(0, now - merged_at))
+end
 """
+)
 
 _LOOKED = (
     NOW
@@ -84,9 +93,10 @@ class RedisMerges:
         at = self._redis.client.hget(self._keys("session", issue_id), "started_at")
         return datetime.fromtimestamp(int(at) / 1000, UTC) if at else None
 
-    def settled(self, issue_id: str) -> None:
+    def settled(self, issue_id: str, *, merged_at: datetime | None = None) -> None:
         """The issue is closed, or forgotten: nothing is looked for any more."""
-        self._redis.call(_SETTLED, self._keys.all("finished deliveries"), [issue_id])
+        at = int(merged_at.timestamp() * 1000) if merged_at else ""
+        self._redis.call(_SETTLED, self._keys.all("finished deliveries counts"), [issue_id, at])
 
     def due(self) -> list[str]:
         """The issues whose work is to be delivered now."""

@@ -33,7 +33,7 @@ COMMANDS = {
     "escalate": "All that is known of an issue, in one file to send.",
     "merges": "Close what was merged, and see that it is.",
     "gc": "Remove what closed issues left in git.",
-    "web": "Hear at once what GitHub merges.",
+    "web": "Serve health, metrics and GitHub's webhook.",
     "dry-run": "Run one made-up session in memory.",
     "completion": "Have the Tab key complete commands and issues.",
 }

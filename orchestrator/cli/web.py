@@ -10,9 +10,11 @@ import click
 import uvicorn
 
 from orchestrator import wiring
+from orchestrator.adapters.redis_metrics import RedisMetrics
 from orchestrator.adapters.redis_webhooks import RedisWebhooks
 from orchestrator.errors import OrchestratorError
-from orchestrator.web.webhook import NO_SECRET, PATH, make_app
+from orchestrator.web import metrics, readiness, webhook
+from orchestrator.web.app import make_app
 
 MOST_AT_ONCE = 64
 """Requests under way, so that strangers cannot fill the memory: each may hold a body."""
@@ -22,35 +24,44 @@ MOST_AT_ONCE = 64
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The port; 0 is any.")
 def command(host: str, port: int) -> None:
-    """Merges close their issues at once: serves GitHub's webhook, until Ctrl-C.
+    """Others may ask how it goes: serves health, metrics and GitHub's webhook, until Ctrl-C.
 
     \b
     Example:  orch web
+      /healthz          this process lives
+      /readyz           sessions can run: Redis, workers and beat are there; else 503, and what to do
+      /metrics          for Prometheus; ops/prometheus has its alerts
+      /webhooks/github  has merges looked for at once
     Point a webhook of your repo to https://YOUR-HOST/webhooks/github with
       content type  application/json
       secret        the value of ORCH_GITHUB_WEBHOOK_SECRET
       events        only "Pull requests"
-    GitHub speaks HTTPS and comes from outside: put your reverse proxy in front.
-    `curl http://127.0.0.1:8080/healthz` says whether this one is up.
+    GitHub speaks HTTPS and comes from outside: put your reverse proxy in front, for that path alone.
+    `curl http://127.0.0.1:8080/readyz` says whether all is up.
 
-    Without it merges are seen all the same, by the next poll.
+    Without a webhook merges are seen all the same, by the next poll.
     """
     from orchestrator.celery import wake  # here, because Celery is slow to load, and a wrong port is told at once
 
     here = wiring.here()
     listener = listen(host, port)
+    # In this thread: a Redis of our own ends with the thread that started it.
+    watched = RedisMetrics(here.hasty_client, here.keys, lease_s=here.settings.lease_seconds)
     app = make_app(
-        secret=here.settings.github_webhook_secret,
-        # In this thread: a Redis of our own ends with the thread that started it.
-        taken=RedisWebhooks(here.client, here.keys),
-        hint=functools.partial(wake, "merge_close"),
+        readiness.route(watched, here.settings),
+        metrics.route(metrics.Collector(watched, here.settings)),
+        webhook.route(
+            secret=here.settings.github_webhook_secret,
+            taken=RedisWebhooks(here.client, here.keys),
+            hint=functools.partial(wake, "merge_close"),
+        ),
     )
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, limit_concurrency=MOST_AT_ONCE)
     )
     if not here.settings.github_webhook_secret:
-        click.echo(f"! {NO_SECRET}", err=True)
-    click.echo(f"listening on http://{_address(listener)}{PATH}")
+        click.echo(f"! {webhook.PATH}: {webhook.NO_SECRET}", err=True)
+    click.echo(f"listening on http://{_address(listener)}")
     with contextlib.suppress(KeyboardInterrupt):  # how uvicorn hands on a Ctrl-C that it has obeyed
         server.run(sockets=[listener])
 

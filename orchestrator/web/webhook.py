@@ -15,7 +15,6 @@ from typing import Protocol
 
 import structlog
 from pydantic import BaseModel, ValidationError
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -49,7 +48,7 @@ class _Event(BaseModel):
     action: str = ""
 
 
-def make_app(*, secret: str | None, taken: Taken, hint: Callable[[], None]) -> Starlette:
+def route(*, secret: str | None, taken: Taken, hint: Callable[[], None]) -> Route:
     """Answers GitHub, and calls `hint` once for each closed pull request that it tells of.
 
     `hint` has somebody look soon. It, and `taken`, may block for a while; an `OrchestratorError` of theirs is
@@ -80,7 +79,7 @@ def make_app(*, secret: str | None, taken: Taken, hint: Callable[[], None]) -> S
         taken.remember(delivery)
         return True
 
-    return Starlette(routes=[Route(PATH, github, methods=["POST"]), Route("/healthz", _healthz)])
+    return Route(PATH, github, methods=["POST"])
 
 
 async def _event(request: Request, secret: str | None) -> str:
@@ -114,10 +113,6 @@ async def _body(request: Request) -> bytes:
     except ClientDisconnect as error:
         raise _no(400, "not whole") from error
     return bytes(body)
-
-
-async def _healthz(_request: Request) -> Response:
-    return PlainTextResponse("ok\n")
 
 
 def _no(status: int, reason: str) -> HTTPException:

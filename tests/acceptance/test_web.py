@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from orchestrator.adapters import redis_server
+from orchestrator.web.webhook import PATH
 from tests.github_server import GitHubServer
 from tests.orch import Orch
 
@@ -30,7 +31,7 @@ def orch(tmp_path: Path) -> Orch:
 
 @contextmanager
 def served(orch: Orch, **env: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The webhook's address, while it is served."""
+    """Where it listens, while it does."""
     with orch.start("web", "--port", "0", **env) as process:
         try:
             assert process.stdout is not None
@@ -43,10 +44,10 @@ def test_a_merge_is_looked_for_at_once(orch: Orch) -> None:
     """A delivery puts one poll into the queue of merges; more that come before it runs add none."""
     redis_here = redis_server.ensure(orch.state)
     try:
-        with GitHubServer() as github, served(orch, ORCH_GITHUB_WEBHOOK_SECRET=SECRET) as (url, _):
+        with GitHubServer() as github, served(orch, ORCH_GITHUB_WEBHOOK_SECRET=SECRET) as (home, _):
             github.merge(github.open("orch/i-a1b2", body="Sudocode-Issue: i-a1b2"))
             said = [
-                github.send_webhook(url, "pull_request", github.closed_event(1), secret=SECRET).status_code
+                github.send_webhook(home + PATH, "pull_request", github.closed_event(1), secret=SECRET).status_code
                 for _ in range(3)
             ]
 
@@ -59,26 +60,30 @@ def test_a_merge_is_looked_for_at_once(orch: Orch) -> None:
 
 
 def test_without_redis_the_delivery_fails(orch: Orch) -> None:
-    """GitHub shows it as failed, so that it can be sent again; and the process stays."""
+    """GitHub shows it as failed, so that it can be sent again; whoever watches is told why, and the process stays."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         away = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
         with (
             GitHubServer() as github,
-            served(orch, ORCH_GITHUB_WEBHOOK_SECRET=SECRET, ORCH_REDIS_URL=away) as (url, process),
+            served(orch, ORCH_GITHUB_WEBHOOK_SECRET=SECRET, ORCH_REDIS_URL=away) as (home, process),
         ):
             github.merge(github.open("orch/i-a1b2"))
-            said = github.send_webhook(url, "pull_request", github.closed_event(1), secret=SECRET)
+            said = github.send_webhook(home + PATH, "pull_request", github.closed_event(1), secret=SECRET)
+
+            ready, metrics = httpx2.get(f"{home}/readyz", timeout=30), httpx2.get(f"{home}/metrics", timeout=30)
 
             assert (503, "not taken, please send it again") == (said.status_code, said.text)
+            assert (503, 200) == (ready.status_code, metrics.status_code)
+            assert "orch_redis_up 0.0" in metrics.text.splitlines()
             assert process.poll() is None
 
 
 def test_a_missing_secret_is_told(orch: Orch) -> None:
     """To whoever starts it, and to GitHub; Ctrl-C ends it as if all were well, because it is."""
-    with served(orch) as (url, process):
-        said = httpx2.post(url, content=b"{}")
-        healthy = httpx2.get(url.replace("/webhooks/github", "/healthz")).text
+    with served(orch) as (home, process):
+        said = httpx2.post(home + PATH, content=b"{}")
+        healthy = httpx2.get(f"{home}/healthz").text
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=30)
 

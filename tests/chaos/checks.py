@@ -24,6 +24,8 @@ LASTING = (
     "celery:merge_close",
     "finished",  # the issues whose work waits for a merge
     "merge-look",  # how the last look for merges went
+    "counts",  # what is counted for those who watch
+    "ticks",  # when each tick was carried out last
 )
 """Keys that may stay, by how their names begin."""
 ENDING = ("session:", "runs:", "history:", "snapshots:", "answer:")

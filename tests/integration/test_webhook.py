@@ -19,7 +19,8 @@ from orchestrator.adapters.redis_webhooks import RedisWebhooks
 from orchestrator.cli.web import listen
 from orchestrator.errors import RedisUnavailable
 from orchestrator.web import webhook
-from orchestrator.web.webhook import MAX_BODY, make_app
+from orchestrator.web.app import make_app
+from orchestrator.web.webhook import MAX_BODY
 from tests.engine import Engine
 from tests.github_server import SIGNATURE, GitHubServer, sign
 from tests.support import wait_until
@@ -39,7 +40,7 @@ class Door:
         self.address: tuple[str, int] = self._socket.getsockname()
         self.home = f"http://127.0.0.1:{self.address[1]}"
         self.url = f"{self.home}/webhooks/github"
-        app = make_app(secret=secret, taken=taken, hint=self._hint)
+        app = make_app(webhook.route(secret=secret, taken=taken, hint=self._hint))
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -129,6 +131,9 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
 
 # Celery warns of root because pickle would let messages run code; JSON does not, and in a container root is usual.
 warnings.filterwarnings("ignore", category=SecurityWarning)
+
+# Flower looks for its options here, unless it is told otherwise; it asks before it asks the app for anything.
+os.environ.setdefault("FLOWER_CONF", str(Path(__file__).with_name("flower_conf.py")))
 
 app = Celery(
     "orchestrator",

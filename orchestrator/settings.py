@@ -389,6 +389,11 @@ def project_name(root: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "project"
 
 
+def checkout_name(project: str, root: Path) -> str:
+    """What no other checkout on this machine is called, in the letters of a project's name."""
+    return f"{project}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+
+
 def settings_table() -> str:
     """Every key of orch.toml and every variable, as a Markdown table for the docs."""
     return key_table([*keys(RepoSettings), *keys(Environment)])
@@ -438,5 +443,4 @@ def _state_dir(environ: Mapping[str, str], project: str, root: Path) -> Path:
         base = Path(environ.get("HOME", "")) / ".local" / "state"
     if not base.is_absolute():
         raise SettingsError(f"{ENVIRONMENT}: HOME is not set, so there is no place for state; set ORCH_STATE_DIR")
-    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    return base / "sudocode-orchestrator" / f"{project}-{digest}"
+    return base / "sudocode-orchestrator" / checkout_name(project, root)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Self
 
+from orchestrator import flower_login
 from orchestrator.adapters import redis_server, shim
 from orchestrator.adapters.bound import bound_argv, bound_env
 from orchestrator.errors import OrchestratorError, RedisUnavailable
@@ -71,7 +72,7 @@ class Stack:
     ) -> None:
         self.settings = settings
         self.wiring = Wiring(settings)
-        self.flower_url = ""
+        self.flower = ""
         self._environ = environ
         self._say = say
         self._children = self._planned(flower=flower)
@@ -163,8 +164,9 @@ class Stack:
         }
         if flower:
             port = _free_port(FLOWER_PORT)
-            self.flower_url = f"http://127.0.0.1:{port}"
-            plan["flower"] = ["flower", "--address=127.0.0.1", f"--port={port}", "--logging=error"]
+            login = flower_login.hint(self.settings.state_dir, self._environ)
+            self.flower = f"http://127.0.0.1:{port} ({login})"
+            plan["flower"] = ["flower", f"--port={port}", "--logging=error"]
         return [
             _Child(name, [sys.executable, "-P", "-m", "celery", "--quiet", "-A", "orchestrator", *args])
             for name, args in plan.items()
@@ -208,10 +210,11 @@ class Stack:
         self._readers.append(reader)
 
     def _visible_to(self, child: _Child) -> Mapping[str, str]:
-        """Our environment; without what opens GitHub for the process whose children are agents."""
+        """Our environment; without what opens GitHub and Flower for the process whose children are agents."""
         if child.name != "worker":
             return self._environ
-        return {name: value for name, value in self._environ.items() if not name.startswith("ORCH_GITHUB_")}
+        secret = ("ORCH_GITHUB_", "FLOWER_")
+        return {name: value for name, value in self._environ.items() if not name.startswith(secret)}
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from orchestrator.adapters.bound import bound_argv, bound_env
 from orchestrator.adapters.redis_url import celery_broker_url, socket_url
@@ -256,12 +257,13 @@ def _log_file(state_dir: Path) -> Path:
 
 
 def _socket_path(state_dir: Path) -> Path:
-    """Beside the data when that is short enough, else in a private folder under /tmp.
+    """Beside the data when that is short enough and nobody has to escape it, else in a private folder under /tmp.
 
-    Not under XDG_RUNTIME_DIR: that is emptied when its user logs out, and we run overnight.
+    Flower does not read what is escaped. Not under XDG_RUNTIME_DIR: that is emptied when its user logs out, and we run
+    overnight.
     """
     path = state_dir / "r.sock"
-    if len(os.fsencode(path)) < LONGEST_SOCKET_PATH:
+    if len(os.fsencode(path)) < LONGEST_SOCKET_PATH and quote(str(path)) == str(path):
         return path
     name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
     return Path(f"/tmp/orch-{os.getuid()}-{name}/r.sock")  # noqa: S108 (private, and checked to be ours)

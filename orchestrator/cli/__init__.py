@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "Check everything that orch needs here.",
     "issue": "File, list and read issues.",
     "up": "Work on ready issues until Ctrl-C.",
+    "install-service": "Have systemd run it all, day and night.",
     "enqueue": "Run an issue next.",
     "pause": "Let no new session start.",
     "resume": "Let new sessions start again.",

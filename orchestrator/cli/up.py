@@ -23,7 +23,7 @@ LOOK_EVERY_S = 1.0
 
 
 @click.command("up")
-@click.option("--flower/--no-flower", default=True, help="Flower's dashboard, on port 5555 if that is free.")
+@click.option("--flower/--no-flower", default=True, help="Flower, on port 5555 if that is free; its login is printed.")
 def command(flower: bool) -> None:
     """Run everything this repo needs, until Ctrl-C: Redis, workers, beat, Flower.
 
@@ -56,7 +56,7 @@ def command(flower: bool) -> None:
         stack.wait_ready(unless=lambda: stopping)
         settings = stack.settings
         if not stopping:
-            say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower_url}" * flower))
+            say("orch", f"{settings.root} is up: {settings.concurrency} slots" + (f", {stack.flower}" * flower))
             with stack.wiring.tracker as tracker:
                 for problem in probe(tracker):
                     say("tracker", problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,9 @@ class Project:
         left = self.processes()
         for pid in left:
             kill(pid)
+        socket_folder = redis_server._socket_path(self.state.resolve()).parent
+        if socket_folder != self.state.resolve():
+            shutil.rmtree(socket_folder, ignore_errors=True)  # it was never up
         assert error is not None or not left, f"left behind: {left}"
 
     # What its user does
@@ -287,10 +291,10 @@ def up(project: Project) -> Running:
     return Running(project, ORCH_UP)
 
 
-def kill(pid: int) -> None:
-    """kill -9, of what may be gone already."""
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """kill -9, unless another signal is named, of what may be gone already."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import signal
@@ -19,6 +20,7 @@ from tests.support import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
+LOGIN = "night:watch"
 ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
 
 
@@ -169,11 +171,12 @@ def test_plain_celery(project: Project) -> None:
     """
     issues = [project.file(f"Issue {number}") for number in range(3)]
     port = free_port()
+    env = {"FLOWER_PORT": port, "FLOWER_BASIC_AUTH": LOGIN}
     with Running(project, [*CELERY, "worker"]) as worker, ExitStack() as others:
         worker.until(lambda: redis_server.find(project.state) and project.leases.workers(), "it should be announced")
         control = ["worker", "-Q", "poll,publish,merge_close", "-c", "1", "-n", "control@%h"]
         programs = [["beat"], ["beat"], control, ["flower"]]
-        beats = [others.enter_context(Running(project, [*CELERY, *argv], {"FLOWER_PORT": port})) for argv in programs]
+        beats = [others.enter_context(Running(project, [*CELERY, *argv], env)) for argv in programs]
         url = f"http://127.0.0.1:{port}"
         beats[-1].until(lambda: 'worker="celery@' in page(f"{url}/metrics"), "Flower should know the worker")
         late = project.file("Late")
@@ -200,7 +203,9 @@ def free_port() -> str:
 def page(url: str) -> str:
     """What is there; nothing while nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
+        request = urllib.request.Request(url, headers={"Authorization": login})
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return str(answer.read().decode())
     except OSError:
         return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import units
 from orchestrator.merge_record import Marker
 from orchestrator.settings import Environment
 from orchestrator.settings_keys import keys
@@ -19,15 +20,19 @@ UNITS = sorted((ROOT / "ops/systemd").glob("*.service"))
 EXAMPLES = sorted((ROOT / "ops/systemd").glob("*.env.example"))
 RUNBOOKS = sorted((ROOT / "docs/runbooks").glob("*.md"))
 
+AGENTS = {"ANTHROPIC_API_KEY"}
+"""What an example has for agents, and no setting of ours is."""
+
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 
 
 def verify(unit: Path, home: Path) -> tuple[int, str]:
     """What systemd has to say against a unit, in a home where its program is."""
-    program = home / ".local/bin/orch"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    for name in (".local/bin/orch", ".local/share/sudocode-orchestrator/bin/python"):
+        program = home / name
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     done = subprocess.run(
         ["systemd-analyze", "--user", "verify", unit],
         env=os.environ | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)},
@@ -61,14 +66,24 @@ def test_every_variable_of_an_example_is_a_setting(example: Path) -> None:
     names = {line.lstrip("#").partition("=")[0] for line in lines}
 
     assert names
-    assert set() == names - {key.name for key in keys(Environment)} - {"PATH"}
+    assert set() == names - {key.name for key in keys(Environment)} - {"PATH", "WEB_PORT", "FLOWER_PORT"} - AGENTS
 
 
-def test_a_units_variables_have_their_example() -> None:
-    """And a token does not stand in the unit itself."""
-    files = {unit.stem: re.findall(r"^EnvironmentFile=%h/", unit.read_text("utf-8"), re.MULTILINE) for unit in UNITS}
+def test_no_secret_stands_in_a_unit() -> None:
+    """What a unit's program finds in its environment is in a file in the home of whoever runs it."""
+    files = [re.findall(r"^EnvironmentFile=(.*)", unit.read_text("utf-8"), re.MULTILINE) for unit in UNITS]
 
-    assert {path.name.removesuffix(".env.example"): ["EnvironmentFile=%h/"] for path in EXAMPLES} == files
+    assert {"%h/.config/sudocode-orchestrator/%i.env", "%h/.config/sudocode-orchestrator/merge-close.env"} == {
+        name for (name,) in files
+    }
+    assert [] == [unit for unit in UNITS if re.search(r"^(Set)?Environment=", unit.read_text("utf-8"), re.MULTILINE)]
+
+
+def test_the_templates_are_what_install_service_writes() -> None:
+    """`python -m orchestrator.units ops/systemd` would change nothing."""
+    fresh = {name.replace("%i", ""): text for name, text in units.TEMPLATES.files()}
+
+    assert fresh == {path.name: path.read_text("utf-8") for path in (ROOT / "ops/systemd").glob("*@.*")}
 
 
 @pytest.mark.parametrize("runbook", RUNBOOKS, ids=lambda path: path.stem)

@@ -121,7 +121,7 @@ def test_private_and_durable(state, ensure):
 
 
 def test_celery_reaches_it(tmp_path, ensure):
-    """The address for Celery leads to the same server, also where the folder's name has to be encoded."""
+    """The address for Celery leads to the same server, also where the folder's name would have to be encoded."""
     folder = tmp_path / "a b;c%d"
     server = ensure(folder)
     with Connection(server.celery_url) as connection, connection.SimpleQueue("q") as queue:
@@ -131,6 +131,8 @@ def test_celery_reaches_it(tmp_path, ensure):
     assert server.url == redis_server.find(folder)
     with redis.Redis.from_url(server.url) as client:
         assert client.exists("_kombu.binding.q")
+    server.stop()
+    server.socket.parent.rmdir()
 
 
 def test_found_again(state, ensure):
@@ -275,10 +277,10 @@ def test_no_folder(tmp_path, place):
         redis_server.ensure(folder)
 
 
-@pytest.fixture
-def deep(tmp_path):
-    """A state folder too deep for a socket, and the place where its socket goes; both are gone at the end."""
-    folder = tmp_path / ("d" * 120)
+@pytest.fixture(params=["d" * 120, "50% of ü"], ids=["deep", "escaped"])
+def deep(request, tmp_path):
+    """A state folder that is no place for a socket, and the place where its socket goes; both are gone at the end."""
+    folder = tmp_path / request.param
     place = redis_server._socket_path(folder).parent
     yield folder, place
     if place.is_symlink():
@@ -288,7 +290,7 @@ def deep(tmp_path):
 
 
 def test_deep_folder(deep, ensure):
-    """A folder whose path is too long for a socket gets its socket in a private folder under /tmp."""
+    """A folder whose path is too long, or another in a URL, gets its socket in a private folder under /tmp."""
     folder, place = deep
     server = ensure(folder)
 

@@ -1,0 +1,38 @@
+"""Who may look at Flower: FLOWER_BASIC_AUTH says it, else a password that is made once and kept in the state folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+USER = "orch"
+VARIABLE = "FLOWER_BASIC_AUTH"
+
+
+def login(state_dir: Path) -> str:
+    """`user:password`, the same for whoever asks; made by the first. Nobody else may read where it is kept."""
+    path = _file(state_dir)
+    with contextlib.suppress(FileNotFoundError):
+        return f"{USER}:{path.read_text('ascii').strip()}"
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        file.write(f"{secrets.token_urlsafe(18)}\n")
+    # Two may be here at once: the first link stands, and both read that.
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
+    return login(state_dir)
+
+
+def hint(state_dir: Path, environ: Mapping[str, str]) -> str:
+    """How a person gets in, without the password."""
+    if environ.get(VARIABLE):
+        return f"login: {VARIABLE}"
+    return f"user {USER}, password in {_file(state_dir)}"
+
+
+def _file(state_dir: Path) -> Path:
+    return state_dir / "flower-password"

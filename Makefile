@@ -5,6 +5,7 @@
 #   make test        all tests, the fastest first;  make test ARGS=tests/unit  runs one ring
 #   make check       formatting, lint, types, import contracts, generated docs
 #   make chaos       a running stack, broken every few seconds: is anything lost?  make chaos SEEDS="4 5" MINUTES=10
+#   make docker-test the image and the stack of docker-compose.yml, for real; starts a Docker engine where none runs
 #   make bench       the benchmarks
 #   make docs        write the generated parts of docs/ anew
 #   make lock        write constraints.txt anew, from the newest releases that pyproject.toml allows
@@ -21,7 +22,7 @@ MINUTES ?= 2
 ALONE   := $(if $(shell command -v flock),flock Makefile)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check chaos bench docs lock
+.PHONY: help demo up test check chaos docker-test bench docs lock
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -44,6 +45,9 @@ check: .venv/.for-development
 
 chaos: .venv/.for-development
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(SEEDS)
+
+docker-test: .venv/.for-development
+	@$(BIN)/python -m tests.docker
 
 bench: .venv/.for-development
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

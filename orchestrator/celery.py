@@ -113,7 +113,10 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
 
 
 class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
-    """Celery's own, but a tick that cannot be sent is one line, said once until a tick is sent again: not a page."""
+    """Celery's own, but a tick that cannot be sent is one line, said once until a tick is sent again: not a page.
+
+    The time of a file says when one was sent last, for whoever watches over beat.
+    """
 
     _failing = False
 
@@ -123,6 +126,7 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
             self.apply_async(entry, producer=producer, advance=False)
             self._failing = False
             wiring.here().counts.ticked("beat")
+            wiring.here().state("beat.alive").touch()
         except SchedulingError as error:
             if not self._failing:
                 log.error("tick_not_sent", reason=" ".join(str(error).split()))

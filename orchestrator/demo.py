@@ -138,13 +138,16 @@ class Outcome:
     surprises: tuple[str, ...]
 
 
-def build(folder: Path, environ: Mapping[str, str]) -> Demo:
-    """A project with its issues and playbooks in a new folder. Nothing that ORCH_* variables say has any part in it."""
+def build(folder: Path, environ: Mapping[str, str], *, project: Path | None = None) -> Demo:
+    """A project with its issues and playbooks in a new folder. Nothing that ORCH_* variables say has any part in it.
+
+    The repo is in that folder too, unless `project` names an empty one for it.
+    """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise OrchestratorError(f"{folder} is not empty; name a new folder")
-    project, playbooks = folder / "project", folder / "playbooks"
+    project, playbooks = project or folder / "project", folder / "playbooks"
     init(project)
     create_project(project, _read(_FILES / "project.toml") | {FILE: _orch_toml(playbooks)})
     own = {name: value for name, value in environ.items() if not name.startswith(("ORCH_", "GIT_"))}

@@ -78,7 +78,7 @@ def test_files_and_targets_that_a_page_names_exist(page: Path) -> None:
     """Paths of the repo, and `make` targets."""
     code = code_of(page)
     files = re.findall(r"(?<![\w./-])(?:orchestrator|tasks|beat|tests|docs)/[\w./-]*\w(?![\w*<{])", code)
-    targets = re.findall(r"\bmake ([a-z]+)\b", code)
+    targets = re.findall(r"\bmake ([a-z-]+)\b", code)
 
     assert [] == [file for file in files if not (ROOT / file).exists()]
     assert [] == [target for target in targets if not re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)]

@@ -31,6 +31,7 @@ from orchestrator.ports import Lease
 from orchestrator.session_loop import Doer
 from orchestrator.sessions import Sessions
 from orchestrator.settings import load
+from orchestrator.status import collect
 from orchestrator.telling import Progress
 from orchestrator.tracker import init
 from orchestrator.wiring import Wiring
@@ -381,6 +382,17 @@ STATES: list[tuple[State, Provoke, tuple[str, ...]]] = [
 ]
 
 
+LIVE_STATES = {
+    State.RUNNING,
+    State.STARTING,
+    State.HANDED_ON,
+    State.WORKER_SILENT,
+    State.RESCUE,
+    State.STOPPING,
+}
+START_BY_THEMSELVES = {State.READY, State.WANTED, State.NO_SLOT, State.BACKOFF, State.LOST}
+
+
 @pytest.fixture
 def calm(world: World) -> World:
     """The world without a trace of the tests before."""
@@ -398,10 +410,15 @@ def test_every_state_is_explained(calm: World, state: State, provoke: Provoke, w
     found = explained(calm.wiring, issue)
     said = " ".join([found.cause, found.why, found.next, *found.evidence])
     TOLD.append((state, found))
+    listed = {each.id: each for each in collect(calm.wiring).issues}
 
     assert state == found.state
     assert [] == [word for word in words if word not in said], said
     assert found.do[0].split()[0] in ("orch", "git", "gh", "less")
+    if row := listed.get(issue):
+        # `orch status` tells the same story.
+        assert row.live == (state in LIVE_STATES)
+        assert not row.settled or state not in (LIVE_STATES | START_BY_THEMSELVES)
 
 
 def test_redis_away(calm: World) -> None:

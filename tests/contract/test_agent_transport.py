@@ -184,6 +184,16 @@ def test_exit_code_127_of_its_own(transport: Make) -> None:
     assert "exited with code 127: oops" in failure(transport(("sh", "-c", "echo oops >&2; exit 127")), AgentFailed)
 
 
+def test_no_secret_comes_back(transport: Make) -> None:
+    """Neither in an answer nor in an error: both are recorded and published. What the agent may see is one, too."""
+    env = dict(os.environ) | {"MY_TOKEN": "hunter-22"}
+    says = "import os, sys; print(os.environ['MY_TOKEN'], 'ghp_0123456789abcdefghij01'); sys.exit({})"
+    options = {"env": env, "allow_env": ("MY_TOKEN",)}
+
+    assert "[redacted] [redacted]\n" == transport(says.format(0), **options)(ROLE, "")
+    assert "[redacted] [redacted]" in failure(transport(says.format(1), **options), AgentFailed)
+
+
 def test_a_killed_agent(transport: Make) -> None:
     """A signal is an exit code of 128 and more."""
     assert "exited with code 137" in failure(transport(("sh", "-c", "kill -9 $$")), AgentFailed)

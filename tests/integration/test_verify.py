@@ -115,3 +115,12 @@ def test_a_worktree_that_is_gone(verify: Verify, tmp_path: Path) -> None:
 
     with pytest.raises(WorkspaceError, match="worktree"):
         verify("true")
+
+
+def test_evidence_holds_no_secret(verify: Verify) -> None:
+    """Neither its command nor its output: it is recorded and published. The log, on this host only, has it."""
+    secret = "ghp_0123456789abcdefghij01"
+    evidence = verify("echo", secret)
+
+    assert ("echo [redacted]", "[redacted]\n") == (evidence.command, evidence.output)
+    assert f"{secret}\n" == Path(evidence.output_ref).read_text()

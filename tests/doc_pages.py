@@ -20,7 +20,7 @@ SHELLS = ("sh", "bash", "console")
 _BLOCK = re.compile(r"^(?P<margin> *)```(?P<language>\w+)\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _HERE = re.compile(r"<<'?(\w+)'?")
-_VARIES = re.compile(r"[\d…]|^[/~]|\.\.\.|^i-")
+_VARIES = re.compile(r"[\d…]|^[/~]|\.\.\.|^i-|^my-")
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def _complete(text: str) -> bool:
 def not_printed(shown: tuple[str, ...], printed: str) -> list[str]:
     """The lines that a page shows and a command did not print.
 
-    Words with digits, ids, paths and what is left out with three dots vary: a line was printed if its other words stand
-    in one line, in their order.
+    Words with digits, ids, paths, `my-...` and what is left out with three dots vary: a line was printed if its other
+    words stand in one line, in their order.
     """
     lines = [line.split() for line in printed.splitlines()]
     return [line for line in shown if not any(_in_order(_lasting(line), words) for words in lines)]

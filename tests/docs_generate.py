@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily
-
 import click
+from prometheus_client.core import CounterMetricFamily
 
 from orchestrator.cli import main as orch
 from orchestrator.models import Stage, Verdict

@@ -18,10 +18,9 @@ from typing import TypeVar
 import pytest
 
 from orchestrator.adapters.git import create_project
-from orchestrator.adapters.redis_server import find
 from tests.acceptance.project import Project, Running, up
 from tests.doc_pages import PAGES, Command, commands, not_printed
-from tests.support import wait_until
+from tests.support import ROOT, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -33,9 +32,11 @@ NOT_TYPED = {
     r"sudo loginctl enable-linger \S+": "changes the machine",
     r"systemctl --user (daemon-reload|((enable|disable) --now|start|stop|restart|status) \S+)": "needs systemd",
     r"journalctl --user( -f)? -u \S+( .*)?": "needs systemd",
+    r"orch issue show i-a1b2 --json \| grep .*": "of a merge on GitHub; test_closing.py makes one",
     r"rm ~/\.config/systemd/user/\S+ ~/\.config/\S+\.env": "of what needs systemd",
     r"orch install-service --remove": "needs systemd; test_install_service.py types it",
     r"docker compose (up|down|build|logs|exec|run)( .*)?|cp \.env\.example \.env|git pull": "`make docker-test` does",
+    r"(export ORCH_REDIS_URL=.*|celery -A orchestrator (worker|beat|flower)( -Q \S+ -c \d)?)": "test_hosts.py does",
     r"orch web &|curl -s http://127\.0\.0\.1:8080/\w+": "at a port that others may have; test_web.py asks at another",
 }
 """What is not typed here, whole, and why."""
@@ -43,9 +44,6 @@ NOT_TYPED = {
 KEEPS_RUNNING = {
     "orch up": "is up",
     "orch status --watch": "DONE",
-    "celery -A orchestrator worker": "ready",
-    "celery -A orchestrator beat": "Starting",
-    "celery -A orchestrator flower": "Visit me at",
 }
 """What a reader leaves running in a terminal of its own, and what that says when it is up."""
 
@@ -90,12 +88,12 @@ class Reader:
 
     def types(self, command: Command) -> None:
         """Type it, and see that it does, and prints, what the page says."""
-        script = f"set -eo pipefail; . {self._carried}\n{{}}{self._meant(command)}"
+        opened, text = f"set -eo pipefail; . {self._carried}\n", self._meant(command)
         if says := known_of(command, KEEPS_RUNNING):
-            running = self._terminals.enter_context(Running(self._project, ["bash", "-c", script.format("exec ")]))
+            running = self._terminals.enter_context(Running(self._project, ["bash", "-c", f"{opened}exec {text}"]))
             running.says(says)
             return
-        argv = ["bash", "-c", script.format(CARRY.format(self._carried))]
+        argv = ["bash", "-c", f"{opened}{CARRY.format(self._carried)}{text}"]
         if not command.prints:
             self._runs(command, argv)
             return
@@ -135,13 +133,12 @@ def bare(command: Command) -> str:
 
 
 def at_home(project: Project) -> None:
-    """A home with `orch`, `python`, `celery`, and a `claude` that follows a playbook, on its PATH; and a git identity."""
+    """A home with `orch`, `python` and a `claude` on its PATH, and a git identity."""
     programs = project.folder / "bin"
     programs.mkdir()
     for name, does in {
         "orch": f'exec {sys.executable} -P -m orchestrator.cli "$@"',
         "python": f'exec {sys.executable} "$@"',
-        "celery": f'exec {sys.executable} -P -m celery "$@"',
         "claude": CLAUDE,
     }.items():
         (programs / name).write_text(f"#!/bin/sh\n{does}\n")
@@ -180,7 +177,7 @@ def read(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
     with ExitStack() as terminals:
         if request.getfixturevalue("page").name not in BRING_THEIR_OWN:
             project, issues = request.getfixturevalue("night")
-            names = {"redis://redis:6379/0": str(find(project.state)), "/srv/my-repo": str(project.repo)}
+            names = {" ops/": f" {ROOT}/ops/"}
             yield Reader(project, terminals, issues=issues, names=names)
             return
         project = terminals.enter_context(Project(tmp_path))

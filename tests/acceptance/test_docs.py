@@ -152,7 +152,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, d
     """A stack that runs, and an issue in each trouble."""
     folder = tmp_path_factory.mktemp("night")
     refused = {"checks": [{"item": "dates are parsed", "run": ["false"], "fix": "parse dates"}]}
-    failing = 'L1 = ["sh", "-c", "echo 1 failed; exit 1"]'
+    failing = 'default = ["true"]\nL1 = ["sh", "-c", "echo 1 failed; exit 1"]'
     with Project(folder, top="concurrency = 8", limits="errors_in_a_row = 1", verify=failing) as project:
         at_home(project)
         issues = {

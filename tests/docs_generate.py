@@ -1,4 +1,4 @@
-"""The parts of docs/ that the code says better: `python -m tests.docs_generate` writes them, `--check` compares.
+"""The parts of pages that the code says better: `python -m tests.docs_generate` writes them, `--check` compares.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the rest is written by hand.
 """
@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 from prometheus_client.core import CounterMetricFamily
 
+from orchestrator.cli import main as orch
 from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
 from orchestrator.settings import settings_table
@@ -23,6 +25,8 @@ from orchestrator.web.measures import HERE, MEASURES, UP, Durations, Measure
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 _PART = re.compile(r"(?<=<!-- generated: )(?P<name>[a-z-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _FIXES = {Stage.SPEC_REVIEW: Stage.SPEC_FIX, Stage.QUALITY_REVIEW: Stage.QUALITY_FIX}
@@ -81,6 +85,23 @@ def _row(path: Path) -> str:
     return f"| [`{name}`](../{name}) | {sentence} |\n"
 
 
+def cli() -> str:
+    """Every command's help, in the order of `orch --help`."""
+    return "\n".join(_help(orch, "orch", None))
+
+
+def _help(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+    """A command's help as a section, then those of its own commands."""
+    ctx = click.Context(command, parent, name, terminal_width=100, max_content_width=100)
+    ctx.help_option_names = ["-h", "--help"]
+    heading = "##" if parent is None or parent.parent is None else "###"
+    yield f"{heading} {ctx.command_path}\n\n```text\n{command.get_help(ctx)}\n```\n"
+    if isinstance(command, click.Group):
+        for below in command.list_commands(ctx):
+            if found := command.get_command(ctx, below):
+                yield from _help(found, below, ctx)
+
+
 def metrics() -> str:
     """Every metric that `orch web` serves, in that order."""
     rows = [_metric_row(measure) for measure in (*HERE, UP, *MEASURES)]
@@ -97,6 +118,7 @@ def _metric_row(measure: Measure[Any] | Durations) -> str:
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
+    "cli": cli,
     "lifecycle": lifecycle,
     "metrics": metrics,
     "modules": modules,
@@ -111,7 +133,7 @@ def regenerated(page: str) -> str:
 
 def stale() -> Iterator[tuple[Path, str]]:
     """Pages that are not as they should be, and how they should be."""
-    for path in sorted(DOCS.rglob("*.md")):
+    for path in PAGES:
         page = path.read_text("utf-8")
         if (fresh := regenerated(page)) != page:
             yield path, fresh
@@ -125,10 +147,10 @@ def main() -> None:
     found = list(stale())
     for path, fresh in found:
         if check:
-            print(f"docs/{path.relative_to(DOCS)} is stale: run `make docs`", file=sys.stderr)
+            print(f"{path.relative_to(ROOT)} is stale: run `make docs`", file=sys.stderr)
         else:
             path.write_text(fresh, "utf-8")
-            print(f"docs/{path.relative_to(DOCS)} written")
+            print(f"{path.relative_to(ROOT)} written")
     sys.exit(1 if check and found else 0)
 
 

@@ -12,13 +12,21 @@ from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
 from orchestrator.settings import RepoSettings
 from tests import docs_generate
-from tests.docs_generate import DOCS, ROOT
+from tests.doc_pages import commands, not_printed
+from tests.docs_generate import DOCS, PAGES, ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 DECISIONS = sorted(DOCS.glob("adr/0*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 A_PAGE = 70
+
+SYMPTOMS = (
+    "Symptom: no work is dispatched",
+    "Symptom: issue stuck at `in_progress`",
+    "Symptom: repeated overflow (`OVERFLOW_FIX_CREATED`)",
+    "Symptom: snapshot validation errors",
+)
+"""Those of the runbook that operators know."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -79,7 +87,7 @@ def test_files_and_targets_that_a_page_names_exist(page: Path) -> None:
     """Paths of the repo, and `make` targets."""
     code = code_of(page)
     files = re.findall(r"(?<![\w./-])(?:orchestrator|tasks|beat|tests|docs)/[\w./-]*\w(?![\w*<{])", code)
-    targets = re.findall(r"\bmake ([a-z-]+)\b", code)
+    targets = re.findall(r"\bmake ([a-z-]{2,})\b", code)
 
     assert [] == [file for file in files if not (ROOT / file).exists()]
     assert [] == [target for target in targets if not re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)]
@@ -126,3 +134,27 @@ def test_constraints_pin_every_dependency() -> None:
 def _name(requirement: str) -> str:
     found = re.match(r"[\w.-]+", requirement)
     return found[0].lower().replace("_", "-") if found else requirement
+
+
+def test_each_symptom_has_a_command_to_try() -> None:
+    """Whoever knows a symptom finds its heading in operations.md, and below it what to type."""
+    sections = {command.section for command in commands(DOCS / "operations.md")}
+
+    assert [] == [symptom for symptom in SYMPTOMS if symptom not in sections]
+
+
+def test_commands_are_cut_where_they_end(tmp_path: Path) -> None:
+    """Quotes, continued lines and here-texts belong to their command; comments alone are none."""
+    page = tmp_path / "page.md"
+    page.write_text("# One\n```sh\na 'b\nc' \\\n  d\n# no more\ncat <<'E'\n$x\nE\n```\n```text\nrm\n```\n")
+
+    assert ["a 'b\nc' \\\n  d", "cat <<'E'\n$x\nE"] == [command.text for command in commands(page)]
+    assert [3, 7] == [command.line for command in commands(page)]
+
+
+def test_what_a_page_shows_is_compared_by_the_words_that_last() -> None:
+    """Numbers and paths may differ, other words and their order may not."""
+    printed = "ok   redis   7.2.4, running\n"
+
+    assert [] == not_printed(("ok redis 8.0, running",), printed)
+    assert ["running redis", "ok git"] == not_printed(("running redis", "ok git"), printed)

@@ -12,9 +12,6 @@ from orchestrator.models import Stage, Step, VerificationEvidence
 from orchestrator.ports import Holding, Paused
 from orchestrator.session_loop import last_line
 
-LIVE = frozenset({"claimed", "running"})
-"""The states in Redis of an issue that somebody has."""
-
 
 @dataclass(frozen=True)
 class Blocker:

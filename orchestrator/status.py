@@ -18,9 +18,8 @@ from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.explain_facts import LIVE
 from orchestrator.models import Report, Stage, Step, Verdict
-from orchestrator.ports import Holding, Paused, SessionRecord
+from orchestrator.ports import LIVE, Holding, Paused, SessionRecord
 from orchestrator.session_loop import Limits, advance, session, utc_now
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
@@ -172,7 +171,7 @@ def put_together(project: str, sessions: Seen[Sessions], tracked: Seen[Tracked],
     return EngineStatus(
         project=project,
         issues=issues_of(sessions.answer, tracked.answer, now=now),
-        slots_used=sum(holding.state in LIVE for holding in known.holdings),
+        slots_used=sum(holding.live for holding in known.holdings),
         slots_total=known.slots,
         outbox=known.outbox,
         refused=known.refused,
@@ -288,11 +287,12 @@ def _untracked(holding: Holding) -> Mapping[str, object]:
 def _with_session(
     issue: IssueStatus, holding: Holding, told: Sequence[Snapshot], *, lease_s: float, now: datetime
 ) -> IssueStatus:
-    record, live = holding.record, holding.state in LIVE
-    if record is None:
-        return replace(issue, state=holding.state) if live else issue
+    record, live = holding.record, holding.live
     now_ms = now.timestamp() * 1000
     wait_s = 0.0 if live or holding.held_until_ms is None else (holding.held_until_ms - now_ms) / 1000
+    reason, held = "" if live else _reason(holding, wait_s), math.isinf(wait_s)
+    if record is None:
+        return replace(issue, state=holding.state if live else None, reason=reason, held=held)
     step = under_way(told, Limits(record.spec_limit, record.quality_limit))
     running = holding.state == "running" and holding.deadline_ms is not None
     heard_ms = (holding.deadline_ms or 0) - lease_s * 1000
@@ -307,11 +307,11 @@ def _with_session(
         quality=told[-1].attempts.quality if told else 0,
         age_s=max(0.0, (now_ms - since_ms) / 1000) if since_ms else None,
         verdict=Verdict(holding.verdict) if holding.verdict and not live else None,
-        reason="" if live else _reason(holding, wait_s),
+        reason=reason,
         branch=f"orch/{issue.id}" if holding.started_at_ms else None,
         fix_issue_id=holding.fix_issue_id,
         delivered_to=holding.delivered_to or None,
-        held=math.isinf(wait_s),
+        held=held,
         worker=holding.owner or None if live else None,
         heard_s=max(0.0, (now_ms - heard_ms) / 1000) if running else None,
         limit=_limit(step.stage, record),
@@ -334,7 +334,7 @@ def _waits(issue: IssueStatus) -> str:
 
 def _reason(holding: Holding, wait_s: float) -> str:
     if math.isinf(wait_s):
-        return f"{holding.reason}; held back until `orch enqueue {holding.issue_id}`"
+        return f"{holding.held_because}; held back until `orch enqueue {holding.issue_id}`"
     if wait_s > 0:
         return f"{holding.reason}; is tried again in {wait_s:.0f} s"
     if holding.fix_issue_id:

@@ -136,8 +136,8 @@ class Facts:
         """The step under way."""
         step = self.redis.step if self.redis else None
         if step is None or step.stage is Stage.RUNNING:
-            return "implement"
-        return f"{step.stage.lower().replace('_', ' ')} {step.attempt}"
+            return Stage.RUNNING.words
+        return f"{step.stage.words} {step.attempt}"
 
     @property
     def log_words(self) -> tuple[str, ...]:

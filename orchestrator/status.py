@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import redis
@@ -18,9 +18,9 @@ from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.models import Report, Stage, Step, Verdict
+from orchestrator.models import Stage, Step, Verdict
 from orchestrator.ports import LIVE, Holding, Paused, SessionRecord
-from orchestrator.session_loop import Limits, advance, session, utc_now
+from orchestrator.session_loop import Limits, under_way, utc_now
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
 
@@ -32,8 +32,6 @@ BLOCKERS_ASKED = 25
 """Of how many waiting issues the blockers are looked up: sudocode takes up to a second for each."""
 
 T = TypeVar("T")
-
-_NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -202,20 +200,10 @@ def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: dateti
     return tuple(issues)
 
 
-def under_way(told: Iterable[Snapshot], limits: Limits) -> Step:
+def step_told(told: Iterable[Snapshot], record: SessionRecord) -> Step:
     """The step that a session's snapshots lead to by the lifecycle, or the last one when none follows."""
-    life = session(limits)
-    step = advance(life)
-    assert isinstance(step, Step)
-    for snapshot in told:
-        if snapshot.event_type is Event.SESSION_START or snapshot.event_type in ENDS:
-            continue
-        passed = snapshot.status is Status.PASS
-        following = advance(life, Report(step.stage, step.attempt, _NO_TIME, passed))
-        if not isinstance(following, Step):
-            break
-        step = following
-    return step
+    steps = (it for it in told if it.event_type is not Event.SESSION_START and it.event_type not in ENDS)
+    return under_way((it.status is Status.PASS for it in steps), Limits(record.spec_limit, record.quality_limit))
 
 
 def leases_if_up(wiring: Wiring) -> RedisLeases | None:
@@ -293,7 +281,7 @@ def _with_session(
     reason, held = "" if live else _reason(holding, wait_s), math.isinf(wait_s)
     if record is None:
         return replace(issue, state=holding.state if live else None, reason=reason, held=held)
-    step = under_way(told, Limits(record.spec_limit, record.quality_limit))
+    step = step_told(told, record)
     running = holding.state == "running" and holding.deadline_ms is not None
     heard_ms = (holding.deadline_ms or 0) - lease_s * 1000
     since_ms = holding.claimed_at_ms if live else holding.ended_at_ms

@@ -10,14 +10,15 @@ import pytest
 
 from orchestrator.models import Report, SnapshotEntry, Stage, Step, Verdict
 from orchestrator.ports import Holding, SessionRecord
-from orchestrator.session_loop import DEFAULT_LIMITS, Limits, Path, advance, paths, session
+from orchestrator.session_loop import Path, advance, paths, session
 from orchestrator.snapshot import Snapshot, read_snapshot
-from orchestrator.status import EngineStatus, IssueStatus, Sessions, Tracked, issues_of, under_way
+from orchestrator.status import EngineStatus, IssueStatus, Sessions, Tracked, issues_of, step_told
 from orchestrator.telling import About, Progress, opening_entries, step_entries, verdict_entries
 from tests.support import NOON, an_issue
 
 NOW_MS = int(NOON.timestamp() * 1000)
 ABOUT = About(an_issue(), "session-1", "orch-main")
+RECORD = SessionRecord("session-1", "orch-main", an_issue(), spec_limit=3, quality_limit=2)
 
 
 def a_holding(**changes: object) -> Holding:
@@ -25,7 +26,7 @@ def a_holding(**changes: object) -> Holding:
     holding = Holding(
         issue_id="i-a1b2",
         state="running",
-        record=SessionRecord("session-1", "orch-main", an_issue(), 3, 2),
+        record=RECORD,
         owner="worker",
         stage="",
         attempt=0,
@@ -84,7 +85,7 @@ def test_the_step_under_way_follows_from_the_snapshots(path: Path) -> None:
     """On every path through the lifecycle, after each step, the next one is under way; at its end, the last one."""
     following = [*path.steps[1:], path.steps[-1]]
     answers = [_passed(path.steps, n, path.verdict) for n in range(len(path.steps))]
-    found = [under_way(told(*answers[: n + 1]), DEFAULT_LIMITS) for n in range(len(path.steps))]
+    found = [step_told(told(*answers[: n + 1]), RECORD) for n in range(len(path.steps))]
 
     assert [(step.stage, step.attempt) for step in following] == [(step.stage, step.attempt) for step in found]
 
@@ -98,7 +99,7 @@ def _passed(steps: Sequence[Step], n: int, verdict: Verdict) -> bool:
 
 def test_the_limits_of_the_session_hold_not_the_default_ones() -> None:
     """A session that was started with one spec review is at that review, however it came out."""
-    assert Step(Stage.SPEC_REVIEW) == under_way(told(True, False), Limits(spec=1))
+    assert Step(Stage.SPEC_REVIEW) == step_told(told(True, False), replace(RECORD, spec_limit=1))
 
 
 def test_a_running_session_shows_its_step_and_age() -> None:

@@ -120,7 +120,10 @@ class Stack:
                 child.process = None
                 self._say(child.name, f"ended with code {code}; {child.restarts.after(now)}")
             if child.process is None and now >= child.restarts.at:
-                self._start(child)
+                try:
+                    self._start(child)
+                except OSError as error:  # no memory, no process number, no folder: all of that may pass
+                    self._say(child.name, f"could not be started: {error}; {child.restarts.after(now)}")
 
     def stop(self) -> None:
         """Stop everything warm. Calling it again is harmless."""

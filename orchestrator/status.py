@@ -39,7 +39,8 @@ class IssueStatus:
     """One issue. What is None is not known: `status` when the tracker is down, the rest when there was no session.
 
     `stage` and `attempt` are the step under way, or the last one; `spec` and `quality` count the reviews so far;
-    `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start;
+    `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start,
+    `trouble` what of that a person should see to;
     `delivered_to` is its pull request or branch. `held` is set when only a person can start it again. While a session
     runs, `worker` has it and was heard of `heard_s` ago; `limit` is how many reviews of this kind it may ask for.
     """
@@ -64,6 +65,7 @@ class IssueStatus:
     worker: str | None = None
     heard_s: float | None = None
     limit: int | None = None
+    trouble: str = ""
 
     @property
     def live(self) -> bool:
@@ -196,7 +198,9 @@ def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: dateti
         if holding := held.get(issue_id):
             issue = _with_session(issue, holding, known.told.get(issue_id, ()), lease_s=known.lease_s, now=now)
         lost = sessions is not None and issue.status == "in_progress" and issue.state is None
-        issues.append(replace(issue, reason=_waits(issue) or (LOST if lost else issue.reason)))
+        if lost:
+            issue = replace(issue, reason=LOST, trouble=LOST)
+        issues.append(replace(issue, reason=_waits(issue) or issue.reason))
     return tuple(issues)
 
 
@@ -278,9 +282,11 @@ def _with_session(
     record, live = holding.record, holding.live
     now_ms = now.timestamp() * 1000
     wait_s = 0.0 if live or holding.held_until_ms is None else (holding.held_until_ms - now_ms) / 1000
-    reason, held = "" if live else _reason(holding, wait_s), math.isinf(wait_s)
+    issue = replace(issue, held=math.isinf(wait_s))
+    if not live:
+        issue = replace(issue, reason=_reason(holding, wait_s), trouble=_trouble(holding, wait_s))
     if record is None:
-        return replace(issue, state=holding.state if live else None, reason=reason, held=held)
+        return replace(issue, state=holding.state if live else None)
     step = step_told(told, record)
     running = holding.state == "running" and holding.deadline_ms is not None
     heard_ms = (holding.deadline_ms or 0) - lease_s * 1000
@@ -295,11 +301,9 @@ def _with_session(
         quality=told[-1].attempts.quality if told else 0,
         age_s=max(0.0, (now_ms - since_ms) / 1000) if since_ms else None,
         verdict=Verdict(holding.verdict) if holding.verdict and not live else None,
-        reason=reason,
         branch=f"orch/{issue.id}" if holding.started_at_ms else None,
         fix_issue_id=holding.fix_issue_id,
         delivered_to=holding.delivered_to or None,
-        held=held,
         worker=holding.owner or None if live else None,
         heard_s=max(0.0, (now_ms - heard_ms) / 1000) if running else None,
         limit=_limit(step.stage, record),
@@ -320,13 +324,20 @@ def _waits(issue: IssueStatus) -> str:
     return f"waits for {', '.join(issue.blockers)} to be closed" if issue.blockers and not issue.live else ""
 
 
-def _reason(holding: Holding, wait_s: float) -> str:
+def _trouble(holding: Holding, wait_s: float) -> str:
     if math.isinf(wait_s):
-        return f"{holding.held_because}; held back until `orch enqueue {holding.issue_id}`"
+        return holding.held_because
+    if holding.undelivered:
+        return f"not delivered yet: {holding.undelivered}"
+    return holding.reason if holding.verdict == Verdict.VERIFY_FAILED else ""
+
+
+def _reason(holding: Holding, wait_s: float) -> str:
+    trouble = _trouble(holding, wait_s)
+    if math.isinf(wait_s):
+        return f"{trouble}; held back until `orch enqueue {holding.issue_id}`"
     if wait_s > 0:
         return f"{holding.reason}; is tried again in {wait_s:.0f} s"
     if holding.fix_issue_id:
         return f"{holding.reason}; goes on as {holding.fix_issue_id}"
-    if holding.undelivered:
-        return f"not delivered yet: {holding.undelivered}"
-    return holding.reason or holding.delivered_to
+    return trouble or holding.reason or holding.delivered_to

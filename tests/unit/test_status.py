@@ -173,6 +173,29 @@ def test_an_issue_that_was_stopped_before_its_session_began_is_held(holding: Hol
     assert (words, True, True) == (issue.reason, issue.held, issue.settled)
 
 
+@pytest.mark.parametrize(
+    ("holding", "status", "trouble"),
+    [
+        (ended("ERROR", reason="it broke", held_until_ms=float("inf")), "open", "it broke"),
+        (ended("ERROR", reason="it broke", held_until_ms=NOW_MS + 30_000.0), "open", ""),
+        (ended("VERIFY_FAILED", reason="`make test` exited with 1"), "in_progress", "`make test` exited with 1"),
+        (ended("OVERFLOW", reason="a box", fix_issue_id="i-f1x1"), "needs_review", ""),
+        (ended("DONE", undelivered="no token"), "needs_review", "not delivered yet: no token"),
+        (ended("DONE", delivered_to="orch/i-a1b2"), "needs_review", ""),
+        (a_holding(reason="it broke", verdict="VERIFY_FAILED"), "in_progress", ""),
+        (None, "in_progress", "in progress, but no session of ours has it"),
+    ],
+)
+def test_what_a_person_should_see_to_is_told_from_what_goes_on_by_itself(
+    holding: Holding | None, status: str, trouble: str
+) -> None:
+    """In the words of the reason, without what follows from it."""
+    issue = the_issue(holding, row(status))
+
+    assert trouble == issue.trouble
+    assert trouble in issue.reason
+
+
 def test_an_issue_that_waits_names_its_blockers() -> None:
     """It is settled too: only closing those sets it free."""
     (issue,) = issues_of(Sessions(), tracked(row("open"), i_a1b2=("i-b0b0",)), now=NOON)

@@ -107,19 +107,8 @@ def test_a_pause_is_in_the_first_line_and_in_the_queue() -> None:
     ("issue", "problem"),
     [
         (replace(RUNNING, heard_s=90.0), "`orch explain i-a1b2`: its worker has not been heard of for 90 s"),
-        (replace(WAITING, status="in_progress", reason=LOST), f"`orch explain i-w0w0`: {LOST}"),
-        (
-            replace(ENDED, status="in_progress", verdict=Verdict.VERIFY_FAILED, reason="`make test` exited with 1"),
-            "`orch explain i-d0d0`: `make test` exited with 1",
-        ),
-        (
-            replace(ENDED, status="open", verdict=Verdict.ERROR, held=True, reason="i-d0d0: broke; held back until x"),
-            "`orch explain i-d0d0`: broke",
-        ),
-        (
-            replace(ENDED, reason="not delivered yet: no token"),
-            "`orch explain i-d0d0`: not delivered yet: no token",
-        ),
+        (replace(WAITING, status="in_progress", trouble=LOST), f"`orch explain i-w0w0`: {LOST}"),
+        (replace(ENDED, trouble="i-d0d0: broke"), "`orch explain i-d0d0`: broke"),
     ],
 )
 def test_a_problem_is_what_a_person_should_see_to(issue: IssueStatus, problem: str) -> None:

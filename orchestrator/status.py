@@ -284,7 +284,8 @@ def _with_session(
     wait_s = 0.0 if live or holding.held_until_ms is None else (holding.held_until_ms - now_ms) / 1000
     issue = replace(issue, held=math.isinf(wait_s))
     if not live:
-        issue = replace(issue, reason=_reason(holding, wait_s), trouble=_trouble(holding, wait_s))
+        trouble = _trouble(holding, wait_s, issue.status)
+        issue = replace(issue, reason=_reason(holding, wait_s), trouble=trouble)
     if record is None:
         return replace(issue, state=holding.state if live else None)
     step = step_told(told, record)
@@ -324,20 +325,24 @@ def _waits(issue: IssueStatus) -> str:
     return f"waits for {', '.join(issue.blockers)} to be closed" if issue.blockers and not issue.live else ""
 
 
-def _trouble(holding: Holding, wait_s: float) -> str:
+def _trouble(holding: Holding, wait_s: float, status: str | None) -> str:
     if math.isinf(wait_s):
         return holding.held_because
-    if holding.undelivered:
-        return f"not delivered yet: {holding.undelivered}"
-    return holding.reason if holding.verdict == Verdict.VERIFY_FAILED else ""
+    if status == "open":  # whatever its last session came to, it runs again
+        return ""
+    needs_a_person = holding.undelivered or holding.verdict == Verdict.VERIFY_FAILED
+    return _ended(holding) if needs_a_person else ""
+
+
+def _ended(holding: Holding) -> str:
+    return f"not delivered yet: {holding.undelivered}" if holding.undelivered else holding.reason
 
 
 def _reason(holding: Holding, wait_s: float) -> str:
-    trouble = _trouble(holding, wait_s)
     if math.isinf(wait_s):
-        return f"{trouble}; held back until `orch enqueue {holding.issue_id}`"
+        return f"{holding.held_because}; held back until `orch enqueue {holding.issue_id}`"
     if wait_s > 0:
         return f"{holding.reason}; is tried again in {wait_s:.0f} s"
     if holding.fix_issue_id:
         return f"{holding.reason}; goes on as {holding.fix_issue_id}"
-    return trouble or holding.reason or holding.delivered_to
+    return _ended(holding) or holding.delivered_to

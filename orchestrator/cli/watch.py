@@ -19,6 +19,7 @@ from rich.text import Text
 from orchestrator.cli.issue_row import age, bar, headline, step
 from orchestrator.cli.terminal import line
 from orchestrator.digest import span
+from orchestrator.models import Verdict
 from orchestrator.session_loop import utc_now
 from orchestrator.status import EngineStatus, IssueStatus, Seen, ask_redis, ask_tracker, put_together
 from orchestrator.wiring import Wiring
@@ -198,8 +199,11 @@ def _waiting(issue: IssueStatus, found: EngineStatus) -> Row:
 
 
 def _why(issue: IssueStatus, found: EngineStatus) -> str:
-    if issue.reason or issue.status == "blocked":
+    if issue.status == "blocked" or issue.blockers:
         return issue.reason or "blocked"
+    # What another verdict says is no reason to wait: a person has reopened it.
+    if issue.reason and issue.verdict in (None, Verdict.ERROR):
+        return issue.reason
     if found.paused:
         return "waits for `orch resume`"
     return "waits for a slot" if found.slots_used >= found.slots_total else "is next"

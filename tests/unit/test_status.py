@@ -179,6 +179,7 @@ def test_an_issue_that_was_stopped_before_its_session_began_is_held(holding: Hol
         (ended("ERROR", reason="it broke", held_until_ms=float("inf")), "open", "it broke"),
         (ended("ERROR", reason="it broke", held_until_ms=NOW_MS + 30_000.0), "open", ""),
         (ended("VERIFY_FAILED", reason="`make test` exited with 1"), "in_progress", "`make test` exited with 1"),
+        (ended("VERIFY_FAILED", reason="`make test` exited with 1"), "open", ""),
         (ended("OVERFLOW", reason="a box", fix_issue_id="i-f1x1"), "needs_review", ""),
         (ended("DONE", undelivered="no token"), "needs_review", "not delivered yet: no token"),
         (ended("DONE", delivered_to="orch/i-a1b2"), "needs_review", ""),

@@ -116,6 +116,16 @@ def test_a_problem_is_what_a_person_should_see_to(issue: IssueStatus, problem: s
     assert [problem] == list(problems_of(replace(GOOD, issues=(issue,))))
 
 
+def test_an_issue_that_was_reopened_is_next() -> None:
+    """What its last session came to is not why it waits; an error that it is tried again after is."""
+    again = replace(ENDED, status="open", verdict=Verdict.ERROR, reason="broke; is tried again in 9 s")
+    reopened = [replace(ENDED, id=f"i-{n}", status="open", reason="orch/i-d0d0") for n in range(2)]
+    text = drawn(replace(GOOD, issues=(*reopened, again)), height=None)
+    queue = text[next(n for n, row in enumerate(text) if row.startswith("Queue")) :][:4]
+
+    assert ["is next", "is next", "broke; is"] == [row.partition("  ")[2].strip()[:9].rstrip() for row in queue[1:]]
+
+
 def test_a_good_night_has_no_problems() -> None:
     """Nor is an error that is tried again, an overflow with its [FIX] issue, or a blocked issue one."""
     again = replace(ENDED, id="i-e0e0", status="open", verdict=Verdict.ERROR, reason="broke; is tried again in 9 s")

@@ -40,9 +40,9 @@ class IssueStatus:
 
     `stage` and `attempt` are the step under way, or the last one; `spec` and `quality` count the reviews so far;
     `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start,
-    `trouble` what of that a person should see to;
-    `delivered_to` is its pull request or branch. `held` is set when only a person can start it again. While a session
-    runs, `worker` has it and was heard of `heard_s` ago; `limit` is how many reviews of this kind it may ask for.
+    and `trouble` what of that a person should see to; `delivered_to` is its pull request or branch. `held` is set when
+    only a person can start it again. While a session runs, `worker` has it and was heard of `heard_s` ago; `limit` is
+    how many reviews of this kind it may ask for.
     """
 
     id: str

@@ -8,14 +8,8 @@ from datetime import datetime
 from itertools import pairwise
 
 from orchestrator.models import Stage, Verdict
-from orchestrator.snapshot import Event, Snapshot
+from orchestrator.snapshot import ENDS, Event, Snapshot
 
-_VERDICTS = {
-    Event.SESSION_DONE: Verdict.DONE,
-    Event.OVERFLOW_FIX_CREATED: Verdict.OVERFLOW,
-    Event.VERIFY_FAILED: Verdict.VERIFY_FAILED,
-    Event.SESSION_ERROR: Verdict.ERROR,
-}
 _VERIFIED = (Event.SESSION_DONE, Event.VERIFY_FAILED)
 
 
@@ -86,7 +80,7 @@ def session_of(told: Sequence[Snapshot]) -> SessionFact:
         started_at=_at(first),
         heard_at=_at(last),
         steps=tuple(step for step in steps if step),
-        verdict=_VERDICTS.get(last.event_type),
+        verdict=ENDS.get(last.event_type),
         reason=" ".join("; ".join(last.failed_items).split()),
         reviews=last.attempts.spec + last.attempts.quality,
         said_no=sum(snapshot.event_type in (Event.SPEC_REVIEW_FAIL, Event.QUALITY_REVIEW_FAIL) for snapshot in told),
@@ -101,9 +95,9 @@ def _step(before: Snapshot, after: Snapshot) -> StepFact | None:
     if after.event_type in _VERIFIED:
         return StepFact("verification", seconds)
     if after.stage is Stage.RUNNING:
-        return StepFact("implement", seconds)
+        return StepFact(after.stage.words, seconds)
     attempt = after.attempts.spec if after.stage in (Stage.SPEC_REVIEW, Stage.SPEC_FIX) else after.attempts.quality
-    return StepFact(f"{after.stage.lower().replace('_', ' ')} {attempt}", seconds)
+    return StepFact(f"{after.stage.words} {attempt}", seconds)
 
 
 def _at(snapshot: Snapshot) -> datetime:

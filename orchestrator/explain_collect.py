@@ -21,23 +21,16 @@ from orchestrator.explain_facts import Blocker, Facts, RedisSays, TrackerSays
 from orchestrator.explanation import Explanation
 from orchestrator.gateway import feedback_of
 from orchestrator.merge_record import markers_of
-from orchestrator.models import Stage, Verdict
+from orchestrator.models import Stage
 from orchestrator.ports import Holding
 from orchestrator.rescue import unfinished
-from orchestrator.session_loop import Limits, utc_now
-from orchestrator.snapshot import ENDS, Event, Snapshot, read_snapshot
-from orchestrator.status import leases_if_up, snapshots_of, under_way
+from orchestrator.session_loop import utc_now
+from orchestrator.snapshot import ENDS, Snapshot, read_snapshot
+from orchestrator.status import leases_if_up, snapshots_of, step_told
 from orchestrator.wiring import Wiring
 
 MAX_CHAIN = 25
 """How many blockers are followed to the root: sudocode takes up to a second for each."""
-
-_VERDICTS = {
-    Event.SESSION_DONE: Verdict.DONE,
-    Event.OVERFLOW_FIX_CREATED: Verdict.OVERFLOW,
-    Event.VERIFY_FAILED: Verdict.VERIFY_FAILED,
-    Event.SESSION_ERROR: Verdict.ERROR,
-}
 
 
 def explained(wiring: Wiring, issue_id: str) -> Explanation:
@@ -87,9 +80,7 @@ def _redis_says(wiring: Wiring, issue_id: str) -> RedisSays:
     last = work[1][-1] if work else None
     return RedisSays(
         holding=holding,
-        step=under_way(snapshots_of(leases, record.session_id), Limits(record.spec_limit, record.quality_limit))
-        if record
-        else None,
+        step=step_told(snapshots_of(leases, record.session_id), record) if record else None,
         evidence=last.evidence if last and last.stage is Stage.VERIFICATION else None,
         slots=sum(leases.workers().values()),
         live=tuple(leases.inflight()),
@@ -131,7 +122,7 @@ def _tracker_says(wiring: Wiring, issue_id: str) -> TrackerSays:
         merges=tuple(markers_of({"feedback": _since_the_session(shown)})),
         last_by=told[0].orchestrator_id if told else "",
         ours=unfinished(shown, installation.name_of(wiring.settings.root)),
-        verdict=_VERDICTS[end.event_type] if end else "",
+        verdict=ENDS[end.event_type] if end else "",
         reason="; ".join(end.failed_items) if end else "",
     )
 

@@ -12,9 +12,6 @@ from orchestrator.models import Stage, Step, VerificationEvidence
 from orchestrator.ports import Holding, Paused
 from orchestrator.session_loop import last_line
 
-LIVE = frozenset({"claimed", "running"})
-"""The states in Redis of an issue that somebody has."""
-
 
 @dataclass(frozen=True)
 class Blocker:
@@ -139,8 +136,8 @@ class Facts:
         """The step under way."""
         step = self.redis.step if self.redis else None
         if step is None or step.stage is Stage.RUNNING:
-            return "implement"
-        return f"{step.stage.lower().replace('_', ' ')} {step.attempt}"
+            return Stage.RUNNING.words
+        return f"{step.stage.words} {step.attempt}"
 
     @property
     def log_words(self) -> tuple[str, ...]:

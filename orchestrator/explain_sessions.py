@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.digest import span
-from orchestrator.explain_facts import LIVE, Facts, RedisSays
+from orchestrator.explain_facts import Facts, RedisSays
 from orchestrator.explanation import Explanation, Kind, State, at
 from orchestrator.merge_record import Marker, MergeMarker
 from orchestrator.models import Verdict
@@ -15,7 +15,7 @@ from orchestrator.ports import Holding
 def somebody_has_it(facts: Facts) -> Explanation | None:
     """A worker has it, is about to, or should have: what Redis says of its lease."""
     holding = facts.holding
-    if facts.redis is None or holding is None or holding.state not in LIVE:
+    if facts.redis is None or holding is None or not holding.live:
         return None
     if holding.stop:
         return Explanation(

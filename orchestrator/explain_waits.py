@@ -73,9 +73,7 @@ def after_an_error(facts: Facts) -> Explanation | None:
         return Explanation(
             Kind.STOPPED,
             State.STOPPED,
-            holding.reason
-            if holding.ended_at_ms > holding.claimed_at_ms
-            else f"{holding.stop or 'stopped by somebody'}, before its session began",
+            holding.held_because,
             since=at(holding.ended_at_ms),
             next=f"nothing, until `orch enqueue {facts.issue_id}`",
             do=(f"orch enqueue {facts.issue_id}",),

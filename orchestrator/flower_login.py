@@ -20,6 +20,8 @@ def login(state_dir: Path) -> str:
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
         file.write(f"{secrets.token_urlsafe(18)}\n")
+        file.flush()
+        os.fsync(file.fileno())  # after a power cut, an empty file would be an empty password
     # Two may be here at once: the first link stands, and both read that.
     with contextlib.suppress(FileExistsError):
         path.hardlink_to(draft)

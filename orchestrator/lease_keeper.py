@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -135,8 +134,10 @@ class LeaseKeeper:
         """Cut the step when a person ended the session. Not while renewals fail: those must not wait for this."""
         if self._failing or self._stop:
             return
-        with suppress(RedisUnavailable):  # the next renewal says so, and we look again in a moment
+        try:
             self._stop = self._leases.stop_asked(self._lease)
+        except Exception as error:  # noqa: BLE001 - the next renewal says what is wrong, and we look again in a moment
+            log.debug("not_looked_for_stop", issue=self._lease.issue_id, reason=str(error))
         if self._stop:
             self.cut.set()
 

@@ -23,6 +23,11 @@ class Stage(StrEnum):
     DONE = "DONE"
     REVIEW_GATE = "REVIEW_GATE"
 
+    @property
+    def words(self) -> str:
+        """A step of it as people call it: `implement`, `spec review`."""
+        return "implement" if self is Stage.RUNNING else self.lower().replace("_", " ")
+
 
 class Verdict(StrEnum):
     """How a session ended."""

@@ -142,13 +142,14 @@ class Poll:
         at = datetime.fromtimestamp(claim.claimed_at_ms / 1000, UTC)
         try:
             self.tracker.set_issue_status(claim.issue_id, "in_progress")
-            self.claims.open(claim, session, telling.opening_entries(about, at=at))
+            try:
+                self.claims.open(claim, session, telling.opening_entries(about, at=at))
+            except StoppedByHand as stopped:
+                self.tracker.set_issue_status(claim.issue_id, "open")
+                return self._give_back(claim, str(stopped), say=log.info)
         except LeaseLost as lost:
             log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
             return False
-        except StoppedByHand as stopped:
-            self.tracker.set_issue_status(claim.issue_id, "open")
-            return self._give_back(claim, str(stopped), say=log.info)
         except TrackerRefused as error:
             return self._give_back(claim, str(error), say=log.warning)
         except InvalidMCPResponseError as error:

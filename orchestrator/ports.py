@@ -120,6 +120,10 @@ class Lease:
     stop: str = ""
 
 
+LIVE = frozenset({"claimed", "running"})
+"""The states of an issue that somebody has."""
+
+
 @dataclass(frozen=True)
 class Holding:
     """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
@@ -148,6 +152,18 @@ class Holding:
     opened: bool = False
     rescues: int = 0
     stop: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody has it: it is claimed, or runs."""
+        return self.state in LIVE
+
+    @property
+    def held_because(self) -> str:
+        """Why it is held back: how its last session ended, if the stop of a claim did not come after that."""
+        if self.reason and self.ended_at_ms >= self.claimed_at_ms:
+            return self.reason
+        return f"{self.stop or 'stopped by somebody'}, before its session began"
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ SHORTEST = 8
 """Shorter values of variables are left alone: they would be found in the middle of words."""
 
 _SECRET_NAME = re.compile(
-    r"(.*_)?(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT|KEY|APIKEY)", re.IGNORECASE | re.ASCII
+    r"(.*_)?(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT|KEY|APIKEY|AUTH)", re.IGNORECASE | re.ASCII
 )
 
-# None of them takes a quote or a backslash, so that JSON stays JSON.
+# None of them takes a quote or a backslash, so that JSON stays JSON. None starts anew within what it has failed to
+# match already: what an agent prints may be made to be slow, and a step's worker renews no lease while it matches.
 _KNOWN = re.compile(
     "|".join(
         (
@@ -26,7 +27,7 @@ _KNOWN = re.compile(
             r"\bAKIA[A-Z0-9]{16}\b",  # AWS
             r"\bxox[abprs]-[\w-]{10,}",  # Slack
             r"\bAIza[\w-]{35}",  # Google
-            r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}",  # a JSON web token
+            r"(?<![\w-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}",  # a JSON web token
             r"(?<=\bBearer )[\w.~+/-]{12,}=*",
             r"(?<=://)[^\s/:@\"'\\]*:[^\s/@\"'\\]+(?=@)",  # user and password in an address
         )
@@ -35,7 +36,7 @@ _KNOWN = re.compile(
 # NAME=value and "name": "value", if the value could not be a word or a piece of code.
 _NAMED = re.compile(
     r"""(?ix)(\b \w* (?:token|secret|password|passwd|passphrase|api_?key|access_?key) ["']? \s* [=:] \s* ["']?)
-    (?=[^\s"'\\]*\d) [\w+/.~-]{12,} =*""",
+    (?=[^\s"'\\=:]*\d) [\w+/.~-]{12,} =*""",
     re.ASCII,
 )
 

@@ -76,6 +76,19 @@ def advance(life: Session, report: Report | None = None) -> Step | Verdict:
         return verdict
 
 
+def under_way(passed: Iterable[bool], limits: Limits) -> Step:
+    """The step that a session is at whose reports so far came out like this, or its last one when none follows."""
+    life = session(limits)
+    step = advance(life)
+    assert isinstance(step, Step)
+    for answer in passed:
+        following = advance(life, Report(step.stage, step.attempt, _NO_TIME, answer))
+        if not isinstance(following, Step):
+            break
+        step = following
+    return step
+
+
 @dataclass(frozen=True)
 class Path:
     """One way through the lifecycle: its steps, and where it ended."""

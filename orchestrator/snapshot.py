@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from orchestrator.models import Stage, VerificationEvidence
+from orchestrator.models import Stage, Verdict, VerificationEvidence
 
 SCHEMA_VERSION = "loop_snapshot.v1"
 
@@ -40,8 +40,13 @@ class Event(StrEnum):
     SESSION_ERROR = "SESSION_ERROR"
 
 
-ENDS = frozenset({Event.SESSION_DONE, Event.OVERFLOW_FIX_CREATED, Event.VERIFY_FAILED, Event.SESSION_ERROR})
-"""The events with which a session is over."""
+ENDS = {
+    Event.SESSION_DONE: Verdict.DONE,
+    Event.OVERFLOW_FIX_CREATED: Verdict.OVERFLOW,
+    Event.VERIFY_FAILED: Verdict.VERIFY_FAILED,
+    Event.SESSION_ERROR: Verdict.ERROR,
+}
+"""The events with which a session is over, and how it ended then."""
 
 
 class Status(StrEnum):

@@ -118,9 +118,12 @@ class Stack:
         for child in self._children:
             if child.process is not None and (code := child.process.poll()) is not None:
                 child.process = None
-                self._say(child.name, f"ended with code {code}; {child.restarts.after(now)}")
+                self._tell(child.name, f"ended with code {code}; {child.restarts.after(now)}")
             if child.process is None and now >= child.restarts.at:
-                self._start(child)
+                try:
+                    self._start(child)
+                except OSError as error:  # no memory, no process number, no folder: all of that may pass
+                    self._tell(child.name, f"could not be started: {error}; {child.restarts.after(now)}")
 
     def stop(self) -> None:
         """Stop everything warm. Calling it again is harmless."""
@@ -175,13 +178,13 @@ class Stack:
     def _start_redis(self, now: float) -> None:
         restarts = self._redis_restarts
         if not restarts.planned:
-            self._say("redis", f"is gone; {restarts.after(now)}")
+            self._tell("redis", f"is gone; {restarts.after(now)}")
         if now >= restarts.at:
             try:
                 self.wiring.own_redis = redis_server.ensure(self.settings.state_dir)
                 restarts.started()
             except RedisUnavailable as error:
-                self._say("redis", f"{error}; {restarts.after(time.monotonic())}")
+                self._tell("redis", f"{error}; {restarts.after(time.monotonic())}")
 
     def _start(self, child: _Child) -> None:
         child.restarts.started()
@@ -220,9 +223,14 @@ class Stack:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip():
-                # Whoever reads this may be gone, or their disk full; a child that nobody listens to would stand still.
-                with contextlib.suppress(OSError):
-                    self._say(name, line.rstrip())
+                self._tell(name, line.rstrip())
+
+    def _tell(self, name: str, line: str) -> None:
+        """Say it. Whoever reads this may be gone, or their disk full: that must neither end the stack, nor leave a
+        child without somebody who listens, which would stand still.
+        """
+        with contextlib.suppress(OSError):
+            self._say(name, line)
 
     def _take_lock(self) -> None:
         """Held by an open file, so it goes with us however we end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import redis
@@ -18,10 +18,9 @@ from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.candidates import blockers
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.explain_facts import LIVE
-from orchestrator.models import Report, Stage, Step, Verdict
-from orchestrator.ports import Holding, Paused, SessionRecord
-from orchestrator.session_loop import Limits, advance, session, utc_now
+from orchestrator.models import Stage, Step, Verdict
+from orchestrator.ports import LIVE, Holding, Paused, SessionRecord
+from orchestrator.session_loop import Limits, under_way, utc_now
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
 
@@ -34,17 +33,16 @@ BLOCKERS_ASKED = 25
 
 T = TypeVar("T")
 
-_NO_TIME = datetime.min.replace(tzinfo=UTC)
-
 
 @dataclass(frozen=True)
 class IssueStatus:
     """One issue. What is None is not known: `status` when the tracker is down, the rest when there was no session.
 
     `stage` and `attempt` are the step under way, or the last one; `spec` and `quality` count the reviews so far;
-    `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start;
-    `delivered_to` is its pull request or branch. `held` is set when only a person can start it again. While a session
-    runs, `worker` has it and was heard of `heard_s` ago; `limit` is how many reviews of this kind it may ask for.
+    `age_s` is how long the session has run, or how long ago it ended; `reason` says why it ended, or does not start,
+    and `trouble` what of that a person should see to; `delivered_to` is its pull request or branch. `held` is set when
+    only a person can start it again. While a session runs, `worker` has it and was heard of `heard_s` ago; `limit` is
+    how many reviews of this kind it may ask for.
     """
 
     id: str
@@ -67,6 +65,7 @@ class IssueStatus:
     worker: str | None = None
     heard_s: float | None = None
     limit: int | None = None
+    trouble: str = ""
 
     @property
     def live(self) -> bool:
@@ -172,7 +171,7 @@ def put_together(project: str, sessions: Seen[Sessions], tracked: Seen[Tracked],
     return EngineStatus(
         project=project,
         issues=issues_of(sessions.answer, tracked.answer, now=now),
-        slots_used=sum(holding.state in LIVE for holding in known.holdings),
+        slots_used=sum(holding.live for holding in known.holdings),
         slots_total=known.slots,
         outbox=known.outbox,
         refused=known.refused,
@@ -199,24 +198,16 @@ def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: dateti
         if holding := held.get(issue_id):
             issue = _with_session(issue, holding, known.told.get(issue_id, ()), lease_s=known.lease_s, now=now)
         lost = sessions is not None and issue.status == "in_progress" and issue.state is None
-        issues.append(replace(issue, reason=_waits(issue) or (LOST if lost else issue.reason)))
+        if lost:
+            issue = replace(issue, reason=LOST, trouble=LOST)
+        issues.append(replace(issue, reason=_waits(issue) or issue.reason))
     return tuple(issues)
 
 
-def under_way(told: Iterable[Snapshot], limits: Limits) -> Step:
+def step_told(told: Iterable[Snapshot], record: SessionRecord) -> Step:
     """The step that a session's snapshots lead to by the lifecycle, or the last one when none follows."""
-    life = session(limits)
-    step = advance(life)
-    assert isinstance(step, Step)
-    for snapshot in told:
-        if snapshot.event_type is Event.SESSION_START or snapshot.event_type in ENDS:
-            continue
-        passed = snapshot.status is Status.PASS
-        following = advance(life, Report(step.stage, step.attempt, _NO_TIME, passed))
-        if not isinstance(following, Step):
-            break
-        step = following
-    return step
+    steps = (it for it in told if it.event_type is not Event.SESSION_START and it.event_type not in ENDS)
+    return under_way((it.status is Status.PASS for it in steps), Limits(record.spec_limit, record.quality_limit))
 
 
 def leases_if_up(wiring: Wiring) -> RedisLeases | None:
@@ -288,12 +279,16 @@ def _untracked(holding: Holding) -> Mapping[str, object]:
 def _with_session(
     issue: IssueStatus, holding: Holding, told: Sequence[Snapshot], *, lease_s: float, now: datetime
 ) -> IssueStatus:
-    record, live = holding.record, holding.state in LIVE
-    if record is None:
-        return replace(issue, state=holding.state) if live else issue
+    record, live = holding.record, holding.live
     now_ms = now.timestamp() * 1000
     wait_s = 0.0 if live or holding.held_until_ms is None else (holding.held_until_ms - now_ms) / 1000
-    step = under_way(told, Limits(record.spec_limit, record.quality_limit))
+    issue = replace(issue, held=math.isinf(wait_s))
+    if not live:
+        trouble = _trouble(holding, wait_s, issue.status)
+        issue = replace(issue, reason=_reason(holding, wait_s), trouble=trouble)
+    if record is None:
+        return replace(issue, state=holding.state if live else None)
+    step = step_told(told, record)
     running = holding.state == "running" and holding.deadline_ms is not None
     heard_ms = (holding.deadline_ms or 0) - lease_s * 1000
     since_ms = holding.claimed_at_ms if live else holding.ended_at_ms
@@ -307,11 +302,9 @@ def _with_session(
         quality=told[-1].attempts.quality if told else 0,
         age_s=max(0.0, (now_ms - since_ms) / 1000) if since_ms else None,
         verdict=Verdict(holding.verdict) if holding.verdict and not live else None,
-        reason="" if live else _reason(holding, wait_s),
         branch=f"orch/{issue.id}" if holding.started_at_ms else None,
         fix_issue_id=holding.fix_issue_id,
         delivered_to=holding.delivered_to or None,
-        held=math.isinf(wait_s),
         worker=holding.owner or None if live else None,
         heard_s=max(0.0, (now_ms - heard_ms) / 1000) if running else None,
         limit=_limit(step.stage, record),
@@ -332,13 +325,24 @@ def _waits(issue: IssueStatus) -> str:
     return f"waits for {', '.join(issue.blockers)} to be closed" if issue.blockers and not issue.live else ""
 
 
+def _trouble(holding: Holding, wait_s: float, status: str | None) -> str:
+    if math.isinf(wait_s):
+        return holding.held_because
+    if status == "open":  # whatever its last session came to, it runs again
+        return ""
+    needs_a_person = holding.undelivered or holding.verdict == Verdict.VERIFY_FAILED
+    return _ended(holding) if needs_a_person else ""
+
+
+def _ended(holding: Holding) -> str:
+    return f"not delivered yet: {holding.undelivered}" if holding.undelivered else holding.reason
+
+
 def _reason(holding: Holding, wait_s: float) -> str:
     if math.isinf(wait_s):
-        return f"{holding.reason}; held back until `orch enqueue {holding.issue_id}`"
+        return f"{holding.held_because}; held back until `orch enqueue {holding.issue_id}`"
     if wait_s > 0:
         return f"{holding.reason}; is tried again in {wait_s:.0f} s"
     if holding.fix_issue_id:
         return f"{holding.reason}; goes on as {holding.fix_issue_id}"
-    if holding.undelivered:
-        return f"not delivered yet: {holding.undelivered}"
-    return holding.reason or holding.delivered_to
+    return _ended(holding) or holding.delivered_to

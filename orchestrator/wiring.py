@@ -152,7 +152,10 @@ class Wiring:
     def workspace(self) -> GitWorkspace:
         """The repo's worktrees."""
         return GitWorkspace(
-            self.settings.root, worktrees=self.settings.worktrees, base=self.base, remote=self.settings.remote
+            self.settings.root,
+            worktrees=self.state(self.settings.worktrees.name),
+            base=self.base,
+            remote=self.settings.remote,
         )
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:
@@ -268,13 +271,13 @@ class Wiring:
         return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
 
     def _session_logs(self, lease: Lease) -> Path:
-        path = self.settings.logs / lease.issue_id / lease.record.session_id
+        path = self.state(self.settings.logs.name) / lease.issue_id / lease.record.session_id
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def state(self, name: str) -> Path:
-        """A file in the project's state folder, which is made if need be."""
-        self.settings.state_dir.mkdir(parents=True, exist_ok=True)
+        """A file in the project's state folder, which is made if need be: for its owner, as logs have it all."""
+        self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.settings.state_dir / name
 
 

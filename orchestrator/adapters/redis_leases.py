@@ -39,7 +39,7 @@ class RedisLeases:
     def free(self) -> int:
         """How many more sessions could run now: the live workers' slots less what is claimed or running.
 
-        None while orch is paused.
+        Not one while orch is paused.
         """
         return int(self._redis.call(scripts.FREE, self._keys.all("workers inflight paused"), []))
 
@@ -172,13 +172,18 @@ class RedisLeases:
         self._redis.client.set(self._keys("installation"), installation)
 
     def holdings(self) -> list[Holding]:
-        """Every issue this Redis knows, the last changed last."""
+        """Every issue this Redis knows, the last changed last; those first that were stopped before they ever ran."""
         client = self._redis.client
         deadlines = dict(client.zrange(self._keys("inflight"), 0, -1, withscores=True))
         waits = dict(client.zrange(self._keys("held"), 0, -1, withscores=True))
-        known: list[str] = client.zrange(self._keys("known"), 0, -1)
+        ran: list[str] = client.zrange(self._keys("known"), 0, -1)
+        known = [*sorted(waits.keys() - set(ran)), *ran]
         rows = [client.hgetall(self._keys("session", issue)) for issue in known]
-        return [_holding(issue, row, deadlines, waits) for issue, row in zip(known, rows, strict=True) if row]
+        return [
+            _holding(issue, row, deadlines, waits)
+            for issue, row in zip(known, rows, strict=True)
+            if row or issue in waits
+        ]
 
     def holding(self, issue_id: str) -> Holding | None:
         """One issue as this Redis knows it; one that was stopped before it ever ran is known, too."""

@@ -121,7 +121,7 @@ def _repo(wiring: Wiring) -> Iterator[Finding]:
 def _state(wiring: Wiring) -> Iterator[Finding]:
     folder = wiring.settings.state_dir
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        wiring.state("")  # makes the folder
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:

@@ -10,7 +10,6 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import WorkspaceError
-from orchestrator.explain_facts import LIVE
 from orchestrator.leftovers import CLOSED, Kept, plan
 from orchestrator.ports import Leftover
 from orchestrator.status import leases_if_up
@@ -34,7 +33,7 @@ def command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     here = wiring.here()
     status = _statuses(here)
     leases = leases_if_up(here)
-    live = {holding.issue_id for holding in leases.holdings() if holding.state in LIVE} if leases else set()
+    live = {holding.issue_id for holding in leases.holdings() if holding.live} if leases else set()
     leftovers = here.workspace.leftovers()
     found, problems = leftovers.find({issue_id for issue_id in status if status[issue_id] == CLOSED})
     planned = plan(found, status=status, live=live)

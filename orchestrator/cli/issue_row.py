@@ -52,10 +52,8 @@ def step(issue: IssueStatus) -> Text:
         return Text("-", "dim")
     if issue.stage is None or issue.state == "claimed":
         return Text("starting", "dim")
-    if issue.stage == Stage.RUNNING:
-        return Text("implement")
     attempt = f" {issue.attempt}/{issue.limit}" if issue.limit else ""
-    return Text(f"{issue.stage.lower().replace('_', ' ')}{attempt}")
+    return Text(f"{Stage(issue.stage).words}{attempt}")
 
 
 def age(issue: IssueStatus) -> str:

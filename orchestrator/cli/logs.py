@@ -19,7 +19,6 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, plain, print_json
 from orchestrator.errors import OrchestratorError, RedisUnavailable
-from orchestrator.explain_facts import LIVE
 from orchestrator.ports import Holding
 from orchestrator.status import leases_if_up
 
@@ -135,7 +134,7 @@ def folder_of(sessions: Path, issue: str, holding: Holding | None, wanted: str |
     elif holding and holding.record:
         folder, host = sessions / holding.record.session_id, elsewhere_than_here(holding)
         # Before its first step a session has no folder.
-        known = [folder] if folder in known or (holding.state in LIVE and not host) else []
+        known = [folder] if folder in known or (holding.live and not host) else []
         missing = f"its logs are on {host or 'no host'}; run `orch logs {issue}` there"
     else:
         missing = "no session has left logs here; `orch status` says what it waits for"
@@ -152,7 +151,7 @@ def elsewhere_than_here(holding: Holding) -> str:
 
 def over(holding: Holding | None, session_id: str) -> bool:
     """Whether nothing more will come of this session."""
-    return not (holding and holding.record and holding.record.session_id == session_id and holding.state in LIVE)
+    return not (holding and holding.record and holding.record.session_id == session_id and holding.live)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from orchestrator.cli.terminal import json_option, plain, print_json
 from orchestrator.digest import since_when
 from orchestrator.digest_facts import IssueFact, SessionFact, session_of
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.explain_facts import LIVE
 from orchestrator.gateway import feedback_of
 from orchestrator.ports import Holding
 from orchestrator.snapshot import read_snapshot
@@ -126,7 +125,7 @@ def _sessions(leases: RedisLeases, holding: Holding, since: datetime, row: Mappi
     since_ms = since.timestamp() * 1000
     closed = _moment(row.get("closed_at")) if row.get("status") == "closed" else None
     closed_since = closed is not None and closed >= since
-    if holding.state not in LIVE and holding.ended_at_ms < since_ms and not closed_since:
+    if not holding.live and holding.ended_at_ms < since_ms and not closed_since:
         return []
     known = [session_of(told) for run in leases.runs(holding.issue_id) if (told := snapshots_of(leases, run))]
     return [session for session in known if session.heard_at >= since] or (known[-1:] if closed_since else [])
@@ -134,7 +133,7 @@ def _sessions(leases: RedisLeases, holding: Holding, since: datetime, row: Mappi
 
 def _fact(holding: Holding, row: Mapping[str, object], sessions: Sequence[SessionFact], *, commit: str) -> IssueFact:
     assert holding.record
-    live, place = holding.state in LIVE, holding.delivered_to or f"orch/{holding.issue_id}"
+    live, place = holding.live, holding.delivered_to or f"orch/{holding.issue_id}"
     return IssueFact(
         id=holding.issue_id,
         title=" ".join(str(row.get("title") or holding.record.issue.title).split()),

@@ -111,7 +111,7 @@ def answer(issue: str, met: Stop, holding: Holding | None) -> Answer:
         says = f"{owner} has not confirmed yet; it ends when that answers, or when its lease is over: see `orch status`"
         return Answer(issue, False, says)
     if holding.ended_at_ms < holding.claimed_at_ms:
-        return Answer(issue, True, f"{holding.stop}, before its session began")
+        return Answer(issue, True, holding.held_because)
     if holding.verdict != Verdict.ERROR:
         return Answer(issue, True, f"it had ended by itself: {holding.verdict}")
     return Answer(issue, True, holding.reason)

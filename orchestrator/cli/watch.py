@@ -21,7 +21,7 @@ from orchestrator.cli.terminal import line
 from orchestrator.digest import span
 from orchestrator.models import Verdict
 from orchestrator.session_loop import utc_now
-from orchestrator.status import LOST, EngineStatus, IssueStatus, Seen, ask_redis, ask_tracker, put_together
+from orchestrator.status import EngineStatus, IssueStatus, Seen, ask_redis, ask_tracker, put_together
 from orchestrator.wiring import Wiring
 
 DRAWN_EVERY_S = 0.5
@@ -185,11 +185,7 @@ def _trouble(issue: IssueStatus) -> str:
     if issue.live:
         unheard = (issue.heard_s or 0) > UNHEARD_S
         return f"its worker has not been heard of for {span(issue.heard_s or 0)}" if unheard else ""
-    if issue.reason == LOST:
-        return LOST
-    if issue.held or issue.verdict is Verdict.VERIFY_FAILED or issue.reason.startswith("not delivered yet"):
-        return issue.reason.partition("; held back")[0]
-    return ""
+    return issue.trouble
 
 
 def _running(issue: IssueStatus) -> Row:
@@ -203,8 +199,11 @@ def _waiting(issue: IssueStatus, found: EngineStatus) -> Row:
 
 
 def _why(issue: IssueStatus, found: EngineStatus) -> str:
-    if issue.reason or issue.status == "blocked":
+    if issue.status == "blocked" or issue.blockers:
         return issue.reason or "blocked"
+    # What another verdict says is no reason to wait: a person has reopened it.
+    if issue.reason and issue.verdict in (None, Verdict.ERROR):
+        return issue.reason
     if found.paused:
         return "waits for `orch resume`"
     return "waits for a slot" if found.slots_used >= found.slots_total else "is next"

@@ -19,8 +19,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from beat.schedule import TICKS
 from orchestrator.adapters.redis_counts import BUCKETS
 from orchestrator.adapters.redis_metrics import QUEUES, Memory, Seen, SeenSession
-from orchestrator.models import Report, Stage, Step, Verdict
-from orchestrator.session_loop import Limits, advance, session, utc_now
+from orchestrator.models import Stage, Verdict
+from orchestrator.session_loop import Limits, under_way
 from orchestrator.settings import Settings
 
 STATES = ("claimed", "running")
@@ -98,14 +98,8 @@ def _buckets(view: View, counted: str, label: str) -> Mapping[float, int]:
 def stage_of(row: SeenSession) -> str:
     """The stage of the step that is under way, or waits to be; of a claim, the first."""
     record = row.read_record()
-    life = session(Limits(record.spec_limit, record.quality_limit) if record else Limits())
-    stage, following = "", advance(life)
-    for passed in [*row.passes, ""]:
-        if not isinstance(following, Step):
-            break
-        stage = following.stage
-        following = advance(life, Report(following.stage, following.attempt, utc_now(), passed == "1"))
-    return stage
+    limits = Limits(record.spec_limit, record.quality_limit) if record else Limits()
+    return under_way((passed == "1" for passed in row.passes), limits).stage
 
 
 def _sessions(view: View) -> Mapping[Labels, float]:

@@ -72,6 +72,7 @@ NOT_FOR_PROGRAMS = {
     "up": "runs until Ctrl-C",
     "web": "runs until Ctrl-C",
     "completion": "is read by a shell",
+    "install-service": "writes files for systemd, and --dry-run prints them",
     "dry-run": "is JSON as it is",
     "merges repair": "says nothing that its exit code does not",
 }

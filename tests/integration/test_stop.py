@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
 
-from orchestrator.errors import LeaseLost, SessionStopped, StoppedByHand, TrackerUnavailable, WorkspaceError
+from orchestrator.errors import (
+    LeaseLost,
+    SessionStopped,
+    StoppedByHand,
+    TrackerRefused,
+    TrackerUnavailable,
+    WorkspaceError,
+)
 from orchestrator.models import StatusEntry, Verdict
 from orchestrator.ports import Claim, Refusal, Stop
 from tests.engine import Engine, a_record, a_report, saying_yes
@@ -134,6 +142,7 @@ def test_what_nobody_runs_is_not_stopped(engine):
     assert Stop.HELD == engine.leases.stop("i-b2c3", WORDS, hold=True)
     assert [] == engine.leases.wanted()
     assert Refusal.WAITING == engine.leases.claim("i-b2c3")
+    assert [("i-b2c3", math.inf)] == [(it.issue_id, it.held_until_ms) for it in engine.leases.holdings()]
 
 
 def test_a_session_whose_worker_died_is_ended_by_the_next_poll(engine, issue):
@@ -252,6 +261,25 @@ def test_a_tracker_that_is_away_when_a_stopped_claim_is_given_back_is_told_later
 
     assert [] == engine.poll()
     assert ("open", set()) == (engine.status(ISSUE), engine.inflight())
+
+
+def test_a_tracker_that_refuses_a_stopped_claim_holds_up_no_other_issue(engine, monkeypatch):
+    """The claim is given back, its slot is free, and the same poll claims the next one."""
+    engine.tracker.file("One", issue_id=ISSUE)
+    engine.tracker.file("Two", issue_id="i-b2c3")
+    set_issue_status = engine.gateway.set_issue_status
+
+    def refuses(issue_id, status):
+        if status == "open":
+            raise TrackerRefused(f"{issue_id}: it was archived")
+        set_issue_status(issue_id, status)
+        if issue_id == ISSUE:
+            engine.leases.stop(ISSUE, WORDS, hold=True)
+
+    monkeypatch.setattr(engine.gateway, "set_issue_status", refuses)
+
+    assert ["i-b2c3"] == engine.poll()
+    assert {"i-b2c3"} == engine.inflight()
 
 
 def test_an_issue_that_is_asked_for_while_it_stops_runs_after_that(engine, issue):

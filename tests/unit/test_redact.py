@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import assume, given
@@ -50,6 +51,20 @@ def test_json_stays_json(before: str, secret: str, after: str) -> None:
 def test_again_changes_nothing(text: str) -> None:
     """What is redacted twice, on its way in and on its way out, reads as if it were once."""
     assert redact(text) == redact(redact(text))
+
+
+@pytest.mark.parametrize("piece", ["token:", "-eyJaaaaaaaaaaa", "-----BEGIN ", "://a:", "password  "])
+def test_no_text_takes_long(piece: str) -> None:
+    """Not even one that was made for it, as an agent's answer may be: its time grows with its length, no faster."""
+    started = time.process_time()
+    redact(piece * (400_000 // len(piece)))
+
+    assert time.process_time() - started < 10
+
+
+def test_what_opens_flower_is_a_secret() -> None:
+    """Its user and password are one variable."""
+    assert REDACTED == redactor({"FLOWER_BASIC_AUTH": "anna:tea-at-five"})("anna:tea-at-five")
 
 
 @given(st.text(st.sampled_from("abc xyz.,\n")))

@@ -10,14 +10,15 @@ import pytest
 
 from orchestrator.models import Report, SnapshotEntry, Stage, Step, Verdict
 from orchestrator.ports import Holding, SessionRecord
-from orchestrator.session_loop import DEFAULT_LIMITS, Limits, Path, advance, paths, session
+from orchestrator.session_loop import Path, advance, paths, session
 from orchestrator.snapshot import Snapshot, read_snapshot
-from orchestrator.status import EngineStatus, IssueStatus, Sessions, Tracked, issues_of, under_way
+from orchestrator.status import EngineStatus, IssueStatus, Sessions, Tracked, issues_of, step_told
 from orchestrator.telling import About, Progress, opening_entries, step_entries, verdict_entries
 from tests.support import NOON, an_issue
 
 NOW_MS = int(NOON.timestamp() * 1000)
 ABOUT = About(an_issue(), "session-1", "orch-main")
+RECORD = SessionRecord("session-1", "orch-main", an_issue(), spec_limit=3, quality_limit=2)
 
 
 def a_holding(**changes: object) -> Holding:
@@ -25,7 +26,7 @@ def a_holding(**changes: object) -> Holding:
     holding = Holding(
         issue_id="i-a1b2",
         state="running",
-        record=SessionRecord("session-1", "orch-main", an_issue(), 3, 2),
+        record=RECORD,
         owner="worker",
         stage="",
         attempt=0,
@@ -84,7 +85,7 @@ def test_the_step_under_way_follows_from_the_snapshots(path: Path) -> None:
     """On every path through the lifecycle, after each step, the next one is under way; at its end, the last one."""
     following = [*path.steps[1:], path.steps[-1]]
     answers = [_passed(path.steps, n, path.verdict) for n in range(len(path.steps))]
-    found = [under_way(told(*answers[: n + 1]), DEFAULT_LIMITS) for n in range(len(path.steps))]
+    found = [step_told(told(*answers[: n + 1]), RECORD) for n in range(len(path.steps))]
 
     assert [(step.stage, step.attempt) for step in following] == [(step.stage, step.attempt) for step in found]
 
@@ -98,7 +99,7 @@ def _passed(steps: Sequence[Step], n: int, verdict: Verdict) -> bool:
 
 def test_the_limits_of_the_session_hold_not_the_default_ones() -> None:
     """A session that was started with one spec review is at that review, however it came out."""
-    assert Step(Stage.SPEC_REVIEW) == under_way(told(True, False), Limits(spec=1))
+    assert Step(Stage.SPEC_REVIEW) == step_told(told(True, False), replace(RECORD, spec_limit=1))
 
 
 def test_a_running_session_shows_its_step_and_age() -> None:
@@ -154,6 +155,46 @@ def test_an_issue_after_an_error_says_when_it_is_tried_again(
     issue = the_issue(ended("ERROR", reason="it broke", held_until_ms=until_ms), row("open"))
 
     assert (reason, held, settled) == (issue.reason, issue.held, issue.settled)
+
+
+@pytest.mark.parametrize(
+    "holding",
+    [
+        a_holding(state="ended", record=None, claimed_at_ms=0, ended_at_ms=0, stop=""),
+        ended("ERROR", reason="it broke", stop="stopped by somebody", claimed_at_ms=NOW_MS - 5_000),
+    ],
+    ids=["never claimed", "claimed again after an error"],
+)
+def test_an_issue_that_was_stopped_before_its_session_began_is_held(holding: Holding) -> None:
+    """It does not look like one that is next, nor as if it waited for what its session before ended in."""
+    issue = the_issue(replace(holding, held_until_ms=float("inf")), row("open"))
+    words = "stopped by somebody, before its session began; held back until `orch enqueue i-a1b2`"
+
+    assert (words, True, True) == (issue.reason, issue.held, issue.settled)
+
+
+@pytest.mark.parametrize(
+    ("holding", "status", "trouble"),
+    [
+        (ended("ERROR", reason="it broke", held_until_ms=float("inf")), "open", "it broke"),
+        (ended("ERROR", reason="it broke", held_until_ms=NOW_MS + 30_000.0), "open", ""),
+        (ended("VERIFY_FAILED", reason="`make test` exited with 1"), "in_progress", "`make test` exited with 1"),
+        (ended("VERIFY_FAILED", reason="`make test` exited with 1"), "open", ""),
+        (ended("OVERFLOW", reason="a box", fix_issue_id="i-f1x1"), "needs_review", ""),
+        (ended("DONE", undelivered="no token"), "needs_review", "not delivered yet: no token"),
+        (ended("DONE", delivered_to="orch/i-a1b2"), "needs_review", ""),
+        (a_holding(reason="it broke", verdict="VERIFY_FAILED"), "in_progress", ""),
+        (None, "in_progress", "in progress, but no session of ours has it"),
+    ],
+)
+def test_what_a_person_should_see_to_is_told_from_what_goes_on_by_itself(
+    holding: Holding | None, status: str, trouble: str
+) -> None:
+    """In the words of the reason, without what follows from it."""
+    issue = the_issue(holding, row(status))
+
+    assert trouble == issue.trouble
+    assert trouble in issue.reason
 
 
 def test_an_issue_that_waits_names_its_blockers() -> None:

@@ -107,24 +107,23 @@ def test_a_pause_is_in_the_first_line_and_in_the_queue() -> None:
     ("issue", "problem"),
     [
         (replace(RUNNING, heard_s=90.0), "`orch explain i-a1b2`: its worker has not been heard of for 90 s"),
-        (replace(WAITING, status="in_progress", reason=LOST), f"`orch explain i-w0w0`: {LOST}"),
-        (
-            replace(ENDED, status="in_progress", verdict=Verdict.VERIFY_FAILED, reason="`make test` exited with 1"),
-            "`orch explain i-d0d0`: `make test` exited with 1",
-        ),
-        (
-            replace(ENDED, status="open", verdict=Verdict.ERROR, held=True, reason="i-d0d0: broke; held back until x"),
-            "`orch explain i-d0d0`: broke",
-        ),
-        (
-            replace(ENDED, reason="not delivered yet: no token"),
-            "`orch explain i-d0d0`: not delivered yet: no token",
-        ),
+        (replace(WAITING, status="in_progress", trouble=LOST), f"`orch explain i-w0w0`: {LOST}"),
+        (replace(ENDED, trouble="i-d0d0: broke"), "`orch explain i-d0d0`: broke"),
     ],
 )
 def test_a_problem_is_what_a_person_should_see_to(issue: IssueStatus, problem: str) -> None:
     """With the command first, as the end of a long line is cut off."""
     assert [problem] == list(problems_of(replace(GOOD, issues=(issue,))))
+
+
+def test_an_issue_that_was_reopened_is_next() -> None:
+    """What its last session came to is not why it waits; an error that it is tried again after is."""
+    again = replace(ENDED, status="open", verdict=Verdict.ERROR, reason="broke; is tried again in 9 s")
+    reopened = [replace(ENDED, id=f"i-{n}", status="open", reason="orch/i-d0d0") for n in range(2)]
+    text = drawn(replace(GOOD, issues=(*reopened, again)), height=None)
+    queue = text[next(n for n, row in enumerate(text) if row.startswith("Queue")) :][:4]
+
+    assert ["is next", "is next", "broke; is"] == [row.partition("  ")[2].strip()[:9].rstrip() for row in queue[1:]]
 
 
 def test_a_good_night_has_no_problems() -> None:

@@ -88,6 +88,7 @@ class Project:
             "PYTHONPATH": str(ROOT),
             "ORCH_PROJECT_ROOT": str(self.repo),
             "ORCH_STATE_DIR": str(self.state),
+            "ORCH_LOG_FORMAT": "text",  # what tests wait for stands in lines for people
         }
 
     def __enter__(self) -> Self:

@@ -18,6 +18,7 @@ from tests.acceptance.project import CELERY, GOOD, Project, Running, kill, paren
 pytestmark = pytest.mark.timeout(180)
 
 ORCH_UP = (sys.executable, "-P", "-m", "orchestrator.cli", "up")
+QUEUES = {"merge_close", "poll", "publish", "sessions"}
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,16 @@ def test_a_task_is_known_by_its_issue(flower: Flower) -> None:
 
 
 def test_the_queues_are_shown(flower: Flower) -> None:
-    """Whatever this project's keys in Redis are called."""
-    flower.stack.until(
-        lambda: "sessions" in flower.asks("/api/queues/length").text, "Flower should have asked the workers"
-    )
+    """Whatever this project's keys in Redis are called. Flower asks the workers when it starts, and when told to."""
+
+    def asked() -> bool:
+        flower.asks("/api/workers?refresh=1")
+        return all(queue in flower.asks("/api/queues/length").text for queue in QUEUES)
+
+    flower.stack.until(asked, "all workers should have told Flower what they serve")
     queues = flower.asks("/api/queues/length").json()["active_queues"]
 
-    assert {"merge_close", "poll", "publish", "sessions"} == {queue["name"] for queue in queues}
+    assert QUEUES == {queue["name"] for queue in queues}
 
 
 def test_a_dead_worker_is_shown_as_gone(flower: Flower) -> None:

@@ -63,7 +63,7 @@ def ask(evening: Evening) -> Iterator[Ask]:
         def looked_often_enough() -> bool:
             try:
                 return bool(asked("query", query="count_over_time(orch_redis_up[1m]) > 2")["result"])
-            except httpx2.TransportError:  # it does not listen yet
+            except httpx2.HTTPError:  # it does not listen, or not serve yet
                 return False
 
         prometheus.until(looked_often_enough, "Prometheus should have looked at what it takes rates of")

@@ -16,7 +16,7 @@ import redis
 from orchestrator.adapters import redis_server
 from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.candidates import blockers
+from orchestrator.candidates import blockers, too_many_fixes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.explain_facts import LIVE
 from orchestrator.models import Report, Stage, Step, Verdict
@@ -198,6 +198,7 @@ def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: dateti
         )
         if holding := held.get(issue_id):
             issue = _with_session(issue, holding, known.told.get(issue_id, ()), lease_s=known.lease_s, now=now)
+        issue = _held_fix(issue)
         lost = sessions is not None and issue.status == "in_progress" and issue.state is None
         issues.append(replace(issue, reason=_waits(issue) or (LOST if lost else issue.reason)))
     return tuple(issues)
@@ -326,6 +327,11 @@ def _limit(stage: Stage, record: SessionRecord) -> int | None:
             return record.quality_limit
         case _:
             return None
+
+
+def _held_fix(issue: IssueStatus) -> IssueStatus:
+    why = "" if issue.live or issue.status != "open" else too_many_fixes(issue.title)
+    return replace(issue, held=True, reason=f"{why}; held back until `orch enqueue {issue.id}`") if why else issue
 
 
 def _waits(issue: IssueStatus) -> str:

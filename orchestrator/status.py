@@ -236,8 +236,8 @@ def _sessions(wiring: Wiring, problems: list[str]) -> Sessions | None:
     leases = leases_if_up(wiring)
     if leases is None:
         problems.append(
-            "orch is not running here, so neither sessions nor verdicts are shown;"
-            " start it with `orch up`, or see `orch history ISSUE`"
+            "orch is not running here: start it with `orch up`; until then neither sessions nor verdicts"
+            " are shown, but `orch history ISSUE` tells what the tracker knows"
         )
         return None
     if refuses := why_no_writes(wiring.client):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.text import Text
 
 from orchestrator.cli.terminal import line, pause_words
@@ -10,6 +12,7 @@ from orchestrator.models import Stage, Verdict
 from orchestrator.status import EngineStatus, IssueStatus
 
 COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
+_LOG = re.compile(r"; log: [^;]*")
 PLACES = {
     Stage.RUNNING: 0,
     Stage.SPEC_REVIEW: 1,
@@ -56,6 +59,11 @@ def step(issue: IssueStatus) -> Text:
         return Text("implement")
     attempt = f" {issue.attempt}/{issue.limit}" if issue.limit else ""
     return Text(f"{issue.stage.lower().replace('_', ' ')}{attempt}")
+
+
+def why(issue: IssueStatus) -> str:
+    """Its reason, without what the row says already and where the log is: `orch explain` has all of it."""
+    return line(_LOG.sub("", issue.reason.removeprefix(f"{issue.id}: ")))
 
 
 def age(issue: IssueStatus) -> str:

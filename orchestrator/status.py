@@ -142,8 +142,12 @@ class Seen(Generic[T]):
 def collect(wiring: Wiring) -> EngineStatus:
     """What Redis and the tracker say now; what does not answer is a problem, not an error."""
     # Redis first: an issue that it no longer has to tell of, the tracker knows when it is asked afterwards.
-    sessions = ask_redis(wiring)
-    return put_together(wiring.settings.project, sessions, ask_tracker(wiring.tracker), now=utc_now())
+    sessions, tracked = ask_redis(wiring), ask_tracker(wiring.tracker)
+    found = put_together(wiring.settings.project, sessions, tracked, now=utc_now())
+    if all(issue.reason != LOST for issue in found.issues):
+        return found
+    # Or it was claimed between the two looks.
+    return put_together(wiring.settings.project, ask_redis(wiring), tracked, now=utc_now())
 
 
 def ask_redis(wiring: Wiring) -> Seen[Sessions]:

@@ -12,6 +12,9 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from orchestrator.issue_text import ISSUE_ID
 from orchestrator.ports import IssueTracker
 
+FIXES_IN_A_ROW = 3
+"""How many [FIX] issues, each of the one before, run by themselves: a night is not for reviewers who always say no."""
+
 _WAITING_SIDE = {"blocks": ("incoming", "from_id"), "depends-on": ("outgoing", "to_id")}
 
 
@@ -74,6 +77,12 @@ def _problem(record: object, invalid: ValidationError) -> str:
 
 def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location))
+
+
+def too_many_fixes(title: object) -> str:
+    """Why only a person may have this issue run, or nothing: it is one [FIX] too many of its original."""
+    row = str(title).count("[FIX] ")
+    return f"the reviews said no to {row} sessions in a row" if row > FIXES_IN_A_ROW else ""
 
 
 def open_blockers(record: Mapping[str, object], tracker: IssueTracker) -> list[str]:

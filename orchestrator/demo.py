@@ -234,7 +234,7 @@ def story(issue: IssueStatus) -> str:
         return issue.reason
     reviews = (("spec", issue.spec), ("quality", issue.quality))
     noes = [f"the {kind} review {count - 1} times" for kind, count in reviews if count > 1]
-    said = f"failed {' and '.join(noes)}, was fixed, and verified" if noes else "passed both reviews at once, verified"
+    said = f"failed {' and '.join(noes)}, was fixed, and verified" if noes else "passed both reviews, verified"
     return f"{said}, merged, closed" if issue.status == "closed" else said
 
 

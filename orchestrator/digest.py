@@ -143,9 +143,10 @@ def as_object(found: Digest, issues: Sequence[IssueFact]) -> dict[str, object]:
 def totals(found: Digest) -> str:
     """The counts in two sentences."""
     counts = found.counts
+    sessions = "1 session" if counts["sessions"] == 1 else f"{counts['sessions']} sessions"
     return (
         f"{counts['merged']} merged, {counts['ready']} ready for review, {counts['need a person']} need a person, "
-        f"{counts['running']} running. {counts['sessions']} sessions, {counts['retries']} of them retries; "
+        f"{counts['running']} running. {sessions}, {counts['retries']} of them retries; "
         f"{counts['reviews that said no']} of {counts['reviews']} reviews said no."
     )
 

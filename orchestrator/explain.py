@@ -64,6 +64,7 @@ RULES: tuple[Callable[[Facts], Explanation | None], ...] = (
     waits.malformed,
     waits.blocked,
     waits.after_an_error,
+    waits.too_many_fixes,
     waits.redis_away,
     waits.paused,
     waits.no_slot,

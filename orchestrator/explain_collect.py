@@ -14,7 +14,7 @@ import redis
 from orchestrator.adapters import installation
 from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_merges import RedisMerges
-from orchestrator.candidates import blockers, candidates
+from orchestrator.candidates import blockers, candidates, too_many_fixes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.explain import explain
 from orchestrator.explain_facts import Blocker, Facts, RedisSays, TrackerSays
@@ -119,6 +119,7 @@ def _tracker_says(wiring: Wiring, issue_id: str) -> TrackerSays:
         blockers=waits_for,
         chain=chain,
         cycle=cycle,
+        too_many_fixes=too_many_fixes(shown.get("title")),
         merges=tuple(markers_of({"feedback": _since_the_session(shown)})),
         last_by=told[0].orchestrator_id if told else "",
         ours=unfinished(shown, installation.name_of(wiring.settings.root)),

@@ -31,7 +31,8 @@ class Blocker:
 class TrackerSays:
     """The issue as the tracker has it. `refusal` says that it has no such issue, `malformed` what is wrong with it.
 
-    `blockers` are its own open ones; `chain` leads from the first of them to its root, or round in a `cycle`. `merges`
+    `blockers` are its own open ones; `chain` leads from the first of them to its root, or round in a `cycle`.
+    `too_many_fixes` says why only a person may have it run. `merges`
     is what became of merges since its last session. `last_by` ran that session, `verdict` and `reason` are how it
     ended, by its published snapshots; it is `ours` when this checkout ran it and it has not ended.
     """
@@ -43,6 +44,7 @@ class TrackerSays:
     blockers: tuple[str, ...] = ()
     chain: tuple[Blocker, ...] = ()
     cycle: bool = False
+    too_many_fixes: str = ""
     merges: tuple[MergeMarker, ...] = ()
     last_by: str = ""
     ours: bool = False

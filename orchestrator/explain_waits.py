@@ -98,6 +98,20 @@ def after_an_error(facts: Facts) -> Explanation | None:
     return error
 
 
+def too_many_fixes(facts: Facts) -> Explanation | None:
+    """It is a [FIX] of a [FIX], too often to run by itself."""
+    why = facts.tracker.too_many_fixes if facts.tracker else ""
+    if not why or (facts.redis and facts.redis.wanted):
+        return None
+    return Explanation(
+        Kind.STOPPED,
+        State.HELD,
+        why,
+        next=f"nothing, until `orch enqueue {facts.issue_id}`",
+        do=(f"orch issue show {facts.issue_id}", f"orch enqueue {facts.issue_id}"),
+    )
+
+
 def redis_away(facts: Facts) -> Explanation | None:
     """Redis is not there, or takes no claims."""
     if facts.redis is None:

@@ -49,7 +49,7 @@ class State(StrEnum):
     STATUS_BLOCKED = "STATUS_BLOCKED"  # so its status says, and no open issue is the reason
     STOPPED = "STOPPED"  # a person ended it
     RESCUED_TOO_OFTEN = "RESCUED_TOO_OFTEN"
-    HELD = "HELD"  # too many errors in a row
+    HELD = "HELD"  # too many errors, or [FIX] issues, in a row
     BACKOFF = "BACKOFF"
     STACK_DOWN = "STACK_DOWN"
     REDIS_AWAY = "REDIS_AWAY"

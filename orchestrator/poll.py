@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from orchestrator import telling
-from orchestrator.candidates import Candidate, candidates, open_blockers
+from orchestrator.candidates import Candidate, candidates, open_blockers, too_many_fixes
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
 from orchestrator.issue_text import ISSUE_ID, read_issue
 from orchestrator.models import IssueContext
@@ -165,6 +165,8 @@ class Poll:
         status = record.get("status")
         if status != "open" and not (forced and status in _RUNNABLE):
             return f"its status is {status}; only an open issue is claimed"
+        if not forced and (why := too_many_fixes(record.get("title"))):
+            return f"{why}; held back until `orch enqueue {record.get('id')}`"
         waits = open_blockers(record, self.tracker)
         return f"it waits for {', '.join(waits)} to be closed" if waits else None
 

@@ -16,7 +16,7 @@ import redis
 from orchestrator.adapters import redis_server
 from orchestrator.adapters.redis import why_no_writes
 from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.candidates import blockers
+from orchestrator.candidates import blockers, too_many_fixes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.models import Stage, Step, Verdict
 from orchestrator.ports import LIVE, Holding, Paused, SessionRecord
@@ -141,8 +141,12 @@ class Seen(Generic[T]):
 def collect(wiring: Wiring) -> EngineStatus:
     """What Redis and the tracker say now; what does not answer is a problem, not an error."""
     # Redis first: an issue that it no longer has to tell of, the tracker knows when it is asked afterwards.
-    sessions = ask_redis(wiring)
-    return put_together(wiring.settings.project, sessions, ask_tracker(wiring.tracker), now=utc_now())
+    sessions, tracked = ask_redis(wiring), ask_tracker(wiring.tracker)
+    found = put_together(wiring.settings.project, sessions, tracked, now=utc_now())
+    if all(issue.reason != LOST for issue in found.issues):
+        return found
+    # Or it was claimed between the two looks.
+    return put_together(wiring.settings.project, ask_redis(wiring), tracked, now=utc_now())
 
 
 def ask_redis(wiring: Wiring) -> Seen[Sessions]:
@@ -197,6 +201,7 @@ def issues_of(sessions: Sessions | None, tracked: Tracked | None, *, now: dateti
         )
         if holding := held.get(issue_id):
             issue = _with_session(issue, holding, known.told.get(issue_id, ()), lease_s=known.lease_s, now=now)
+        issue = _held_fix(issue)
         lost = sessions is not None and issue.status == "in_progress" and issue.state is None
         if lost:
             issue = replace(issue, reason=LOST, trouble=LOST)
@@ -226,8 +231,8 @@ def _sessions(wiring: Wiring, problems: list[str]) -> Sessions | None:
     leases = leases_if_up(wiring)
     if leases is None:
         problems.append(
-            "orch is not running here, so neither sessions nor verdicts are shown;"
-            " start it with `orch up`, or see `orch history ISSUE`"
+            "orch is not running here: start it with `orch up`; until then neither sessions nor verdicts"
+            " are shown, but `orch history ISSUE` tells what the tracker knows"
         )
         return None
     if refuses := why_no_writes(wiring.client):
@@ -319,6 +324,13 @@ def _limit(stage: Stage, record: SessionRecord) -> int | None:
             return record.quality_limit
         case _:
             return None
+
+
+def _held_fix(issue: IssueStatus) -> IssueStatus:
+    why = "" if issue.live or issue.status != "open" else too_many_fixes(issue.title)
+    if not why:
+        return issue
+    return replace(issue, held=True, trouble=why, reason=f"{why}; held back until `orch enqueue {issue.id}`")
 
 
 def _waits(issue: IssueStatus) -> str:

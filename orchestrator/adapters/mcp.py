@@ -273,7 +273,8 @@ def failure(tool: str, text: str, cwd: Path) -> Exception:
     if _NOT_INITIALISED.match(text):
         # Not a no: what is to be told waits until the folder is there again.
         return TransientMCPError(f"there is no tracker in {cwd}: run `orch init` there", maybe_applied=False)
-    said = " / ".join(line for line in text.removeprefix(_CLI_PREFIX).splitlines() if line.strip())[:500]
+    told = text.removeprefix(_CLI_PREFIX).removeprefix("✗ ")
+    said = " / ".join(line for line in told.splitlines() if line.strip())[:500]
     if _NOT_APPLIED.search(text):
         return TransientMCPError(f"{tool}: {said}", maybe_applied=False)
     if _MAYBE_APPLIED.search(text):

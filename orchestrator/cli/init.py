@@ -101,7 +101,8 @@ def _repo() -> Path:
 
 def _story(root: Path, found: Found, made: Made) -> str:
     verify = shlex.join(found.verify) if found.verify else "no command found: set [verify] default in orch.toml"
-    used, *others = found.agents or ["none on PATH: install one, or name yours in orch.toml"]
+    unused = "install one, or name yours in orch.toml" if made.orch_toml else "as orch.toml says"
+    used, *others = found.agents or [f"none of those we know is on PATH: {unused}"]
     agents = used + (f" (also here: {', '.join(others)})" if others else "")
     toml = (
         "written: read it over, then commit it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.text import Text
 
 from orchestrator.cli.terminal import line, pause_words
@@ -10,6 +12,7 @@ from orchestrator.models import Stage, Verdict
 from orchestrator.status import EngineStatus, IssueStatus
 
 COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
+_LOG = re.compile(r"; log: [^;]*")
 PLACES = {
     Stage.RUNNING: 0,
     Stage.SPEC_REVIEW: 1,
@@ -54,6 +57,16 @@ def step(issue: IssueStatus) -> Text:
         return Text("starting", "dim")
     attempt = f" {issue.attempt}/{issue.limit}" if issue.limit else ""
     return Text(f"{Stage(issue.stage).words}{attempt}")
+
+
+def why(issue: IssueStatus) -> str:
+    """Its reason, for its row."""
+    return brief(issue.id, issue.reason)
+
+
+def brief(issue_id: str, reason: str) -> str:
+    """What is said of an issue, less what its row has already and where the log is: `orch explain` says it all."""
+    return line(_LOG.sub("", reason.removeprefix(f"{issue_id}: ")))
 
 
 def age(issue: IssueStatus) -> str:

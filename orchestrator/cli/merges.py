@@ -29,7 +29,7 @@ def command() -> None:
     """
 
 
-@command.command("poll")
+@command.command("poll", short_help="Look for merged work and close its issues.")
 @click.option("--once", is_flag=True, help="Look once, then end.")
 @click.option("--dry-run", is_flag=True, help="Only say what a look would close now, and why not the rest.")
 @json_option
@@ -65,7 +65,7 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
         raise OrchestratorError(why)
 
 
-@command.command("close")
+@command.command("close", short_help="Close one issue by hand, by the same rules.")
 @click.argument("issue_id", metavar="ISSUE")
 @click.option("--pr-url", required=True, help="The pull request that was merged, or the branch.")
 @click.option("--merge-sha", required=True, help="The commit it became on the base branch.")
@@ -98,7 +98,7 @@ def close(ctx: click.Context, issue_id: str, *, pr_url: str, merge_sha: str, mer
         ctx.exit(1)
 
 
-@command.command("health")
+@command.command("health", short_help="Whether merges are seen.")
 @json_option
 @click.pass_context
 def health_command(ctx: click.Context, *, as_json: bool) -> None:
@@ -119,7 +119,7 @@ def health_command(ctx: click.Context, *, as_json: bool) -> None:
     ctx.exit(state)
 
 
-@command.command("repair")
+@command.command("repair", short_help="Make the record of settled merges anew.")
 def repair() -> None:
     """Make the record of settled merges anew, when it cannot be read or is wrong.
 

@@ -36,7 +36,7 @@ def trust_of(settings: Settings, event: PullRequestEvent) -> Trust:
     )
 
 
-@click.command
+@click.command(short_help="What a closed pull request would close.")
 @click.option(
     "--event-file",
     required=True,

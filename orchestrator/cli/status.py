@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import status, wiring
-from orchestrator.cli.issue_row import age, bar, headline, step
+from orchestrator.cli.issue_row import age, bar, headline, step, why
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.cli.watch import watch
 from orchestrator.status import EngineStatus
@@ -68,12 +68,12 @@ def page(found: EngineStatus, *, reasons: Overflow = "fold") -> Group:
 def issue_table(found: EngineStatus, reasons: Overflow) -> Table:
     """One row per issue."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    table.add_column("issue", no_wrap=True)
+    table.add_column("issue", no_wrap=True, min_width=max(len(issue.id) for issue in found.issues))
     table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=2)
     for name in ("status", "session", "step", "age"):
         table.add_column(name, no_wrap=True)
     table.add_column("why", overflow=reasons, no_wrap=reasons == "ellipsis", ratio=3)
     for issue in found.issues:
-        title, reason = Text(line(issue.title)), Text(line(issue.reason))
+        title, reason = Text(line(issue.title)), Text(why(issue))
         table.add_row(issue.id, title, issue.status or "?", bar(issue), step(issue), age(issue), reason)
     return table

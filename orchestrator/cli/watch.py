@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.issue_row import age, bar, headline, step
+from orchestrator.cli.issue_row import age, bar, brief, headline, step, why
 from orchestrator.cli.terminal import line
 from orchestrator.digest import span
 from orchestrator.models import Verdict
@@ -176,16 +176,16 @@ def problems_of(found: EngineStatus) -> Iterator[str]:
     """What a person should see to; nothing on a good night."""
     yield from found.problems
     for issue in found.issues:
-        if why := _trouble(issue):
+        if trouble := _trouble(issue):
             # The command first: the end of a long line is cut off.
-            yield f"`orch explain {issue.id}`: {why.removeprefix(f'{issue.id}: ')}"
+            yield f"`orch explain {issue.id}`: {trouble}"
 
 
 def _trouble(issue: IssueStatus) -> str:
     if issue.live:
         unheard = (issue.heard_s or 0) > UNHEARD_S
         return f"its worker has not been heard of for {span(issue.heard_s or 0)}" if unheard else ""
-    return issue.trouble
+    return brief(issue.id, issue.trouble)
 
 
 def _running(issue: IssueStatus) -> Row:
@@ -200,17 +200,19 @@ def _waiting(issue: IssueStatus, found: EngineStatus) -> Row:
 
 def _why(issue: IssueStatus, found: EngineStatus) -> str:
     if issue.status == "blocked" or issue.blockers:
-        return issue.reason or "blocked"
+        return why(issue) or "blocked"
     # What another verdict says is no reason to wait: a person has reopened it.
     if issue.reason and issue.verdict in (None, Verdict.ERROR):
-        return issue.reason
+        return why(issue)
     if found.paused:
         return "waits for `orch resume`"
+    if not found.slots_total:
+        return "waits for a worker"
     return "waits for a slot" if found.slots_used >= found.slots_total else "is next"
 
 
 def _done(issue: IssueStatus) -> Row:
-    return issue.id, bar(issue), step(issue), age(issue), Text(line(issue.reason)), _title(issue)
+    return issue.id, bar(issue), step(issue), age(issue), Text(why(issue)), _title(issue)
 
 
 def _title(issue: IssueStatus) -> Text:

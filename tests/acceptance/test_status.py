@@ -25,6 +25,7 @@ from orchestrator.models import Report, Stage, Step, Verdict, VerificationEviden
 from orchestrator.ports import Claim, SessionRecord
 from orchestrator.session_loop import DEFAULT_LIMITS, perform
 from orchestrator.settings import load
+from orchestrator.status import collect
 from orchestrator.telling import About, Progress
 from orchestrator.tracker import init
 from orchestrator.wiring import Wiring
@@ -124,6 +125,22 @@ def run_session(wiring: Wiring, issue_id: str, *, verification_exits: int) -> No
     wiring.publish()
 
 
+def test_an_issue_claimed_while_status_looks_is_not_called_lost(up: Wiring) -> None:
+    """Redis was asked before the claim, and the tracker after it."""
+    issue_id = file_issue(up, "Parse empty input")
+    list_issues = up.tracker.list_issues
+
+    def claimed_meanwhile() -> object:
+        claimed(up, issue_id)
+        up.tracker.upsert_issue(issue_id=issue_id, status="in_progress")
+        return list_issues()
+
+    up.tracker.list_issues = claimed_meanwhile  # type: ignore[method-assign] # the moment is what is tested
+    (issue,) = collect(up).issues
+
+    assert ("in_progress", "claimed", "") == (issue.status, issue.state, issue.reason)
+
+
 def test_status_while_the_stack_is_down(project: Project) -> None:
     """The tracker's issues are shown, and a line says what is missing and what to type."""
     wiring = project()
@@ -132,8 +149,8 @@ def test_status_while_the_stack_is_down(project: Project) -> None:
 
     assert [(issue_id, "Parse empty input", "open")] == [(i["id"], i["title"], i["status"]) for i in found["issues"]]
     (problem,) = found["problems"]
-    assert problem.startswith("orch is not running here, so neither sessions nor verdicts are shown; start it with")
-    assert problem.endswith("or see `orch history ISSUE`")
+    assert problem.startswith("orch is not running here: start it with `orch up`")
+    assert "`orch history ISSUE`" in problem
     assert (False, 0, 0) == (found["complete"], found["slots_used"], found["slots_total"])
     assert redis_server.find(wiring.settings.state_dir) is None
 

@@ -187,6 +187,21 @@ def test_a_fix_issue_goes_on_from_its_original_s_branch(engine):
     assert f"orch/{original}" == engine.acquired(fix).record.start_from
 
 
+def test_reviewers_who_never_agree_do_not_go_on_all_night(engine):
+    """Three [FIX] issues in a row run by themselves; the fourth waits until somebody asks for it."""
+    engine.tracker.file("One")
+    started = []
+    while begun := engine.poll():
+        started += begun
+        engine.sessions(doing(saying_yes(Roles(quality_noes=2)))).run(begun[0])
+        engine.publish()
+    *_, fourth = engine.tracker.issues
+    engine.leases.want(fourth)
+
+    assert 4 == len(started)
+    assert [fourth] == engine.poll()
+
+
 def test_only_a_fix_issue_goes_on_from_another_branch(engine):
     """That an issue's text names an original is not enough."""
     issue_id = engine.tracker.file("Copy the [FIX]", content="Original issue: i-abc1")

@@ -76,14 +76,14 @@ def test_what_may_pass_is_transient_and_says_whether_it_may_have_been_done(text:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{CLI}✗ Issue not found: i-zzzz\n", "show_issue: ✗ Issue not found: i-zzzz"),
+        (f"{CLI}✗ Issue not found: i-zzzz\n", "show_issue: Issue not found: i-zzzz"),
         (f"{CLI}✗ Invalid status: done\nValid statuses: open\n",
-         "show_issue: ✗ Invalid status: done / Valid statuses: open"),
+         "show_issue: Invalid status: done / Valid statuses: open"),
         (f"{CLI}✗ Failed to create issue\nConstraint violation: CHECK constraint failed: length(title) <= 500\n",
-         "show_issue: ✗ Failed to create issue / Constraint violation: CHECK constraint failed: length(title) <= 500"),
+         "show_issue: Failed to create issue / Constraint violation: CHECK constraint failed: length(title) <= 500"),
         ("Error: spawn E2BIG", "show_issue: Error: spawn E2BIG"),
         ("Unknown tool: x", "show_issue: Unknown tool: x"),
-        (f"{CLI}✗ Invalid status: database is locked\n", "show_issue: ✗ Invalid status: database is locked"),
+        (f"{CLI}✗ Invalid status: database is locked\n", "show_issue: Invalid status: database is locked"),
     ],
 )  # fmt: skip
 def test_a_no_is_a_no_and_says_why(text: str, said: str) -> None:

@@ -73,6 +73,7 @@ def a_marker(marker: Marker) -> MergeMarker:
         (TrackerSays(status="needs_review", verdict="OVERFLOW"), State.OVERFLOW),
         (TrackerSays(status="needs_review"), State.REVIEW_BY_HAND),
         (TrackerSays(status="closed"), State.CLOSED),
+        (TrackerSays(status="open", too_many_fixes="said no to 4 sessions in a row"), State.HELD),
         (TrackerSays(status="open", malformed="priority: missing"), State.MALFORMED),
         (TrackerSays(refusal="Issue not found: i-a1b2"), State.UNKNOWN_ISSUE),
     ],

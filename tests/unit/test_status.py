@@ -256,3 +256,13 @@ def test_all_is_settled_when_nothing_is_left_to_run_or_tell(changes: dict[str, i
     everything = EngineStatus("project", (issue,), complete=True)
 
     assert settled == replace(everything, **changes).settled  # type: ignore[arg-type] # the fields of EngineStatus
+
+
+def test_one_fix_issue_too_many_is_held() -> None:
+    """The fourth [FIX] in a row waits for a person, and says for what."""
+    title = "[FIX] i-a: " * 3 + "One"
+    runs, waits = (the_issue(None, row("open") | {"title": words}) for words in (title, f"[FIX] i-a: {title}"))
+
+    assert (False, "") == (runs.held, runs.reason)
+    assert waits.held
+    assert "the reviews said no to 4 sessions in a row; held back until `orch enqueue i-a1b2`" == waits.reason

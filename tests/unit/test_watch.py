@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from orchestrator.cli.issue_row import why
 from orchestrator.cli.watch import Look, picture, problems_of, shares
 from orchestrator.models import Verdict
 from orchestrator.ports import Paused
@@ -67,6 +68,20 @@ def test_it_fits_whatever_screen_there_is(width: int, height: int) -> None:
 
     assert len(text) <= max(height, 9)
     assert max(map(len, text)) <= width
+
+
+def test_without_a_worker_nothing_is_said_to_wait_for_a_slot() -> None:
+    """There is none, and a free one would not help."""
+    text = drawn(replace(GOOD, slots_used=0, slots_total=0))
+
+    assert any(row.startswith("i-w0w0") and "waits for a worker" in row for row in text)
+
+
+def test_a_reason_leaves_out_what_the_row_says_and_the_log_s_path() -> None:
+    """What is to be done would else be cut off, or be folded into a tower of lines."""
+    reason = f"{ENDED.id}: the agent exited with code 7: no key; log: /a/b c/1.stderr; held back until `orch enqueue`"
+
+    assert "the agent exited with code 7: no key; held back until `orch enqueue`" == why(replace(ENDED, reason=reason))
 
 
 def test_what_does_not_fit_is_counted() -> None:

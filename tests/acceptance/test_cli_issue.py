@@ -129,7 +129,7 @@ def test_an_unknown_issue_is_one_line(orch: Orch, verb: str) -> None:
     done = orch("issue", verb, "i-zzzz")
 
     assert (1, "") == (done.returncode, done.stdout)
-    assert "Error: show_issue: ✗ Issue not found: i-zzzz; `orch issue list` shows what there is\n" == done.stderr
+    assert "Error: show_issue: Issue not found: i-zzzz; `orch issue list` shows what there is\n" == done.stderr
 
 
 def test_a_body_that_is_not_text_is_refused(orch: Orch) -> None:

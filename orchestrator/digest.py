@@ -175,7 +175,7 @@ def _question(issue: IssueFact) -> Item:
     if session.verdict is Verdict.VERIFY_FAILED:
         how = f"see `orch logs {issue.id} --step verification`; once it is mended, `orch enqueue {issue.id}`"
     else:
-        how = f"once that is mended, `orch enqueue {issue.id}`"
+        how = f"once that is mended, `orch enqueue {issue.fix_issue_id if issue.fix_held else issue.id}`"
     return Item(issue.id, issue.title, (_without_id(session.reason), how))
 
 

@@ -46,7 +46,7 @@ class IssueFact:
     """An issue and its sessions since then, oldest first; `status` is None when the tracker does not say.
 
     `place` is where its work is, `commit` the verified one; `held` is set when only a person starts it again;
-    `fix_issue_id` is the issue that goes on with it.
+    `fix_issue_id` is the issue that goes on with it, and `fix_held` whether only a person starts that one.
     """
 
     id: str
@@ -58,6 +58,7 @@ class IssueFact:
     place: str = ""
     commit: str = ""
     fix_issue_id: str = ""
+    fix_held: bool = False
 
     @property
     def last(self) -> SessionFact:
@@ -67,7 +68,9 @@ class IssueFact:
     @property
     def needs_a_person(self) -> bool:
         """Whether nothing more happens to it unless somebody answers."""
-        return not self.live and self.status != "closed" and (self.held or self.last.verdict is Verdict.VERIFY_FAILED)
+        if self.live or self.status == "closed":
+            return False
+        return self.held or self.fix_held or self.last.verdict is Verdict.VERIFY_FAILED
 
 
 def session_of(told: Sequence[Snapshot]) -> SessionFact:

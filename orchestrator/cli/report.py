@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ import redis
 from orchestrator import digest, wiring
 from orchestrator.adapters.redis_leases import RedisLeases
 from orchestrator.adapters.redis_merges import RedisMerges
+from orchestrator.candidates import too_many_fixes
 from orchestrator.cli.terminal import json_option, plain, print_json
 from orchestrator.digest import since_when
 from orchestrator.digest_facts import IssueFact, SessionFact, session_of
@@ -101,7 +103,8 @@ def _facts(here: wiring.Wiring, rows: Rows | None, since: datetime, gaps: list[s
             sessions = tuple(_sessions(leases, holding, since, row))
             if holding.record and sessions:
                 done = finished.work(holding.issue_id)
-                yield _fact(holding, row, sessions, commit=done[1][-1].commit if done else "")
+                fact = _fact(holding, row, sessions, commit=done[1][-1].commit if done else "")
+                yield replace(fact, fix_held=_held((rows or {}).get(fact.fix_issue_id, {})))
     except (redis.RedisError, RedisUnavailable) as error:
         gaps.append(f"Redis does not answer, so sessions are missing: {error}")
 
@@ -145,6 +148,11 @@ def _fact(holding: Holding, row: Mapping[str, object], sessions: Sequence[Sessio
         commit=commit,
         fix_issue_id=holding.fix_issue_id or "",
     )
+
+
+def _held(fix: Mapping[str, object]) -> bool:
+    """Whether an overflow's [FIX] issue is one too many to run by itself."""
+    return fix.get("status") == "open" and bool(too_many_fixes(fix.get("title")))
 
 
 def _moment(text: object) -> datetime | None:

@@ -54,6 +54,7 @@ def items(title: str, *issues: IssueFact) -> list[tuple[str, str]]:
 
 
 FAILED = a_session(Verdict.VERIFY_FAILED, reason="`make test` exited with 1: 2 failed")
+OVERFLOWED = a_session(Verdict.OVERFLOW, reason="spec review 3 of 3: empty input gives null")
 BROKEN = a_session(Verdict.ERROR, reason="i-a1b2: the implementer agent (claude) exited with code 3: no; log: x")
 
 
@@ -65,6 +66,7 @@ BROKEN = a_session(Verdict.ERROR, reason="i-a1b2: the implementer agent (claude)
         (an_issues_fact(status="closed"), "Merged and closed"),
         (an_issues_fact("i-a1b2", FAILED, status="in_progress"), "Needs a person"),
         (an_issues_fact("i-a1b2", BROKEN, status="open", held=True), "Needs a person"),
+        (an_issues_fact("i-a1b2", OVERFLOWED, fix_issue_id="i-f1x1", fix_held=True), "Needs a person"),
         (an_issues_fact("i-a1b2", a_session(None), status="in_progress", live=True), "Still running"),
     ],
 )
@@ -79,7 +81,7 @@ def test_an_issue_is_where_a_lead_looks_for_it(issue: IssueFact, section: str) -
     "issue",
     [
         an_issues_fact("i-a1b2", BROKEN, status="open"),
-        an_issues_fact("i-a1b2", a_session(Verdict.OVERFLOW), fix_issue_id="i-f1x1"),
+        an_issues_fact("i-a1b2", OVERFLOWED, fix_issue_id="i-f1x1"),
         an_issues_fact(status="open"),
     ],
 )
@@ -98,11 +100,14 @@ def test_what_is_ready_comes_with_its_evidence() -> None:
 
 
 def test_what_needs_a_person_says_what_to_type() -> None:
-    """The reason, and a command."""
+    """The reason, and a command: for an overflow, the one that starts the issue it goes on as."""
     text = as_text(of(an_issues_fact("i-a1b2", BROKEN, status="open", held=True)))
+    fix = as_text(of(an_issues_fact("i-c3d4", OVERFLOWED, fix_issue_id="i-f1x1", fix_held=True)))
 
     assert "the implementer agent (claude) exited with code 3: no; log: x\n" in text
     assert "once that is mended, `orch enqueue i-a1b2`" in text
+    assert "empty input gives null" in fix
+    assert "once that is mended, `orch enqueue i-f1x1`" in fix
 
 
 def test_failures_with_one_cause_are_one_line() -> None:

@@ -221,7 +221,7 @@ def test_a_tick_that_cannot_be_sent_is_said_once(project: Make, redis_url: str, 
     said = []
     for broker in (nobody := f"redis+socket://{tmp_path}/nobody.sock", app.conf.broker_url, nobody):
         with app.connection_for_write(broker) as connection, logged() as lines:
-            for entry in scheduler.schedule.values():
+            for entry in list(scheduler.schedule.values())[:2]:  # each costs kombu six seconds
                 scheduler.apply_entry(entry, producer=app.amqp.Producer(connection))
         said.append([line["event"] for line in lines])
     redis.Redis.from_url(redis_url).flushdb()

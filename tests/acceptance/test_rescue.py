@@ -110,7 +110,7 @@ def test_a_starting_worker_ends_orphans(project: Project, server: OwnRedis) -> N
     assert 2 == len(project.processes("sleep 1000"))
 
     with Running(project, [*CELERY, "worker", "-Q", "sessions"], redis) as worker:
-        worker.says("orphans_ended", '"processes": 2')
+        worker.says("orphans_ended", "processes=2")
 
         assert {} == project.processes("sleep 1000")
 

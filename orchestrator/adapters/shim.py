@@ -37,6 +37,9 @@ GRACE_S = 1.0
 PARENT_CHECK_S = 1.0
 """How often to look for the parent, where it could not be asked for by signal or died before we asked."""
 
+NICENESS = 10
+"""How far the command gives way to others: whatever it does to the CPU, leases are renewed and a stop comes through."""
+
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 MISUSED = 2
@@ -177,6 +180,7 @@ def _start(command: list[str]) -> int:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.nice(NICENESS)
         if os.getppid() != shim:
             os._exit(128 + signal.SIGKILL)
         os.execvp(command[0], command)  # noqa: S606 - no shell is the point

@@ -115,6 +115,13 @@ def test_streams_and_exit_code(run: Callable[..., Finished]) -> None:
     assert (b"out\n", b"err\n") == (finished.stdout.read_bytes(), finished.stderr.read_bytes())
 
 
+def test_a_program_gives_way_to_us(run: Callable[..., Finished]) -> None:
+    """One that takes all of the CPU holds up no lease, and no stop of a person who has had enough of it."""
+    finished = run("import os; print(os.nice(0))")
+
+    assert min(os.nice(0) + shim.NICENESS, 19) == int(finished.stdout.read_text())
+
+
 def test_merged_streams_keep_their_order(run: Callable[..., Finished]) -> None:
     """With stderr=None both streams are in one file, in the order in which they were printed."""
     finished = run("import os\nfor n in range(200): os.write(1 + n % 2, b'%d\\n' % n)", merged=True)

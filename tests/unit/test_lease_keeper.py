@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator import lease_keeper
 from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
 from orchestrator.lease_keeper import LeaseKeeper
 from orchestrator.ports import Lease, SessionRecord
@@ -85,6 +86,12 @@ class Bench:
     def asked(self, times: int) -> None:
         """Wait until Redis was asked so often."""
         wait_until(lambda: self.leases.asked >= times, f"Redis should have been asked {times} times")
+
+
+@pytest.fixture(autouse=True)
+def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper looks at the clock so often that no test has to wait for it."""
+    monkeypatch.setattr(lease_keeper, "TICK_S", 0.005)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, TypeVar
 
@@ -24,10 +25,10 @@ from pydantic import (
     ValidationError,
 )
 
-from orchestrator.errors import MalformedAnswer
-from orchestrator.models import ImplementerResult, ReviewResult, VerificationEvidence
-from orchestrator.ports import AgentTransport
-from orchestrator.snapshot import sendable
+from orchestrator.errors import HistoryMismatch, MalformedAnswer
+from orchestrator.models import ImplementerResult, Progress, Report, ReviewResult, Stage, Step, VerificationEvidence
+from orchestrator.ports import AgentTransport, Implementer, Reviewer
+from orchestrator.text import last_line, sendable
 
 IMPLEMENTER = "implementer"
 SPEC_REVIEWER = "spec_reviewer"
@@ -201,3 +202,75 @@ def json_objects(text: str) -> Iterator[dict[str, object]]:
         except (ValueError, RecursionError):  # not JSON, a number longer than Python reads, or too deep
             continue
         yield value
+
+
+Verify = Callable[[Progress], VerificationEvidence | str]
+
+
+def claimed_evidence(progress: Progress) -> VerificationEvidence | str:
+    """The implementer's own claim, where nobody verifies independently; or why there is none that counts."""
+    result = progress.implementer_result
+    if result is None or result.verification is None:
+        return "the implementer gave no verification"
+    if result.verification.produced_at < result.code_changed_at:
+        return f"`{result.verification.command}` was run before the last code change"
+    return result.verification
+
+
+@dataclass(frozen=True)
+class RoleSteps:
+    """Does steps by asking the three roles, and verifies."""
+
+    prompt: str
+    implementer: Implementer
+    spec_reviewer: Reviewer
+    quality_reviewer: Reviewer
+    now: Callable[[], datetime]
+    verify: Verify = claimed_evidence
+
+    def __call__(self, step: Step, progress: Progress) -> Report:
+        """Ask whom the step is for."""
+        match step.stage:
+            case Stage.RUNNING | Stage.SPEC_FIX | Stage.QUALITY_FIX:
+                return self._implemented(step, self.implementer(self.prompt, list(step.fix_list)))
+            case Stage.SPEC_REVIEW:
+                return self._reviewed(step, self.spec_reviewer, progress)
+            case Stage.QUALITY_REVIEW:
+                return self._reviewed(step, self.quality_reviewer, progress)
+            case _:
+                return self._verified(step, progress)
+
+    def _blank(self, step: Step) -> Report:
+        return Report(step.stage, step.attempt, self.now())
+
+    def _verified(self, step: Step, progress: Progress) -> Report:
+        evidence = self.verify(progress)
+        report = replace(self._blank(step), commit=progress.commit)
+        if isinstance(evidence, str):
+            return replace(report, passed=False, notes=evidence)
+        failed = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
+        passed = evidence.exit_code == 0
+        return replace(report, passed=passed, evidence=evidence, notes="" if passed else failed)
+
+    def _implemented(self, step: Step, result: ImplementerResult) -> Report:
+        return replace(
+            self._blank(step),
+            notes=result.notes,
+            commit=result.commit,
+            code_changed_at=result.code_changed_at,
+            evidence=result.verification,
+        )
+
+    def _reviewed(self, step: Step, reviewer: Reviewer, progress: Progress) -> Report:
+        if progress.implementer_result is None:
+            raise HistoryMismatch(f"{step.stage} {step.attempt}: there is nothing to review yet")
+        result: ReviewResult = reviewer(self.prompt, progress.implementer_result, step.attempt)
+        return replace(
+            self._blank(step),
+            passed=result.passed,
+            failed_items=tuple(result.failed_items),
+            # An empty list would ask the implementer to start over.
+            fix_list=tuple(result.fix_list or result.failed_items or (() if result.passed else (result.notes,))),
+            notes=result.notes,
+            commit=progress.commit,
+        )

@@ -22,9 +22,10 @@ from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from beat import schedule
-from orchestrator import logs, telling, wiring
-from orchestrator.adapters.redis_url import celery_broker_url
+from orchestrator import logs, wiring
 from orchestrator.errors import OrchestratorError, RedisUnavailable
+from orchestrator.publish.entries import ALREADY_TOLD
+from orchestrator.settings.redis_url import celery_broker_url
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
         """Say what happened, unless its session has said so, or the tick before this one failed likewise."""
         reason = str(exc) or type(exc).__name__
         before, self._said = self._said, (*args, reason)
-        if self._said != before and telling.ALREADY_TOLD not in getattr(exc, "__notes__", ()):
+        if self._said != before and ALREADY_TOLD not in getattr(exc, "__notes__", ()):
             log.error("task_failed", task=self.name, id=task_id, reason=reason)
 
     def after_return(self, status: str, retval: object, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
@@ -139,7 +140,7 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 # Flower looks for its options here, unless it is told otherwise; it asks before it asks the app for anything.
-os.environ.setdefault("FLOWER_CONF", str(Path(__file__).with_name("flower_conf.py")))
+os.environ.setdefault("FLOWER_CONF", str(Path(__file__).with_name("local") / "flower_conf.py"))
 
 app = Celery(
     "orchestrator",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+import re
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -155,3 +157,81 @@ class FixIssueEntry:
 
 
 Entry = SnapshotEntry | StatusEntry | FixIssueEntry
+
+
+SPEC_MAX_ATTEMPTS = 3
+
+
+QUALITY_MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many reviews of each kind a session may ask for. Pinned when the session starts."""
+
+    spec: int = SPEC_MAX_ATTEMPTS
+    quality: int = QUALITY_MAX_ATTEMPTS
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def session_id_for(issue_id: str, run: str) -> str:
+    """The id of one run of an issue: the same for the same run, whoever computes it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sudocode-orchestrator/{issue_id}/{run}"))
+
+
+def utc_now() -> datetime:
+    """The moment, aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a session is: its reports, folded."""
+
+    stage: Stage = Stage.RUNNING
+    spec: int = 0
+    quality: int = 0
+    commit: str = ""
+    implementer_result: ImplementerResult | None = None
+    last: Report | None = None
+    evidence: VerificationEvidence | None = None
+
+    def after(self, report: Report) -> Progress:
+        """The progress once this report is in."""
+        step = replace(
+            self,
+            stage=report.stage,
+            last=report,
+            commit=report.commit or self.commit,
+            evidence=report.evidence or self.evidence,
+        )
+        match report.stage:
+            case Stage.SPEC_REVIEW:
+                return replace(step, spec=report.attempt)
+            case Stage.QUALITY_REVIEW:
+                return replace(step, quality=report.attempt)
+            case Stage.VERIFICATION:
+                return replace(step, evidence=report.evidence)
+            case _:
+                changed = report.code_changed_at or report.at
+                result = ImplementerResult(report.evidence, changed, report.notes, report.commit)
+                return replace(step, implementer_result=result)
+
+    def why(self, verdict: Verdict) -> str:
+        """Why the session ended as it did, in one line; empty when all is well."""
+        if self.last is None or verdict is Verdict.DONE:
+            return ""
+        return self.last.notes if verdict is Verdict.VERIFY_FAILED else "; ".join(self.last.failed_items)
+
+
+def branch_of(issue_id: str) -> str:
+    """The branch that a session of this issue delivers."""
+    return f"orch/{issue_id}"
+
+
+UNSAID = "-"
+
+
+ISSUE_ID = re.compile(r"i-[a-z0-9]+")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import from_environment
 

@@ -15,18 +15,25 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator import telling
-from orchestrator.adapters.memory import MemoryTracker
-from orchestrator.candidates import Candidate, candidates, open_blockers
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
 from orchestrator.gateway import SudocodeGateway, feedback_of
-from orchestrator.issue_text import read_issue
-from orchestrator.models import ImplementerResult, IssueContext, ReviewResult, VerificationEvidence
+from orchestrator.memory import MemoryTracker
+from orchestrator.models import (
+    ImplementerResult,
+    IssueContext,
+    Progress,
+    ReviewResult,
+    VerificationEvidence,
+    session_id_for,
+    utc_now,
+)
+from orchestrator.poll.candidates import Candidate, candidates, open_blockers
+from orchestrator.poll.issue_text import read_issue
 from orchestrator.ports import Implementer, IssueTracker, Reviewer
 from orchestrator.prompts import render_issue_prompt
-from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce, session_id_for, utc_now
+from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
+from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce
 from orchestrator.snapshot import read_snapshot
-from orchestrator.telling import About, Progress
 
 log = structlog.get_logger(__name__)
 
@@ -103,8 +110,8 @@ class IssueSessionRunner:
                 orchestrator_id=self._orchestrator_id,
             )
         except Exception as error:
-            if telling.ALREADY_TOLD not in getattr(error, "__notes__", ()):
-                ToldAtOnce(self._gateway).tell(telling.error_entries(about, Progress(), error, at=utc_now()))
+            if ALREADY_TOLD not in getattr(error, "__notes__", ()):
+                ToldAtOnce(self._gateway).tell(error_entries(about, Progress(), error, at=utc_now()))
             raise
 
 

@@ -7,42 +7,40 @@ tracker, recorded together with the report and delivered by whoever owns the his
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from orchestrator import telling
+from orchestrator.agent_roles import RoleSteps
 from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
 from orchestrator.models import (
+    DEFAULT_LIMITS,
+    QUALITY_MAX_ATTEMPTS,
+    SPEC_MAX_ATTEMPTS,
     Entry,
-    ImplementerResult,
     IssueContext,
+    Limits,
+    Progress,
     Report,
-    ReviewResult,
     SessionOutcome,
     Stage,
     Step,
     Verdict,
-    VerificationEvidence,
+    session_id_for,
+    utc_now,
 )
 from orchestrator.ports import History, Implementer, IssueTracker, Reviewer
-from orchestrator.telling import About, Progress
-
-SPEC_MAX_ATTEMPTS = 3
-QUALITY_MAX_ATTEMPTS = 2
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How many reviews of each kind a session may ask for. Pinned when the session starts."""
-
-    spec: int = SPEC_MAX_ATTEMPTS
-    quality: int = QUALITY_MAX_ATTEMPTS
-
-
-DEFAULT_LIMITS = Limits()
+from orchestrator.publish.entries import (
+    ALREADY_TOLD,
+    About,
+    error_entries,
+    opening_entries,
+    reason_of,
+    step_entries,
+    tell,
+    verdict_entries,
+)
 
 Session = Generator[Step, Report, Verdict]
 
@@ -141,22 +139,22 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
             report = next(recorded, None)
             if report is None:
                 report = do(following, progress)
-                history.record(report, telling.step_entries(about, progress.after(report), report))
+                history.record(report, step_entries(about, progress.after(report), report))
             elif (report.stage, report.attempt) != (following.stage, following.attempt):
                 raise HistoryMismatch(_mismatch(about, following, report))
             progress = progress.after(report)
             following = advance(life, report)
         if left_over := next(recorded, None):
             raise HistoryMismatch(_mismatch(about, following, left_over))
-        entries = telling.verdict_entries(about, progress, following, at=now())
+        entries = verdict_entries(about, progress, following, at=now())
         fix_issue_id = history.close(following, entries, reason=progress.why(following))
         return SessionOutcome(following.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle gives no ERROR
     except (LeaseLost, SessionStopped, RedisUnavailable):
         raise
     except Exception as error:
-        entries = telling.error_entries(about, progress, error, at=now())
-        history.close(Verdict.ERROR, entries, reason=telling.reason_of(error))
-        error.add_note(telling.ALREADY_TOLD)
+        entries = error_entries(about, progress, error, at=now())
+        history.close(Verdict.ERROR, entries, reason=reason_of(error))
+        error.add_note(ALREADY_TOLD)
         raise
 
 
@@ -167,83 +165,6 @@ def _mismatch(about: About, following: Step | Verdict, report: Report) -> str:
         f" where the lifecycle {expected}: limits or program changed meanwhile."
         f" Start it anew with `orch enqueue {about.issue.issue_id}`."
     )
-
-
-Verify = Callable[[Progress], VerificationEvidence | str]
-
-
-def claimed_evidence(progress: Progress) -> VerificationEvidence | str:
-    """The implementer's own claim, where nobody verifies independently; or why there is none that counts."""
-    result = progress.implementer_result
-    if result is None or result.verification is None:
-        return "the implementer gave no verification"
-    if result.verification.produced_at < result.code_changed_at:
-        return f"`{result.verification.command}` was run before the last code change"
-    return result.verification
-
-
-@dataclass(frozen=True)
-class RoleSteps:
-    """Does steps by asking the three roles, and verifies."""
-
-    prompt: str
-    implementer: Implementer
-    spec_reviewer: Reviewer
-    quality_reviewer: Reviewer
-    now: Callable[[], datetime]
-    verify: Verify = claimed_evidence
-
-    def __call__(self, step: Step, progress: Progress) -> Report:
-        """Ask whom the step is for."""
-        match step.stage:
-            case Stage.RUNNING | Stage.SPEC_FIX | Stage.QUALITY_FIX:
-                return self._implemented(step, self.implementer(self.prompt, list(step.fix_list)))
-            case Stage.SPEC_REVIEW:
-                return self._reviewed(step, self.spec_reviewer, progress)
-            case Stage.QUALITY_REVIEW:
-                return self._reviewed(step, self.quality_reviewer, progress)
-            case _:
-                return self._verified(step, progress)
-
-    def _blank(self, step: Step) -> Report:
-        return Report(step.stage, step.attempt, self.now())
-
-    def _verified(self, step: Step, progress: Progress) -> Report:
-        evidence = self.verify(progress)
-        report = replace(self._blank(step), commit=progress.commit)
-        if isinstance(evidence, str):
-            return replace(report, passed=False, notes=evidence)
-        failed = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
-        passed = evidence.exit_code == 0
-        return replace(report, passed=passed, evidence=evidence, notes="" if passed else failed)
-
-    def _implemented(self, step: Step, result: ImplementerResult) -> Report:
-        return replace(
-            self._blank(step),
-            notes=result.notes,
-            commit=result.commit,
-            code_changed_at=result.code_changed_at,
-            evidence=result.verification,
-        )
-
-    def _reviewed(self, step: Step, reviewer: Reviewer, progress: Progress) -> Report:
-        if progress.implementer_result is None:
-            raise HistoryMismatch(f"{step.stage} {step.attempt}: there is nothing to review yet")
-        result: ReviewResult = reviewer(self.prompt, progress.implementer_result, step.attempt)
-        return replace(
-            self._blank(step),
-            passed=result.passed,
-            failed_items=tuple(result.failed_items),
-            # An empty list would ask the implementer to start over.
-            fix_list=tuple(result.fix_list or result.failed_items or (() if result.passed else (result.notes,))),
-            notes=result.notes,
-            commit=progress.commit,
-        )
-
-
-def last_line(output: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "(no output)")
 
 
 class ToldAtOnce:
@@ -266,18 +187,8 @@ class ToldAtOnce:
 
     def tell(self, entries: Iterable[Entry]) -> str | None:
         """Tell the entries in order and give the [FIX] issue's id if one was made."""
-        made = [telling.tell(entry, self._tracker) for entry in entries]
+        made = [tell(entry, self._tracker) for entry in entries]
         return next((fix_id for fix_id in made if fix_id), None)
-
-
-def session_id_for(issue_id: str, run: str) -> str:
-    """The id of one run of an issue: the same for the same run, whoever computes it."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sudocode-orchestrator/{issue_id}/{run}"))
-
-
-def utc_now() -> datetime:
-    """The moment, aware."""
-    return datetime.now(UTC)
 
 
 class SingleSessionOrchestrator:
@@ -305,6 +216,6 @@ class SingleSessionOrchestrator:
         started = self._now()
         about = About(issue, session_id or session_id_for(issue.issue_id, started.isoformat()), orchestrator_id)
         history = ToldAtOnce(self._gateway)
-        history.tell(telling.opening_entries(about, at=started))
+        history.tell(opening_entries(about, at=started))
         do = RoleSteps(rendered_prompt, implementer, spec_reviewer, quality_reviewer, self._now)
         return perform(about, do, history, limits=DEFAULT_LIMITS, now=self._now)

@@ -14,13 +14,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orchestrator.models import Stage, Verdict, VerificationEvidence
+from orchestrator.text import bounded_text
 
 SCHEMA_VERSION = "loop_snapshot.v1"
-
-# A snapshot is one argument of a tracker call, and sudocode refuses arguments of 128 KiB. In JSON's ASCII one
-# character of text takes up to 12 bytes, so two lists of 25 items of 200 characters stay under it at their worst.
-MAX_ITEMS = 25
-MAX_ITEM_CHARS = 200
 
 
 class Event(StrEnum):
@@ -151,19 +147,3 @@ def verify_block(evidence: VerificationEvidence | None) -> dict[str, object] | N
 def utc_text(moment: datetime) -> str:
     """An aware moment as the snapshot writes it, whatever zone it comes in."""
     return moment.astimezone(UTC).isoformat()
-
-
-def sendable(text: str) -> str:
-    """The text with `?` for NUL and for halves of characters: JSON can spell them, no argument or file takes them."""
-    return text.replace("\0", "?").encode(errors="replace").decode()
-
-
-def bounded(items: tuple[str, ...] | list[str]) -> list[str]:
-    """At most MAX_ITEMS of at most MAX_ITEM_CHARS; what was cut is said. The history has them whole."""
-    shown = [bounded_text(item) for item in items[:MAX_ITEMS]]
-    return shown + ([f"... and {len(items) - MAX_ITEMS} more"] if len(items) > MAX_ITEMS else [])
-
-
-def bounded_text(text: str) -> str:
-    """At most MAX_ITEM_CHARS, sendable, with an ellipsis where it was cut."""
-    return sendable(text if len(text) <= MAX_ITEM_CHARS else text[: MAX_ITEM_CHARS - 3] + "...")

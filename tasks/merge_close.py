@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator import merge_wiring
 from orchestrator.celery import app, tick
+from orchestrator.wiring import merges as merge_wiring
 
 
 # No events: ticks would crowd the sessions out of Flower.

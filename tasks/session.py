@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator import wiring
 from orchestrator.celery import app, nudge, stopping, tick
-from orchestrator.sessions import Sessions
+from orchestrator.session import Sessions
 
 
 @app.task(bind=True)

@@ -8,21 +8,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator import outbox, telling
-from orchestrator.adapters.memory import MemoryTracker
-from orchestrator.adapters.redis import Keys, connect
-from orchestrator.adapters.redis_controls import RedisControls
-from orchestrator.adapters.redis_history import RedisHistory, RedisOutbox
-from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.adapters.redis.client import Keys, connect
+from orchestrator.adapters.redis.controls import RedisControls
+from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
+from orchestrator.adapters.redis.leases import RedisLeases
+from orchestrator.agent_roles import RoleSteps
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.lease_keeper import LeaseKeeper
-from orchestrator.models import Report, Stage, Step, Verdict
-from orchestrator.poll import Poll, Rescue
-from orchestrator.ports import Claim, History, IssueTracker, Lease, SessionRecord
-from orchestrator.session_loop import Doer, Limits, RoleSteps
-from orchestrator.sessions import Sessions
+from orchestrator.leases import Claim, Lease, SessionRecord
+from orchestrator.memory import MemoryTracker
+from orchestrator.models import Limits, Progress, Report, Stage, Step, Verdict
+from orchestrator.poll.claim import Poll
+from orchestrator.poll.rescue import Rescue
+from orchestrator.ports import History, IssueTracker
+from orchestrator.publish import outbox
+from orchestrator.publish.entries import About, step_entries
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.run import Sessions
+from orchestrator.session_loop import Doer
 from orchestrator.snapshot import read_snapshot
-from orchestrator.telling import About, Progress
 from tests.support import NOON, Roles, an_issue, gateway_to, noon
 
 LEASE_S = 30.0
@@ -203,4 +206,4 @@ def about(lease: Lease) -> About:
 
 def told_of(lease: Lease, report: Report) -> Iterable[Any]:
     """The entries of a step."""
-    return telling.step_entries(about(lease), Progress().after(report), report)
+    return step_entries(about(lease), Progress().after(report), report)

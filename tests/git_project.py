@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from orchestrator.adapters.git import GitWorkspace, create_project
-from orchestrator.adapters.git_remote import GitRemote
-from orchestrator.ports import Lease, SessionRecord
+from orchestrator.adapters.git.remote import GitRemote
+from orchestrator.adapters.git.workspace import GitWorkspace, create_project
+from orchestrator.leases import Lease, SessionRecord
 from tests.support import an_issue
 
 FILES = {

@@ -6,21 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from orchestrator.adapters.memory import MemoryTracker
-from orchestrator.forge import MergeClosePayload, PullRequest
 from orchestrator.gateway import feedback_of
-from orchestrator.merge_close import Trust
-from orchestrator.merge_record import Marker
-from orchestrator.models import Report, Stage, Verdict
-from orchestrator.telling import (
-    About,
-    Progress,
-    error_entries,
-    opening_entries,
-    step_entries,
-    tell,
-    verdict_entries,
-)
+from orchestrator.memory import MemoryTracker
+from orchestrator.merge_close.events import MergeClosePayload, PullRequest
+from orchestrator.merge_close.record import Marker
+from orchestrator.merge_close.rules import Trust
+from orchestrator.models import Progress, Report, Stage, Verdict
+from orchestrator.publish.entries import About, error_entries, opening_entries, step_entries, tell, verdict_entries
 from tests.support import NOON, an_issue, evidence, gateway_to
 
 LATER = NOON + timedelta(hours=1)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.adapters.git import create_project
+from orchestrator.adapters.git.workspace import create_project
 from tests.support import ROOT
 
 

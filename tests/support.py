@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.gateway import SudocodeGateway
+from orchestrator.memory import MemoryTracker
 from orchestrator.models import ImplementerResult, IssueContext, ReviewResult, VerificationEvidence
 
 ROOT = Path(__file__).resolve().parents[1]

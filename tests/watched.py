@@ -18,12 +18,13 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
-from orchestrator.adapters.redis import connect
-from orchestrator.adapters.redis_counts import RedisCounts
-from orchestrator.adapters.redis_merges import RedisMerges
-from orchestrator.adapters.redis_metrics import RedisMetrics
+from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis.counts import RedisCounts
+from orchestrator.adapters.redis.merges import RedisMerges
+from orchestrator.adapters.redis.metrics import RedisMetrics
 from orchestrator.cli.web import listen
-from orchestrator.settings import Settings, load
+from orchestrator.settings.load import load
+from orchestrator.settings.tables import Settings
 from orchestrator.web import metrics, readiness
 from orchestrator.web.app import make_app
 from tests.engine import Engine

@@ -18,18 +18,19 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from orchestrator import discover
-from orchestrator.adapters import installation, process, redis_server
+from orchestrator.adapters.git import installation
+from orchestrator.adapters.git.installation import base_branch, commit_of, git, top_of
 from orchestrator.adapters.mcp import probe
-from orchestrator.adapters.redis import connect, why_no_writes
-from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.adapters.redis_url import client_url
-from orchestrator.cli.repo import commit_of, git, top_of
+from orchestrator.adapters.process import foreign
+from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.cli import discover
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
-from orchestrator.merge_wiring import MergeWiring
-from orchestrator.session_loop import utc_now
+from orchestrator.models import utc_now
 from orchestrator.settings import FILE, ROLES, Settings, from_environment
+from orchestrator.settings.redis_url import client_url
 from orchestrator.wiring import Wiring, tracker_command
+from orchestrator.wiring.merges import MergeWiring
 
 OLDEST_GIT = (2, 30)
 OLDEST_REDIS = (6, 2)
@@ -109,7 +110,7 @@ def _repo(wiring: Wiring) -> Iterator[Finding]:
     if not root.samefile(settings.root):
         yield _fail(f"{settings.root} is only a part of the repo {root}", f"orch -C {shlex.quote(str(root))} init")
         return
-    base = settings.base or discover.base_branch(root)
+    base = settings.base or base_branch(root)
     if base is None:
         yield _fail("no branch is checked out, so none to start from is known", "set base in orch.toml")
     elif commit := commit_of(root, base):
@@ -195,7 +196,7 @@ def _agents(wiring: Wiring) -> Iterator[Finding]:
     for role in ROLES:
         agent = settings.agent(role)
         played.setdefault(agent.command if agent else None, []).append(role)
-    env = process.clean_env(os.environ, allow=settings.agents.env)
+    env = foreign.clean_env(os.environ, allow=settings.agents.env)
     for command, roles in played.items():
         who = ", ".join(roles)
         if command is None:
@@ -211,15 +212,15 @@ def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str])
     if "/" in command[0]:
         return _ok(f"{who}: {program}")
     with tempfile.TemporaryDirectory() as folder:
-        said = process.run(
+        said = foreign.run(
             [str(program), "--version"],
             cwd=Path(folder),
             env=env,
-            limits=process.Limits(wall_s=VERSION_S, output_bytes=10_000),
+            limits=foreign.Limits(wall_s=VERSION_S, output_bytes=10_000),
             stdout=Path(folder, "said"),
             stderr=None,
         )
-        words = (process.tail(said.stdout, 10_000).strip().splitlines() or [""])[0][:60]
+        words = (foreign.tail(said.stdout, 10_000).strip().splitlines() or [""])[0][:60]
     if said.exit_code in (126, 127):
         return _fail(f"{who}: {program} cannot be run: {words}", f"{shlex.quote(str(program))} --version")
     version = f" {words}" if words and said.exit_code == 0 else ""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -17,9 +14,6 @@ SHELLS = {
     "fish": "orch completion fish > ~/.config/fish/completions/orch.fish",
 }
 """How each is switched on."""
-
-ISSUES = Path(".sudocode", "issues.jsonl")
-"""Where the tracker keeps its issues for git. Asking the tracker itself would take longer than a person waits."""
 
 
 @click.command("completion")
@@ -42,18 +36,6 @@ def command(shell: str) -> None:
 def _mine() -> str:
     name = Path(os.environ.get("SHELL", "")).name
     return name if name in SHELLS else "bash"
-
-
-def known_issues(project: str | None) -> Iterator[tuple[str, str]]:
-    """The ids and titles of the repo's issues, those that are not closed first; none where they cannot be read."""
-    start = Path(project or os.environ.get("ORCH_PROJECT_ROOT") or ".").absolute()
-    file = next((folder / ISSUES for folder in (start, *start.parents) if (folder / ISSUES).is_file()), None)
-    rows = []
-    # A shell that completes is no place for complaints; `orch doctor` has them.
-    with contextlib.suppress(OSError, ValueError):
-        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file else []
-    for row in sorted(rows, key=lambda row: row.get("status") == "closed"):
-        yield str(row.get("id")), str(row.get("title"))
 
 
 def takes_issues(name: str) -> click.Command:

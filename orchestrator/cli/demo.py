@@ -20,14 +20,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator import demo
 from orchestrator.cli.issue_row import step
 from orchestrator.cli.status import page
-from orchestrator.cli.terminal import line
-from orchestrator.demo import Demo, Outcome
 from orchestrator.errors import OrchestratorError
-from orchestrator.stack import Stack
+from orchestrator.local import demo
+from orchestrator.local.demo import Demo, Outcome
+from orchestrator.local.up import Stack
 from orchestrator.status import EngineStatus
+from orchestrator.text import line
 
 LOG_LINES = 8
 READY_S = 60.0

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.cli.checks import Finding, Level, examine
-from orchestrator.cli.terminal import json_option, line, print_json
+from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.text import line
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 

@@ -11,9 +11,10 @@ import click
 from rich.console import Console
 
 from orchestrator import wiring
-from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.cli.terminal import IssueId, json_option, line, pause_words, print_json
+from orchestrator.adapters.redis import RedisLeases
+from orchestrator.cli.terminal import IssueId, json_option, pause_words, print_json
 from orchestrator.poll import RUNNING, RUNNING_ALREADY
+from orchestrator.text import line
 
 _LOOK_S = 0.05
 
@@ -85,7 +86,7 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
 
 def _poll_now() -> None:
     """Have the tracker looked at without waiting for the clock. Losing this costs one poll interval."""
-    from orchestrator.celery import nudge  # here, because Celery is slow to load and mostly not needed
+    from orchestrator.celery import nudge
     from tasks.poll import poll
 
     nudge(poll)

@@ -17,19 +17,19 @@ import redis
 from pydantic import TypeAdapter
 
 from orchestrator import wiring
-from orchestrator.adapters.process import tail
-from orchestrator.adapters.redis_merges import RedisMerges
+from orchestrator.adapters.process.foreign import tail
+from orchestrator.adapters.redis import RedisMerges
 from orchestrator.cli import doctor, explain, history
 from orchestrator.cli.checks import examine
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.explain_collect import explained
-from orchestrator.models import Report
-from orchestrator.redact import redactor
-from orchestrator.session_loop import utc_now
+from orchestrator.models import Report, utc_now
 from orchestrator.settings import Settings
 from orchestrator.snapshot import ENDS, Snapshot
 from orchestrator.status import leases_if_up
+from orchestrator.status.history import recorded, runs_of
+from orchestrator.status.read import explained
+from orchestrator.text import redactor
 
 LOG_BYTES = 200_000
 """How much of the end of each log goes in."""
@@ -101,7 +101,7 @@ def bundle(here: wiring.Wiring, issue: str, *, now: datetime) -> Parts:
     found = explained(here, issue)
     page = "\n".join(explain.page(issue, found, now=now))
     told, reports = _snapshots(here, issue), _reports(here, issue)
-    runs = history.runs_of(told, here.settings.logs / issue)
+    runs = runs_of(told, here.settings.logs / issue)
     yield "summary.md", _summary(f"{issue}, {now:%Y-%m-%d %H:%M:%S} UTC", page, told)
     yield "explanation.json", _json(explain.as_object(issue, found))
     yield (
@@ -118,7 +118,7 @@ def bundle(here: wiring.Wiring, issue: str, *, now: datetime) -> Parts:
 
 def _snapshots(here: wiring.Wiring, issue: str) -> list[Snapshot]:
     try:
-        return history.recorded(here, issue)[1]
+        return recorded(here, issue)[1]
     except (TransientMCPError, TrackerRefused, InvalidMCPResponseError):
         return []
 

@@ -8,11 +8,11 @@ from datetime import datetime
 import click
 
 from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, line, print_json
-from orchestrator.digest import span
-from orchestrator.explain_collect import explained
-from orchestrator.explanation import Explanation
-from orchestrator.session_loop import utc_now
+from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.models import utc_now
+from orchestrator.status import Explanation
+from orchestrator.status.read import explained
+from orchestrator.text import line, span
 
 
 @click.command

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import asdict, dataclass
 
 import click
 
 from orchestrator import wiring
-from orchestrator.cli.terminal import json_option, line, print_json
+from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import WorkspaceError
-from orchestrator.leftovers import CLOSED, Kept, plan
-from orchestrator.ports import Leftover
+from orchestrator.ports import Leftover, LeftoverKind
 from orchestrator.status import leases_if_up
+from orchestrator.text import line
 
 
 @click.command("gc")
@@ -90,3 +90,44 @@ def _print(gone: list[Leftover], keep: list[Kept], problems: list[str], *, verb:
         click.echo("closed issues have left nothing")
     for problem in problems:
         click.echo(f"! {line(problem)}", err=True)
+
+
+CLOSED = "closed"
+
+
+_ORDER = list(LeftoverKind)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A leftover that stays, why, and what to do about it."""
+
+    leftover: Leftover
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes and what stays, in order; the leftovers of issues that are not closed are not mentioned."""
+
+    remove: tuple[Leftover, ...]
+    keep: tuple[Kept, ...]
+
+
+def plan(found: Iterable[Leftover], *, status: Mapping[str, str], live: Container[str]) -> Plan:
+    """What is to be done by each issue's `status` in the tracker, and by the issues that are `live`: some session's."""
+    remove: list[Leftover] = []
+    keep: list[Kept] = []
+    for leftover in sorted(found, key=lambda found: (found.issue_id, _ORDER.index(found.kind), found.name)):
+        issue_id = leftover.issue_id
+        if issue_id in live:
+            keep.append(Kept(leftover, "its session is in flight; see `orch status`"))
+        elif issue_id not in status:
+            keep.append(Kept(leftover, "the tracker does not know its issue; remove it by hand if nobody needs it"))
+        elif status[issue_id] != CLOSED:
+            continue
+        elif leftover.may_go:
+            remove.append(leftover)
+        else:
+            keep.append(Kept(leftover, leftover.why))
+    return Plan(tuple(remove), tuple(keep))

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import click
-import redis
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, line, print_json
-from orchestrator.digest import span
-from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.gateway import feedback_of
-from orchestrator.merge_record import MergeMarker, markers_of
-from orchestrator.snapshot import Event, Snapshot, Status, Verify, read_snapshot
-from orchestrator.status import leases_if_up, snapshots_of
+from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.merge_close.record import MergeMarker
+from orchestrator.snapshot import Event, Snapshot, Status, Verify
+from orchestrator.status.history import Run, Source, at, merges_of, recorded, runs_of
+from orchestrator.text import line, span
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "red", Status.VERIFY_FAILED: "red", Status.FIX_CREATED: "yellow"}
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One snapshot, and how long after the one before it."""
-
-    snapshot: Snapshot
-    after_s: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """One session of an issue, from its snapshots. `number` counts from 1."""
-
-    number: int
-    session_id: str
-    moments: tuple[Moment, ...]
-    logs: Path
-
-    @property
-    def duration_s(self) -> float:
-        """From the first snapshot to the last."""
-        return sum(moment.after_s for moment in self.moments)
-
-
-Source = Literal["redis", "tracker"]
 
 
 @click.command("history")
@@ -79,49 +47,6 @@ def command(*, issue: str, number: int | None, as_json: bool) -> None:
         raise click.UsageError(f"{issue} has had {len(runs)} sessions, no number {number}")
     else:
         Console().print(page(issue, source, shown, merges))
-
-
-def recorded(here: wiring.Wiring, issue: str) -> tuple[Source, list[Snapshot]]:
-    """Every snapshot of the issue, oldest first, as Redis has them; else as they were published."""
-    try:
-        leases = leases_if_up(here)
-        known = [s for run in leases.runs(issue) for s in snapshots_of(leases, run)] if leases else []
-    except (redis.RedisError, RedisUnavailable) as error:
-        click.echo(f"Redis does not answer ({error}); this is what the tracker was told", err=True)
-        known = []
-    if known:
-        return "redis", known
-    published = reversed(list(feedback_of(here.gateway.show_issue(issue))))
-    return "tracker", [snapshot for content in published if (snapshot := read_snapshot(content))]
-
-
-def merges_of(here: wiring.Wiring, issue: str) -> list[MergeMarker] | None:
-    """What became of the issue's merges, oldest first; None when the tracker does not say."""
-    try:
-        return markers_of(here.gateway.show_issue(issue))
-    except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
-        click.echo(f"what became of its merges is not known: {error}", err=True)
-        return None
-
-
-def runs_of(snapshots: Iterable[Snapshot], logs: Path) -> list[Run]:
-    """Snapshots in order as the sessions they belong to."""
-    sessions = [list(group) for _, group in groupby(snapshots, key=lambda snapshot: snapshot.session_id)]
-    return [
-        Run(number, told[0].session_id, tuple(_moments(told)), logs / told[0].session_id)
-        for number, told in enumerate(sessions, start=1)
-    ]
-
-
-def _moments(told: Sequence[Snapshot]) -> Iterable[Moment]:
-    before = told[0]
-    for snapshot in told:
-        yield Moment(snapshot, max(0.0, (_at(snapshot) - _at(before)).total_seconds()))
-        before = snapshot
-
-
-def _at(snapshot: Snapshot) -> datetime:
-    return datetime.fromisoformat(snapshot.timestamp)
 
 
 def as_object(
@@ -177,7 +102,7 @@ def _timeline(run: Run) -> Table:
         told = moment.snapshot
         # A snapshot repeats the latest evidence; a reader needs it once.
         evidence, shown = (told.verify if told.verify != shown else None), told.verify
-        when = _at(told).astimezone().strftime("%H:%M:%S")
+        when = at(told).astimezone().strftime("%H:%M:%S")
         event = Text(told.event_type, COLOURS.get(told.status, ""))
         table.add_row(when, f"+{_lap(moment.after_s)}", event, Text("\n".join(details(told, evidence, run.logs))))
     return table

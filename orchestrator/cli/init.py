@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from orchestrator import discover, settings, tracker
-from orchestrator.cli.repo import top_of
+from orchestrator import settings, tracker
+from orchestrator.adapters.git.installation import base_branch, top_of
+from orchestrator.cli import discover
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import WorkspaceError
 
@@ -59,7 +60,7 @@ def command(force: bool, as_json: bool) -> None:
 def look_at(root: Path) -> Found:
     """What there is. Runs nothing of the repo's."""
     return Found(
-        base=discover.base_branch(root),
+        base=base_branch(root),
         verify=discover.test_command(root),
         agents=[cli.name for cli in discover.agent_clis(shutil.which)],
         tracker=discover.tracker(shutil.which, root),

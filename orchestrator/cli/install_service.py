@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 
 from orchestrator.errors import SettingsError
+from orchestrator.local.units import Units, environment_line, escaped, quoted
 from orchestrator.settings import Settings, checkout_name, from_environment, load
-from orchestrator.units import Units, environment_line, escaped, quoted
 
 BOOTED = Path("/run/systemd/system")
 """Is there where systemd runs, says sd_booted(3)."""

@@ -8,9 +8,10 @@ import click
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from orchestrator import wiring
-from orchestrator.candidates import blockers
-from orchestrator.cli.terminal import IssueId, json_option, line, plain, print_json
+from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.errors import InvalidMCPResponseError, OrchestratorError, TrackerRefused
+from orchestrator.poll.candidates import blockers
+from orchestrator.text import line, plain
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker

@@ -6,10 +6,10 @@ import re
 
 from rich.text import Text
 
-from orchestrator.cli.terminal import line, pause_words
-from orchestrator.digest import span
+from orchestrator.cli.terminal import pause_words
 from orchestrator.models import Stage, Verdict
 from orchestrator.status import EngineStatus, IssueStatus
+from orchestrator.text import line, span
 
 COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
 _LOG = re.compile(r"; log: [^;]*")

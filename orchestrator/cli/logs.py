@@ -17,10 +17,11 @@ from typing import TypedDict
 import click
 
 from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, plain, print_json
+from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.errors import OrchestratorError, RedisUnavailable
-from orchestrator.ports import Holding
+from orchestrator.leases import Holding
 from orchestrator.status import leases_if_up
+from orchestrator.text import plain
 
 TAIL_LINES = 30
 LOOK_EVERY_S = 0.3

@@ -8,15 +8,16 @@ from datetime import datetime
 
 import click
 
-from orchestrator import merge_wiring, wiring
+from orchestrator import wiring
 from orchestrator.cli.merges_audit import audit
-from orchestrator.cli.terminal import json_option, line, print_json
-from orchestrator.closing import Health, health
+from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import OrchestratorError
-from orchestrator.forge import NEVER, MergeClosePayload
-from orchestrator.merge_poll import fresh_checkpoint
-from orchestrator.session_loop import utc_now
+from orchestrator.merge_close import Health, fresh_checkpoint, health
+from orchestrator.merge_close.events import NEVER, MergeClosePayload
+from orchestrator.models import utc_now
 from orchestrator.status import leases_if_up
+from orchestrator.text import line
+from orchestrator.wiring import merges as merge_wiring
 
 
 @click.group("merges")
@@ -140,7 +141,7 @@ command.add_command(audit)
 
 def _start_dependants() -> None:
     """What waited for a closed issue need not wait for the clock."""
-    from orchestrator.celery import tick  # here, because Celery is slow to load and mostly not needed
+    from orchestrator.celery import tick
 
     tick("poll")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
+from orchestrator.adapters.git.installation import git
 from orchestrator.adapters.github import PullRequestEvent
-from orchestrator.cli.repo import git
-from orchestrator.cli.terminal import json_option, line, print_json
+from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
-from orchestrator.forge import PullRequest
-from orchestrator.merge_audit import Audit, audit_merge
-from orchestrator.merge_close import Ruling, Trust
+from orchestrator.merge_close import Audit, Ruling, Trust, audit_merge
+from orchestrator.merge_close.events import PullRequest
 from orchestrator.settings import Settings, from_environment
+from orchestrator.text import line
 from orchestrator.tracker import jsonl
 
 WORDS = {

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import click
 
 from orchestrator import wiring
-from orchestrator.cli.terminal import json_option, line, me, pause_words, print_json
+from orchestrator.cli.terminal import json_option, me, pause_words, print_json
+from orchestrator.text import line
 
 
 @click.command

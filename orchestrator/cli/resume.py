@@ -7,7 +7,8 @@ from dataclasses import asdict
 import click
 
 from orchestrator import wiring
-from orchestrator.cli.terminal import json_option, line, pause_words, print_json
+from orchestrator.cli.terminal import json_option, pause_words, print_json
+from orchestrator.text import line
 
 
 @click.command
@@ -20,7 +21,7 @@ def command(*, as_json: bool) -> None:
     """
     ended = wiring.here().controls.resume()
     if ended:
-        from orchestrator.celery import tick  # here, because Celery is slow to load
+        from orchestrator.celery import tick
 
         tick("poll")
     if as_json:

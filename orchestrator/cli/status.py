@@ -12,9 +12,10 @@ from rich.text import Text
 
 from orchestrator import status, wiring
 from orchestrator.cli.issue_row import age, bar, headline, step, why
-from orchestrator.cli.terminal import json_option, line, print_json
+from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.cli.watch import watch
 from orchestrator.status import EngineStatus
+from orchestrator.text import line
 
 Overflow = Literal["fold", "ellipsis"]
 

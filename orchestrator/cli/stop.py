@@ -10,10 +10,11 @@ import click
 from rich.console import Console
 
 from orchestrator import wiring
-from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.cli.terminal import IssueId, because, json_option, line, me, print_json
+from orchestrator.adapters.redis import RedisLeases
+from orchestrator.cli.terminal import IssueId, because, json_option, me, print_json
+from orchestrator.leases import Holding, Stop
 from orchestrator.models import Verdict
-from orchestrator.ports import Holding, Stop
+from orchestrator.text import line
 
 _LOOK_S = 0.05
 
@@ -81,7 +82,7 @@ def command(
 
 def _poll_now() -> None:
     """Have what no worker runs seen to at once; what one runs ends without it."""
-    from orchestrator.celery import tick  # here, because Celery is slow to load: the stops are on their way already
+    from orchestrator.celery import tick
 
     tick("poll")
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import socket
-import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.cli.completion import known_issues
-from orchestrator.issue_text import ISSUE_ID
-from orchestrator.ports import Paused
+from orchestrator.leases import Paused
+from orchestrator.models import ISSUE_ID
+from orchestrator.text import line
 
 json_option = click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
 
@@ -59,11 +61,17 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
 
 
-def plain(text: str) -> str:
-    """Text that others wrote, safe to print: what could steer a terminal is replaced; lines and tabs stay."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
+ISSUES = Path(".sudocode", "issues.jsonl")
+"""Where the tracker keeps its issues for git. Asking the tracker itself would take longer than a person waits."""
 
 
-def line(text: str) -> str:
-    """As `plain`, in one line."""
-    return " ".join(plain(text).split())
+def known_issues(project: str | None) -> Iterator[tuple[str, str]]:
+    """The ids and titles of the repo's issues, those that are not closed first; none where they cannot be read."""
+    start = Path(project or os.environ.get("ORCH_PROJECT_ROOT") or ".").absolute()
+    file = next((folder / ISSUES for folder in (start, *start.parents) if (folder / ISSUES).is_file()), None)
+    rows = []
+    # A shell that completes is no place for complaints; `orch doctor` has them.
+    with contextlib.suppress(OSError, ValueError):
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file else []
+    for row in sorted(rows, key=lambda row: row.get("status") == "closed"):
+        yield str(row.get("id")), str(row.get("title"))

@@ -17,11 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.issue_row import age, bar, brief, headline, step, why
-from orchestrator.cli.terminal import line
-from orchestrator.digest import span
-from orchestrator.models import Verdict
-from orchestrator.session_loop import utc_now
+from orchestrator.models import Verdict, utc_now
 from orchestrator.status import EngineStatus, IssueStatus, Seen, ask_redis, ask_tracker, put_together
+from orchestrator.text import line, span
 from orchestrator.wiring import Wiring
 
 DRAWN_EVERY_S = 0.5

@@ -10,8 +10,8 @@ import click
 import uvicorn
 
 from orchestrator import wiring
-from orchestrator.adapters.redis_metrics import RedisMetrics
-from orchestrator.adapters.redis_webhooks import RedisWebhooks
+from orchestrator.adapters.redis import RedisWebhooks
+from orchestrator.adapters.redis.metrics import RedisMetrics
 from orchestrator.errors import OrchestratorError
 from orchestrator.web import metrics, readiness, webhook
 from orchestrator.web.app import make_app
@@ -41,7 +41,7 @@ def command(host: str, port: int) -> None:
 
     Without a webhook merges are seen all the same, by the next poll.
     """
-    from orchestrator.celery import wake  # here, because Celery is slow to load, and a wrong port is told at once
+    from orchestrator.celery import wake
 
     here = wiring.here()
     listener = listen(host, port)

@@ -17,10 +17,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from beat.schedule import TICKS
-from orchestrator.adapters.redis_counts import BUCKETS
-from orchestrator.adapters.redis_metrics import QUEUES, Memory, Seen, SeenSession
-from orchestrator.models import Stage, Verdict
-from orchestrator.session_loop import Limits, under_way
+from orchestrator.adapters.redis import BUCKETS
+from orchestrator.adapters.redis.metrics import QUEUES, Memory, Seen, SeenSession
+from orchestrator.models import Limits, Stage, Verdict
+from orchestrator.session_loop import under_way
 from orchestrator.settings import Settings
 
 STATES = ("claimed", "running")

@@ -16,13 +16,13 @@ from typing import Any, Self
 
 import redis
 
-from orchestrator.adapters import redis_server
-from orchestrator.adapters.git import create_project
-from orchestrator.adapters.mcp import McpTracker
-from orchestrator.adapters.redis import Keys, connect
-from orchestrator.adapters.redis_history import RedisOutbox
-from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.ports import Holding
+from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.mcp.tracker import McpTracker
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.adapters.redis.client import Keys, connect
+from orchestrator.adapters.redis.history import RedisOutbox
+from orchestrator.adapters.redis.leases import RedisLeases
+from orchestrator.leases import Holding
 from orchestrator.tracker.jsonl import init
 from tests.support import ROOT, wait_until
 

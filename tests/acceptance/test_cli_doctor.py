@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import installation, redis_server
-from orchestrator.adapters.redis import Keys, connect
-from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.adapters.git import installation
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.adapters.redis.client import Keys, connect
+from orchestrator.adapters.redis.leases import RedisLeases
 from tests.orch import Orch
 
 

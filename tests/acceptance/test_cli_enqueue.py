@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import redis_server
-from orchestrator.adapters.memory import MemoryTracker
-from orchestrator.adapters.redis import Keys, connect
-from orchestrator.adapters.redis_leases import RedisLeases
-from orchestrator.poll import Poll, Rescue
-from orchestrator.session_loop import Limits
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.adapters.redis.client import Keys, connect
+from orchestrator.adapters.redis.leases import RedisLeases
+from orchestrator.memory import MemoryTracker
+from orchestrator.models import Limits
+from orchestrator.poll.claim import Poll
+from orchestrator.poll.rescue import Rescue
 from tests.orch import Orch
 from tests.support import gateway_to, wait_until
 

@@ -22,7 +22,7 @@ import jsonschema
 import pytest
 import redis
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from tests import compose
 from tests.docker.processes import free_port
 from tests.support import ROOT, wait_until

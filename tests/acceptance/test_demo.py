@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import demo
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import OrchestratorError
 from orchestrator.gateway import feedback_of
-from orchestrator.settings import load
+from orchestrator.local import demo
+from orchestrator.settings.load import load
 from orchestrator.snapshot import Event, Snapshot, read_snapshot
-from orchestrator.wiring import Wiring
+from orchestrator.wiring.project import Wiring
 from tests.support import ROOT
 
 pytestmark = pytest.mark.timeout(300)

@@ -16,25 +16,24 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters import redis_server
-from orchestrator.adapters.git import create_project
-from orchestrator.adapters.redis_history import RedisHistory
-from orchestrator.adapters.redis_merges import RedisMerges
+from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.adapters.redis.history import RedisHistory
+from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import AgentFailed
-from orchestrator.explain_collect import explained
-from orchestrator.explanation import Explanation, State
-from orchestrator.forge import MergeClosePayload
-from orchestrator.lease_keeper import LeaseKeeper
-from orchestrator.merge_close import apply_merge_close
-from orchestrator.models import Report, Stage, Step, VerificationEvidence
-from orchestrator.ports import Lease
+from orchestrator.leases import Lease
+from orchestrator.merge_close.events import MergeClosePayload
+from orchestrator.merge_close.rules import apply_merge_close
+from orchestrator.models import Progress, Report, Stage, Step, VerificationEvidence
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer
-from orchestrator.sessions import Sessions
-from orchestrator.settings import load
-from orchestrator.status import collect
-from orchestrator.telling import Progress
+from orchestrator.settings.load import load
+from orchestrator.status.board import collect
+from orchestrator.status.explanation import Explanation, State
+from orchestrator.status.read import explained
 from orchestrator.tracker import init
-from orchestrator.wiring import Wiring
+from orchestrator.wiring.project import Wiring
 from tests.support import ROOT
 
 LEASE_S = 600.0

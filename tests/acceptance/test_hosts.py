@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import redis_server, shim
-from orchestrator.adapters.redis import connect
+from orchestrator.adapters.process import shim
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.adapters.redis.client import connect
 from tests.acceptance.project import CELERY, CLEAN, Project, Running
 from tests.support import wait_until
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from orchestrator.adapters import redis_server
-from orchestrator.units import PROGRAMS, Units, escaped, quoted
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.local.units import PROGRAMS, Units, escaped, quoted
 from tests.acceptance.project import CLEAN, GOOD, Project, Running
 from tests.support import ROOT
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.bound import bound_env
-from orchestrator.adapters.mcp import McpTracker
+from orchestrator.adapters.mcp.tracker import McpTracker
+from orchestrator.adapters.process.bound import bound_env
 from orchestrator.gateway import feedback_of
 from orchestrator.tracker import init
 from tests.support import ROOT

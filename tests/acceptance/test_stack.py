@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from tests.acceptance.project import CELERY, CLEAN, Project, Running, kill, parent, up
 from tests.support import wait_until
 

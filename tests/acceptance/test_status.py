@@ -16,19 +16,18 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from orchestrator import telling
-from orchestrator.adapters import redis_server
-from orchestrator.adapters.git import create_project
-from orchestrator.adapters.redis_history import RedisHistory
-from orchestrator.issue_text import read_issue
-from orchestrator.models import Report, Stage, Step, Verdict, VerificationEvidence
-from orchestrator.ports import Claim, SessionRecord
-from orchestrator.session_loop import DEFAULT_LIMITS, perform
-from orchestrator.settings import load
-from orchestrator.status import collect
-from orchestrator.telling import About, Progress
+from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.adapters.redis.history import RedisHistory
+from orchestrator.leases import Claim, SessionRecord
+from orchestrator.models import DEFAULT_LIMITS, Progress, Report, Stage, Step, Verdict, VerificationEvidence
+from orchestrator.poll.issue_text import read_issue
+from orchestrator.publish.entries import About, opening_entries
+from orchestrator.session_loop import perform
+from orchestrator.settings.load import load
+from orchestrator.status.board import collect
 from orchestrator.tracker import init
-from orchestrator.wiring import Wiring
+from orchestrator.wiring.project import Wiring
 from tests.support import NOON, ROOT, noon
 
 Project = Callable[..., Wiring]
@@ -102,7 +101,7 @@ def claimed(wiring: Wiring, issue_id: str) -> About:
     assert isinstance(claim, Claim)
     about = About(issue, f"session-{claim.token}", "orch-main")
     record = SessionRecord(about.session_id, "orch-main", issue, spec_limit=3, quality_limit=2)
-    wiring.leases.open(claim, record, telling.opening_entries(about, at=NOON))
+    wiring.leases.open(claim, record, opening_entries(about, at=NOON))
     return about
 
 

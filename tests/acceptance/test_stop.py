@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.adapters.redis_controls import RedisControls
+from orchestrator.adapters.redis.controls import RedisControls
 from tests.acceptance.project import CELERY, GOOD, Project, Running, up
 from tests.support import wait_until
 

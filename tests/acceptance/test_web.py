@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import redis
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from orchestrator.web.webhook import PATH
 from tests.github_server import GitHubServer
 from tests.orch import Orch

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from statistics import median
 import psutil
 from celery import Celery
 
-from orchestrator.adapters.redis_url import celery_broker_url
-from orchestrator.stack import Stack
+from orchestrator.local.up import Stack
+from orchestrator.settings.redis_url import celery_broker_url
 from tests.benchmarks.figures import Figure, percentile
 from tests.benchmarks.local import local_stack
 from tests.support import wait_until

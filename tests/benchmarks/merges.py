@@ -16,9 +16,9 @@ from statistics import median
 
 from celery import Celery
 
-from orchestrator.adapters.redis_merges import RedisMerges
-from orchestrator.adapters.redis_url import celery_broker_url
-from orchestrator.stack import Stack
+from orchestrator.adapters.redis.merges import RedisMerges
+from orchestrator.local.up import Stack
+from orchestrator.settings.redis_url import celery_broker_url
 from tests.benchmarks.figures import Figure, percentile
 from tests.benchmarks.local import local_stack
 from tests.support import wait_until

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator import wiring
+from orchestrator.agent_roles import RoleSteps
 from orchestrator.celery import app
-from orchestrator.lease_keeper import LeaseKeeper
-from orchestrator.models import ImplementerResult, Report, ReviewResult, Step, VerificationEvidence
-from orchestrator.ports import Lease
-from orchestrator.session_loop import Doer, RoleSteps, utc_now
-from orchestrator.sessions import Sessions
-from orchestrator.settings import from_environment
-from orchestrator.telling import Progress
+from orchestrator.leases import Lease
+from orchestrator.models import ImplementerResult, Progress, Report, ReviewResult, Step, VerificationEvidence, utc_now
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.run import Sessions
+from orchestrator.session_loop import Doer
+from orchestrator.settings.load import from_environment
 from tests.benchmarks import plain
 
 COMMANDS = "commands.json"

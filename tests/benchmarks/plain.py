@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from orchestrator.session_loop import session_id_for
+from orchestrator.models import session_id_for
 
 Command = list[str | int]
 

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator import telling
-from orchestrator.adapters.bound import bound_argv, bound_env
-from orchestrator.ports import Claim, SessionRecord
-from orchestrator.session_loop import utc_now
-from orchestrator.wiring import Wiring
+from orchestrator.adapters.process.bound import bound_argv, bound_env
+from orchestrator.leases import Claim, SessionRecord
+from orchestrator.models import utc_now
+from orchestrator.publish.entries import About, opening_entries
+from orchestrator.wiring.project import Wiring
 from tests.benchmarks import plain
 from tests.benchmarks.figures import Figure, interleaved
 from tests.support import an_issue, wait_until
@@ -137,8 +137,8 @@ def _open(wiring: Wiring, issue_ids: Sequence[str]) -> None:
         if not isinstance(claim, Claim):
             raise AssertionError(f"{issue_id} could not be claimed: {claim}")
         record = SessionRecord(plain.session_id(issue_id), "orch-benchmark", an_issue(issue_id=issue_id), 3, 2)
-        about = telling.About(record.issue, record.session_id, record.orchestrator_id)
-        wiring.leases.open(claim, record, telling.opening_entries(about, at=utc_now()))
+        about = About(record.issue, record.session_id, record.orchestrator_id)
+        wiring.leases.open(claim, record, opening_entries(about, at=utc_now()))
 
 
 def _forget(wiring: Wiring) -> None:

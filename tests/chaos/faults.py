@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from orchestrator.adapters import shim
+from orchestrator.adapters.process import shim
 from orchestrator.tracker.jsonl import FOLDER
 from tests.acceptance.project import Project, kill
 from tests.chaos.parts import LEASE_S, SLOTS, pool, send

@@ -15,7 +15,8 @@ from typing import Any, Self
 import pytest
 import redis
 
-from orchestrator.adapters import redis_server, shim
+from orchestrator.adapters.process import shim
+from orchestrator.adapters.redis import server as redis_server
 from tests.acceptance.project import CELERY, CLEAN, Project, Running, kill
 from tests.support import wait_until
 

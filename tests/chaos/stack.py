@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestrator.adapters import redis_server, shim
-from orchestrator.adapters.bound import bound_argv
+from orchestrator.adapters.process import shim
+from orchestrator.adapters.process.bound import bound_argv
+from orchestrator.adapters.redis import server as redis_server
 from tests.acceptance.project import Project, Running
 from tests.chaos.parts import BEAT, CONTROL, SESSIONS, send
 

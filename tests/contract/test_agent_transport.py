@@ -11,7 +11,7 @@ from threading import Event
 import pytest
 
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
-from orchestrator.adapters.process import Limits
+from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,

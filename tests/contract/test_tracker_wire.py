@@ -23,8 +23,8 @@ import psutil
 import pytest
 from mcp import StdioServerParameters
 
-from orchestrator.adapters.mcp import MAX_STRING_BYTES, McpTracker, probe
-from orchestrator.adapters.mcp_connection import Connection
+from orchestrator.adapters.mcp.connection import Connection
+from orchestrator.adapters.mcp.tracker import MAX_STRING_BYTES, McpTracker, probe
 from orchestrator.errors import TrackerRefused, TransientMCPError
 from orchestrator.tracker import init
 from tests.support import wait_until

@@ -13,7 +13,8 @@ from signal import SIGKILL
 
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
-from orchestrator.adapters import redis_server, shim
+from orchestrator.adapters.process import shim
+from orchestrator.adapters.redis import server as redis_server
 from tests.docker.nodes import REDIS_OPTIONS, worker_command
 from tests.support import wait_until
 

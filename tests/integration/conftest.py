@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from tests.engine import Engine
 
 

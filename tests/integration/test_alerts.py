@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.adapters.redis_counts import timed
+from orchestrator.adapters.redis.counts import timed
 from orchestrator.cli import COMMANDS
 from orchestrator.errors import TransientMCPError
 from orchestrator.models import StatusEntry, Verdict

@@ -18,9 +18,10 @@ import structlog
 from celery import Celery
 from structlog.testing import capture_logs
 
-from orchestrator import celery, telling, wiring
-from orchestrator.adapters.git import create_project
+from orchestrator import celery, wiring
+from orchestrator.adapters.git.workspace import create_project
 from orchestrator.errors import TrackerUnavailable
+from orchestrator.publish.entries import ALREADY_TOLD
 from tests.support import ROOT
 
 Make = Callable[..., Celery]
@@ -206,7 +207,7 @@ def test_what_a_session_has_said_is_not_said_again() -> None:
     """An error that ended a session was told by the session."""
     task: Any = celery.OneLineTask()
     error = TrackerUnavailable("i-a1b2: some error")
-    error.add_note(telling.ALREADY_TOLD)
+    error.add_note(ALREADY_TOLD)
     with logged() as lines:
         task.on_failure(error, "an id", ("i-a1b2",), {}, None)
 

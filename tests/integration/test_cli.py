@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from orchestrator import cli
-from orchestrator.cli.completion import known_issues
-from orchestrator.cli.terminal import line, plain
+from orchestrator.cli.terminal import known_issues
 from orchestrator.errors import TrackerUnavailable
+from orchestrator.text import line, plain
 from tests.support import ROOT
 
 HEAVY = ("celery", "redis", "mcp", "rich", "pydantic", "pydantic_core", "structlog")

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.git_remote import GitDelivery
-from orchestrator.adapters.redis_merges import RedisMerges
-from orchestrator.closing import STALE_AFTER, Delivery, Health, MergeLook, health
+from orchestrator.adapters.git.remote import GitDelivery
+from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
-from orchestrator.forge import NEVER, Delivered, Look, MergeClosePayload, PullText
 from orchestrator.gateway import feedback_of
-from orchestrator.merge_poll import MergePoll, Settled
-from orchestrator.models import Verdict
-from orchestrator.session_loop import utc_now
-from orchestrator.telling import Progress, verdict_entries
+from orchestrator.merge_close.events import NEVER, Delivered, Look, MergeClosePayload, PullText
+from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
+from orchestrator.merge_close.poll import MergePoll, Settled
+from orchestrator.models import Progress, Verdict, utc_now
+from orchestrator.publish.entries import verdict_entries
 from tests.engine import Engine, a_report, about, told_of
 from tests.git_project import Host, Project, with_bare
 from tests.merges import payload

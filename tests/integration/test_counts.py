@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.adapters.redis import connect
-from orchestrator.adapters.redis_counts import RedisCounts, timed
-from orchestrator.adapters.redis_merges import RedisMerges
+from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis.counts import RedisCounts, timed
+from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, TrackerRefused, TransientMCPError
 from orchestrator.models import Stage, Verdict
 from tests.engine import Engine, a_report

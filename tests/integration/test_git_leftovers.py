@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.gc import plan
 from orchestrator.errors import WorkspaceError
-from orchestrator.leftovers import plan
 from orchestrator.ports import Leftover, LeftoverKind
 from tests.git_project import Host, Project, with_bare
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.git import GitWorkspace
-from orchestrator.commit_message import commit_message
+from orchestrator.adapters.git.workspace import GitWorkspace
 from orchestrator.errors import WorkspaceError
-from orchestrator.forge import Delivered, MergeClosePayload
+from orchestrator.merge_close.events import Delivered, MergeClosePayload
+from orchestrator.text import commit_message
 from tests.git_project import Project
 
 BRANCH = "orch/i-abc"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.adapters.github import GitHub
+from orchestrator.adapters.github.pulls import GitHub
 from orchestrator.errors import GitHubRateLimited, GitHubRefused, GitHubUnavailable
-from orchestrator.forge import PullRequest, PullText
+from orchestrator.merge_close.events import PullRequest, PullText
 from tests.github_server import TOKEN, Fault, GitHubServer, error, rate_limit_exceeded, secondary_limit, sign
 from tests.support import NOON
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.redis_history import RedisHistory
+from orchestrator.adapters.redis.history import RedisHistory
 from orchestrator.errors import LeaseLost, SessionStopped
+from orchestrator.leases import Claim, Refusal
 from orchestrator.models import SnapshotEntry, Stage, Verdict
-from orchestrator.ports import Claim, Refusal
 from tests.engine import ERRORS_IN_A_ROW, a_record, a_report, told_of
 from tests.support import NOON, evidence
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.git import create_project
-from orchestrator.adapters.installation import name_of, named
+from orchestrator.adapters.git.installation import name_of, named
+from orchestrator.adapters.git.workspace import create_project
 from orchestrator.errors import WorkspaceError
 
 

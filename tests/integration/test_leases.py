@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from orchestrator.adapters.redis import KEPT_S, PatientRedis, connect
-from orchestrator.adapters.redis_leases import SLOWEST_HAND_ON
+from orchestrator.adapters.redis.client import KEPT_S, PatientRedis, connect
+from orchestrator.adapters.redis.leases import SLOWEST_HAND_ON
 from orchestrator.errors import LeaseLost, RedisUnavailable
-from orchestrator.models import StatusEntry, Verdict
-from orchestrator.ports import Claim, Refusal
-from orchestrator.telling import About, Progress, opening_entries, verdict_entries
+from orchestrator.leases import Claim, Refusal
+from orchestrator.models import Progress, StatusEntry, Verdict
+from orchestrator.publish.entries import About, opening_entries, verdict_entries
 from tests.engine import LEASE_S, Engine, a_record, a_report, about, told_of
 from tests.support import NOON, wait_until
 

@@ -9,12 +9,12 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.adapters.github import GitHub
+from orchestrator.adapters.github.pulls import GitHub
 from orchestrator.errors import CheckpointUnreadable, GitHubUnavailable, RedisUnavailable
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.merge_close import NOT_IN_REVIEW, Trust
-from orchestrator.merge_poll import LOOKBACK, Checkpoint, MergePoll, Settled, fresh_checkpoint
-from orchestrator.merge_record import Marker
+from orchestrator.merge_close.poll import LOOKBACK, Checkpoint, MergePoll, Settled, fresh_checkpoint
+from orchestrator.merge_close.record import Marker
+from orchestrator.merge_close.rules import NOT_IN_REVIEW, Trust
 from orchestrator.models import Verdict
 from tests.github_server import TOKEN, Fault, GitHubServer, error
 from tests.merges import Tracked

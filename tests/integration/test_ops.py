@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import units
-from orchestrator.merge_record import Marker
-from orchestrator.settings import Environment
-from orchestrator.settings_keys import keys
+from orchestrator.local import units
+from orchestrator.merge_close.record import Marker
+from orchestrator.settings.keys import keys
+from orchestrator.settings.tables import Environment
 from tests.support import ROOT
 
 UNITS = sorted((ROOT / "ops/systemd").glob("*.service"))
@@ -81,7 +81,7 @@ def test_no_secret_stands_in_a_unit() -> None:
 
 
 def test_the_templates_are_what_install_service_writes() -> None:
-    """`python -m orchestrator.units ops/systemd` would change nothing."""
+    """`python -m orchestrator.local.units ops/systemd` would change nothing."""
     fresh = {name.replace("%i", ""): text for name, text in units.TEMPLATES.files()}
 
     assert fresh == {path.name: path.read_text("utf-8") for path in (ROOT / "ops/systemd").glob("*@.*")}

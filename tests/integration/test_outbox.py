@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import telling
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
-from orchestrator.models import FixIssueEntry, Stage, StatusEntry, Verdict
-from orchestrator.outbox import publish
-from orchestrator.telling import Progress, opening_entries, verdict_entries
+from orchestrator.memory import MemoryTracker
+from orchestrator.models import FixIssueEntry, Progress, Stage, StatusEntry, Verdict
+from orchestrator.publish.entries import opening_entries, tell, verdict_entries
+from orchestrator.publish.outbox import publish
 from tests.engine import a_report, about, doing, saying_yes, told_of
 from tests.support import NOON, Roles, gateway_to, wait_until
 
@@ -79,12 +78,12 @@ def test_a_publisher_killed_before_it_took_an_entry_off_tells_nothing_twice(engi
     waiting = engine.outbox.waiting()
     for _ in range(waiting):
         untold = engine.outbox.next()
-        telling.tell(untold.entry, engine.gateway)
+        tell(untold.entry, engine.gateway)
         # Here it is killed. The next one tells one entry more and is killed in its turn.
         again = engine.elsewhere().outbox.next()
         assert again.begun
         assert again.entry_id == untold.entry_id
-        fix_issue_id = telling.tell(again.entry, engine.gateway, look_first=again.begun)
+        fix_issue_id = tell(again.entry, engine.gateway, look_first=again.begun)
         engine.outbox.told(again, fix_issue_id=fix_issue_id)
 
     end = {Verdict.DONE: "SESSION_DONE", Verdict.OVERFLOW: "OVERFLOW_FIX_CREATED"}[verdict]
@@ -102,7 +101,7 @@ def test_what_an_earlier_publisher_may_have_told_is_looked_for(engine):
     engine.tracker.file("One", issue_id=ISSUE)
     lease = engine.running()
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
-    telling.tell(engine.outbox.next().entry, engine.gateway)
+    tell(engine.outbox.next().entry, engine.gateway)
     engine.client.delete(engine.keys("begun"))
 
     assert 1 == engine.publish()

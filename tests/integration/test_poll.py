@@ -9,8 +9,7 @@ from collections import Counter
 import pytest
 import structlog.testing
 
-from orchestrator.adapters.memory import MemoryTracker
-from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.errors import (
     AgentFailed,
     InvalidMCPResponseError,
@@ -18,6 +17,7 @@ from orchestrator.errors import (
     TrackerUnavailable,
     TransientMCPError,
 )
+from orchestrator.memory import MemoryTracker
 from orchestrator.models import Verdict
 from tests.engine import MAX_RESCUES, Engine, doing, saying_yes
 from tests.support import Roles, gateway_to, wait_until

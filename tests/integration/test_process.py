@@ -16,8 +16,8 @@ from threading import Event, Thread, Timer
 
 import pytest
 
-from orchestrator.adapters import marked, process, shim
-from orchestrator.adapters.process import Ended, Finished, Limits
+from orchestrator.adapters.process import foreign, marked, shim
+from orchestrator.adapters.process.foreign import Ended, Finished, Limits
 from orchestrator.errors import SettingsError, WorkspaceError
 from tests.support import wait_until
 
@@ -81,20 +81,20 @@ def session(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, session: str) -> Callable[..., Finished]:
-    """`process.run` with everything but argv and limits filled in; a string is Python code."""
+    """`foreign.run` with everything but argv and limits filled in; a string is Python code."""
 
     def started(program: str | list[str], *, merged: bool = False, **options: object) -> Finished:
         argv = [sys.executable, "-S", "-c", program] if isinstance(program, str) else program
         defaults: dict[str, object] = {
             "cwd": tmp_path,
-            "env": process.clean_env(
+            "env": foreign.clean_env(
                 os.environ, extra={"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session, "ORCH_STATE": "s"}
             ),
             "limits": Limits(wall_s=20),
             "stdout": tmp_path / "stdout",
             "stderr": None if merged else tmp_path / "stderr",
         }
-        return process.run(argv, **(defaults | options))  # type: ignore[arg-type]
+        return foreign.run(argv, **(defaults | options))  # type: ignore[arg-type]
 
     return started
 
@@ -293,7 +293,7 @@ def test_an_exception_ends_the_program(run: Callable[..., Finished], session: st
 def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) -> None:
     """kill -9 of the process that called run(): child, grandchild in its own session and daemon are gone in seconds."""
     code = (
-        "import os, sys; from pathlib import Path; from orchestrator.adapters.process import Limits, run\n"
+        "import os, sys; from pathlib import Path; from orchestrator.adapters.process.foreign import Limits, run\n"
         "run([sys.executable, '-S', '-c', sys.argv[1]], cwd=Path.cwd(), env=dict(os.environ), limits=Limits(60),"
         " stdout=Path('stdout'), stderr=Path('stderr'))"
     )
@@ -367,12 +367,12 @@ def _send_to_shim(where: Path, session: str, number: int) -> None:
         (["--", "--parent"], 127, "orch: cannot run --parent: command not found\n"),
         (["/dev/null/x"], 127, "orch: cannot run /dev/null/x: Not a directory\n"),
         (["/dev/null"], 126, "orch: cannot run /dev/null: Permission denied\n"),
-        ([], 2, "orch: usage: python -m orchestrator.adapters.shim [--parent PID] [--] argv...\n"),
+        ([], 2, "orch: usage: python -m orchestrator.adapters.process.shim [--parent PID] [--] argv...\n"),
     ],
 )
 def test_exit_codes(argv: list[str], exit_code: int, stderr: str) -> None:
     """The shim gives the command's exit code as a shell does, and one line when it could not be started."""
-    command = [sys.executable, "-m", "orchestrator.adapters.shim", *argv]
+    command = [sys.executable, "-m", "orchestrator.adapters.process.shim", *argv]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (exit_code, stderr) == (done.returncode, done.stderr)
@@ -439,7 +439,7 @@ def test_clean_env() -> None:
         "ORCH_ISSUE": "no",
         "MODEL_KEY": "yes",
     }
-    env = process.clean_env(source, allow=["MODEL_KEY", "NOT_SET"], extra={"ORCH_ISSUE": "i-0001"})
+    env = foreign.clean_env(source, allow=["MODEL_KEY", "NOT_SET"], extra={"ORCH_ISSUE": "i-0001"})
 
     assert {
         "PATH": "/bin",
@@ -454,7 +454,7 @@ def test_clean_env() -> None:
 def test_our_own_secrets_cannot_be_allowed(name: str) -> None:
     """Allowing one of our secrets is a mistake in the settings, and named as such."""
     with pytest.raises(SettingsError, match=name):
-        process.clean_env({name: "secret"}, allow=[name])
+        foreign.clean_env({name: "secret"}, allow=[name])
 
 
 def test_sweep_needs_a_marker() -> None:
@@ -466,7 +466,7 @@ def test_sweep_needs_a_marker() -> None:
 def test_sweep_spares_itself_and_those_above(tmp_path: Path, session: str) -> None:
     """A process that bears the markers itself sweeps the others and lives on."""
     code = (
-        "import os, subprocess; from orchestrator.adapters.marked import sweep\n"
+        "import os, subprocess; from orchestrator.adapters.process.marked import sweep\n"
         "other = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
         "print(sweep({'ORCH_SESSION': os.environ['ORCH_SESSION']}), other.wait())"
     )
@@ -518,13 +518,13 @@ def test_logs_are_numbered_on(tmp_path: Path) -> None:
     for name in ("9-implementer.prompt", "12-spec_reviewer.stdout", "notes-1"):
         (tmp_path / "logs" / name).touch()
 
-    assert "13-implementer.prompt" == process.new_log(tmp_path / "logs", "implementer", ".prompt").name
-    assert "14-implementer.prompt" == process.new_log(tmp_path / "logs", "implementer", ".prompt").name
+    assert "13-implementer.prompt" == foreign.new_log(tmp_path / "logs", "implementer", ".prompt").name
+    assert "14-implementer.prompt" == foreign.new_log(tmp_path / "logs", "implementer", ".prompt").name
 
 
 def test_tail(tmp_path: Path) -> None:
     """The end of a file, with what is not UTF-8 replaced."""
     (tmp_path / "file").write_bytes(b"abc\xff\xc3\xa9")
 
-    assert "c\ufffdé" == process.tail(tmp_path / "file", 4)
-    assert "abc\ufffdé" == process.tail(tmp_path / "file", 400)
+    assert "c\ufffdé" == foreign.tail(tmp_path / "file", 4)
+    assert "abc\ufffdé" == foreign.tail(tmp_path / "file", 400)

@@ -15,8 +15,9 @@ import pytest
 import redis
 from kombu import Connection
 
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import RedisUnavailable
+from orchestrator.settings.redis_url import celery_broker_url
 from tests.support import wait_until
 
 REPO = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ REPO = Path(__file__).parents[2]
 OWNER = """
 import json, os, sys
 from pathlib import Path
-from orchestrator.adapters import redis_server
+from orchestrator.adapters.redis import server as redis_server
 server = redis_server.ensure(Path(sys.argv[1]))
 print(json.dumps({"owned": server.owned, "url": server.url}), flush=True)
 sys.stdin.read()
@@ -124,7 +125,7 @@ def test_celery_reaches_it(tmp_path, ensure):
     """The address for Celery leads to the same server, also where the folder's name would have to be encoded."""
     folder = tmp_path / "a b;c%d"
     server = ensure(folder)
-    with Connection(server.celery_url) as connection, connection.SimpleQueue("q") as queue:
+    with Connection(celery_broker_url(server.url)) as connection, connection.SimpleQueue("q") as queue:
         queue.put("hello")
 
         assert "hello" == queue.get(timeout=5).payload

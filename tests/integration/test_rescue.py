@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import structlog.testing
 
-from orchestrator import telling
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.errors import AgentFailed
-from orchestrator.rescue import Sweep, end_orphans
-from orchestrator.telling import About
+from orchestrator.memory import MemoryTracker
+from orchestrator.poll.rescue import Sweep
+from orchestrator.publish.entries import About, opening_entries, tell
+from orchestrator.session.orphans import end_orphans
 from tests.engine import Engine, a_record, doing, saying_yes
 from tests.support import NOON, Roles, an_issue, gateway_to
 
@@ -99,8 +99,8 @@ def in_progress(engine: Engine, issue_id: str, by: str = US) -> str:
     """An issue that the installation `by` had begun when Redis forgot it."""
     engine.tracker.file("One", issue_id=issue_id)
     about = About(an_issue(issue_id=issue_id), f"session-of-{issue_id}", by)
-    for entry in telling.opening_entries(about, at=NOON):
-        telling.tell(entry, engine.gateway)
+    for entry in opening_entries(about, at=NOON):
+        tell(entry, engine.gateway)
     return issue_id
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.adapters import marked
 from orchestrator.adapters.agents import scripted
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.agents.scripted import Playbook, count, find
-from orchestrator.adapters.process import Limits
+from orchestrator.adapters.process import marked
+from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import AgentFailed, AgentSilent
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from orchestrator.adapters.redis import connect
-from orchestrator.adapters.redis_leases import RedisLeases
+from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.errors import AgentFailed, RedisUnavailable
+from orchestrator.leases import Refusal
 from orchestrator.models import Verdict
-from orchestrator.ports import Refusal
 from tests.engine import Engine, doing, saying_yes
 from tests.support import Roles, wait_until
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.settings import load
-from orchestrator.stack import Stack
+from orchestrator.local.up import Stack
+from orchestrator.settings.load import load
 from tests.git_project import Project
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.mcp import McpTracker, failure, probe
+from orchestrator.adapters.mcp.tracker import McpTracker, failure, probe
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TransientMCPError
 from tests.support import wait_until
 

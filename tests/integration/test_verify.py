@@ -10,8 +10,8 @@ from threading import Event
 
 import pytest
 
-from orchestrator.adapters.process import Limits
-from orchestrator.adapters.verify import CommandVerifier
+from orchestrator.adapters.agents.verify import CommandVerifier
+from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import SessionStopped, WorkspaceError
 from orchestrator.models import VerificationEvidence
 from orchestrator.ports import Verifier, Worktree

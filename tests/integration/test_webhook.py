@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from structlog.testing import capture_logs
 
-from orchestrator.adapters.redis_webhooks import RedisWebhooks
+from orchestrator.adapters.redis.controls import RedisWebhooks
 from orchestrator.cli.web import listen
 from orchestrator.errors import RedisUnavailable
 from orchestrator.web import webhook

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.lease_keeper import LeaseKeeper
-from orchestrator.models import Stage, Step
-from orchestrator.ports import Lease
-from orchestrator.telling import Progress
-from orchestrator.work import Tools, WorktreeSteps
+from orchestrator.leases import Lease
+from orchestrator.models import Progress, Stage, Step
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.steps import Tools, WorktreeSteps
 from tests.engine import Engine
 from tests.git_project import Project
 from tests.support import noon

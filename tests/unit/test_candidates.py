@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.memory import MemoryTracker
-from orchestrator.candidates import Candidate, blockers, candidates, open_blockers
+from orchestrator.memory import MemoryTracker
+from orchestrator.poll.candidates import Candidate, blockers, candidates, open_blockers
 from tests.support import NOON, gateway_to
 
 

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from orchestrator.digest import Digest, as_markdown, as_object, as_text, cause_of, digest, since_when
-from orchestrator.digest_facts import IssueFact, SessionFact, StepFact, session_of
-from orchestrator.models import Report, SnapshotEntry, Stage, Verdict
+from orchestrator.models import Progress, Report, SnapshotEntry, Stage, Verdict
+from orchestrator.publish.entries import About, error_entries, opening_entries, step_entries, verdict_entries
 from orchestrator.snapshot import Snapshot, read_snapshot
-from orchestrator.telling import About, Progress, error_entries, opening_entries, step_entries, verdict_entries
+from orchestrator.status.digest import Digest, as_markdown, as_object, as_text, cause_of, digest, since_when
+from orchestrator.status.night import IssueFact, SessionFact, StepFact, session_of
 from tests.support import NOON, an_issue, evidence
 
 ABOUT = About(an_issue(), "session-1", "orch-main")

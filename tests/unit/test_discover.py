@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import discover, settings
+from orchestrator import settings
+from orchestrator.adapters.git import installation
+from orchestrator.cli import discover
+from orchestrator.settings.tables import Limits, RepoSettings
 
 
 def which(*installed):
@@ -139,25 +142,25 @@ def repo(tmp_path):
 
 def test_base_branch(repo):
     """Sessions start from origin's default branch, else main, else master, else the current branch."""
-    assert "work" == discover.base_branch(repo)
+    assert "work" == installation.base_branch(repo)
 
     git(repo, "branch", "master")
-    assert "master" == discover.base_branch(repo)
+    assert "master" == installation.base_branch(repo)
 
     git(repo, "branch", "main")
-    assert "main" == discover.base_branch(repo)
+    assert "main" == installation.base_branch(repo)
 
     git(repo, "update-ref", "refs/remotes/origin/release/2", "HEAD")
     git(repo, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/release/2")
-    assert "release/2" == discover.base_branch(repo)
+    assert "release/2" == installation.base_branch(repo)
 
 
 def test_no_base_branch(repo, tmp_path_factory):
     """A detached HEAD without main or master has no base branch, nor has a folder without a repo."""
     git(repo, "checkout", "--detach")
 
-    assert discover.base_branch(repo) is None
-    assert discover.base_branch(tmp_path_factory.mktemp("bare")) is None
+    assert installation.base_branch(repo) is None
+    assert installation.base_branch(tmp_path_factory.mktemp("bare")) is None
 
 
 def read(folder, text):
@@ -177,7 +180,7 @@ def test_rendered_file_is_read_back(tmp_path, agent):
     assert ("make", "test") == found.verify_command("-")
     assert (agent and agent.implementer) == found.agent("implementer")
     assert (agent and agent.reviewer) == found.agent("spec_reviewer") == found.agent("quality_reviewer")
-    silence = found.limits.agent_seconds if agent and agent.silent else settings.Limits().silence_seconds
+    silence = found.limits.agent_seconds if agent and agent.silent else Limits().silence_seconds
     assert silence == found.limits.silence_seconds
 
 
@@ -196,7 +199,7 @@ def test_comments_hold_too(tmp_path):
     text = discover.render_orch_toml(project="acme")
     found = read(tmp_path, re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE))
 
-    assert settings.Limits() == found.limits
+    assert Limits() == found.limits
     assert (4, 5, "main") == (found.concurrency, found.poll_interval, found.base)
     assert ("ANTHROPIC_API_KEY",) == found.agents.env
     assert ("make", "e2e") == found.verify_command("L2")
@@ -210,7 +213,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 def test_any_text_survives(verify, word):
     """Whatever is in a command, quotes, controls and emoji, it is read back unchanged."""
     agent = discover.AgentCli("x", *[settings.AgentSettings(command=("x", word))] * 2)
-    read_back = settings.RepoSettings.model_validate(
+    read_back = RepoSettings.model_validate(
         tomllib.loads(discover.render_orch_toml(project="acme", verify=verify, agent=agent))
     )
 
@@ -238,5 +241,5 @@ def test_the_repo_on_github(tmp_path, url, api, repo):
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", url], check=True)
 
-    assert repo == discover.github_repo(tmp_path, "origin", api)
-    assert discover.github_repo(tmp_path, "elsewhere", api) is None
+    assert repo == installation.github_repo(tmp_path, "origin", api)
+    assert installation.github_repo(tmp_path, "elsewhere", api) is None

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
-from orchestrator.settings import RepoSettings
+from orchestrator.settings.tables import RepoSettings
 from tests import docs_generate
 from tests.doc_pages import commands, not_printed
 from tests.docs_generate import DOCS, PAGES, ROOT

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.explain import explain
-from orchestrator.explain_facts import Blocker, Facts, RedisSays, TrackerSays
-from orchestrator.explanation import Kind, State
-from orchestrator.merge_record import Marker, MergeMarker
+from orchestrator.leases import Holding, Paused, SessionRecord
+from orchestrator.merge_close.record import Marker, MergeMarker
 from orchestrator.models import Stage, Step
-from orchestrator.ports import Holding, Paused, SessionRecord
+from orchestrator.status.explain import explain
+from orchestrator.status.explanation import Kind, State
+from orchestrator.status.facts import Blocker, Facts, RedisSays, TrackerSays
 from tests.support import NOON, an_issue
 
 NOW_MS = int(NOON.timestamp() * 1000)

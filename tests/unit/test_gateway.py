@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable, TransientMCPError
 from orchestrator.gateway import SudocodeGateway, feedback_of
+from orchestrator.memory import MemoryTracker
 from tests.support import gateway_to
 
 Call = Callable[[SudocodeGateway], object]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import InvalidMCPResponseError
-from orchestrator.issue_text import read_issue
 from orchestrator.models import IssueContext
+from orchestrator.poll.issue_text import read_issue
 
 BODY = """\
 Some words before.

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import lease_keeper
 from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
-from orchestrator.lease_keeper import LeaseKeeper
-from orchestrator.ports import Lease, SessionRecord
+from orchestrator.leases import Lease, SessionRecord
+from orchestrator.session import keeper as lease_keeper
+from orchestrator.session.keeper import LeaseKeeper
 from tests.support import an_issue, wait_until
 
 LEASE = Lease("i-a1b2", 7, SessionRecord("s-1", "orch-main", an_issue(), 3, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.leftovers import Kept, Plan, plan
+from orchestrator.cli.gc import Kept, Plan, plan
 from orchestrator.ports import Leftover, LeftoverKind
 
 BRANCH = Leftover("i-abc", LeftoverKind.BRANCH, "refs/heads/orch/i-abc", "c0ffee", True, "merged into main")

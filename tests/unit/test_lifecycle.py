@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.memory import MemoryHistory, MemoryTracker
+from orchestrator.agent_roles import RoleSteps, claimed_evidence
 from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
 from orchestrator.gateway import feedback_of
+from orchestrator.memory import MemoryHistory, MemoryTracker
 from orchestrator.models import (
+    DEFAULT_LIMITS,
     Entry,
     FixIssueEntry,
     ImplementerResult,
+    Limits,
+    Progress,
     Report,
     ReviewResult,
     SessionOutcome,
@@ -27,20 +31,10 @@ from orchestrator.models import (
     Step,
     Verdict,
     VerificationEvidence,
-)
-from orchestrator.session_loop import (
-    DEFAULT_LIMITS,
-    Limits,
-    Path,
-    RoleSteps,
-    SingleSessionOrchestrator,
-    claimed_evidence,
-    paths,
-    perform,
-    session,
     session_id_for,
 )
-from orchestrator.telling import About, Progress
+from orchestrator.publish.entries import About
+from orchestrator.session_loop import Path, SingleSessionOrchestrator, paths, perform, session
 from tests.support import NOON, Roles, an_issue, evidence, gateway_to, noon
 
 ABOUT = About(an_issue(), "session-1", "orch-test")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import TrackerUnavailable
-from orchestrator.forge import PullRequest
-from orchestrator.merge_audit import Audit, audit_merge
-from orchestrator.merge_close import (
+from orchestrator.merge_close.audit import Audit, audit_merge
+from orchestrator.merge_close.events import PullRequest
+from orchestrator.merge_close.rules import (
     CLOSED_ALREADY,
     NOT_FINISHED,
     NOT_IN_REVIEW,

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
-from orchestrator.forge import PullRequest, merge_identity
 from orchestrator.gateway import SudocodeGateway, feedback_of
-from orchestrator.merge_close import (
+from orchestrator.merge_close.events import PullRequest, merge_identity
+from orchestrator.merge_close.record import Marker, read_record
+from orchestrator.merge_close.rules import (
     CLOSED_ALREADY,
     CLOSED_BEFORE,
     NOT_FINISHED,
@@ -30,7 +31,6 @@ from orchestrator.merge_close import (
     merge_of,
     parse_issue_line,
 )
-from orchestrator.merge_record import Marker, read_record
 from orchestrator.models import Verdict
 from orchestrator.snapshot import emit_snapshot_json, read_snapshot
 from tests.merges import LATER, TRUST, Tracked, payload, pull

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.redact import REDACTED, redactor
+from orchestrator.text import REDACTED, redactor
 
 OURS = 'pa$$"word\\with(all)'
 redact = redactor(

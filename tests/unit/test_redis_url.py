@@ -8,7 +8,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from orchestrator.adapters.redis_url import celery_broker_url, client_url
+from orchestrator.settings.redis_url import celery_broker_url, client_url
 
 ACCEPTED = {
     # given: (for redis-py, for kombu)

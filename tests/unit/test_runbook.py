@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.gateway import feedback_of
+from orchestrator.memory import MemoryTracker
 from tests.support import ROOT
 
 AS_PRINTED = """

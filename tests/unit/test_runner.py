@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.errors import InvalidMCPResponseError, SessionStopped, TrackerUnavailable
 from orchestrator.gateway import feedback_of
+from orchestrator.memory import MemoryTracker
 from orchestrator.runner import IssueSessionRunner, WorkerPoolDispatcher, main, run_dry_run
 from orchestrator.session_loop import SingleSessionOrchestrator
 from tests.support import NOON, Roles, gateway_to, noon, wait_until

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 
 from orchestrator import settings
 from orchestrator.errors import SettingsError
+from orchestrator.settings.load import AGENT_MARKERS, find_root, settings_table
+from orchestrator.settings.tables import TrackerCommand
 
 REPO = Path(__file__).parents[2]
 
@@ -95,7 +97,7 @@ def test_every_key_is_read(root):
         found.poll_interval,
         found.lease_seconds,
     )
-    assert settings.TrackerCommand(command=("my-tracker", "--stdio")) == found.tracker
+    assert TrackerCommand(command=("my-tracker", "--stdio")) == found.tracker
     assert Path("prompt.md") == found.prompt_template
     assert (1, 0) == (found.limits.spec_attempts, found.limits.rescues)
     assert ("ANTHROPIC_API_KEY",) == found.agents.env
@@ -295,7 +297,7 @@ def test_unknown_variable(root):
 
 def test_agent_markers_are_let_pass(root):
     """The variables that mark an agent's processes are not settings, and no mistakes."""
-    assert load(root, **dict.fromkeys(settings.AGENT_MARKERS, "x")) == load(root)
+    assert load(root, **dict.fromkeys(AGENT_MARKERS, "x")) == load(root)
 
 
 def test_state_dir_is_one_per_checkout(root):
@@ -329,13 +331,13 @@ def test_root_is_found(tmp_path):
     (tmp_path / "repo" / ".git").write_text("gitdir: elsewhere")
     (tmp_path / "repo" / "src" / ".git").mkdir()
 
-    assert tmp_path / "repo" / "src" == settings.find_root({}, inner)
+    assert tmp_path / "repo" / "src" == find_root({}, inner)
 
     (tmp_path / "repo" / "orch.toml").touch()
 
-    assert tmp_path / "repo" == settings.find_root({}, inner)
-    assert tmp_path == settings.find_root({"ORCH_PROJECT_ROOT": str(tmp_path)}, inner)
-    assert tmp_path == settings.find_root({"ORCH_PROJECT_ROOT": "../../.."}, inner).resolve()
+    assert tmp_path / "repo" == find_root({}, inner)
+    assert tmp_path == find_root({"ORCH_PROJECT_ROOT": str(tmp_path)}, inner)
+    assert tmp_path == find_root({"ORCH_PROJECT_ROOT": "../../.."}, inner).resolve()
 
 
 def test_no_root():
@@ -377,7 +379,7 @@ def test_project_names(folder, name):
 
 def test_table_names_every_key():
     """The table for the docs has one row for every key and variable, with its default and its unit."""
-    rows = settings.settings_table().splitlines()
+    rows = settings_table().splitlines()
 
     assert "| key | default | unit | meaning |" == rows[0]
     assert "| `limits.agent_seconds` | `3600` | seconds | Wall clock of one agent run |" in rows

@@ -13,18 +13,15 @@ from hypothesis import strategies as st
 
 from orchestrator.models import Stage
 from orchestrator.snapshot import (
-    MAX_ITEM_CHARS,
-    MAX_ITEMS,
     SCHEMA_VERSION,
     Event,
     Status,
-    bounded,
-    bounded_text,
     emit_snapshot_json,
     read_snapshot,
     validate_snapshot,
     verify_block,
 )
+from orchestrator.text import MAX_ITEM_CHARS, MAX_ITEMS, bounded, bounded_text
 from tests.support import evidence
 
 VALID: dict[str, Any] = {

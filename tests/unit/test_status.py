@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.models import Report, SnapshotEntry, Stage, Step, Verdict
-from orchestrator.ports import Holding, SessionRecord
+from orchestrator.leases import Holding, SessionRecord
+from orchestrator.models import Progress, Report, SnapshotEntry, Stage, Step, Verdict
+from orchestrator.publish.entries import About, opening_entries, step_entries, verdict_entries
 from orchestrator.session_loop import Path, advance, paths, session
 from orchestrator.snapshot import Snapshot, read_snapshot
-from orchestrator.status import EngineStatus, IssueStatus, Sessions, Tracked, issues_of, step_told
-from orchestrator.telling import About, Progress, opening_entries, step_entries, verdict_entries
+from orchestrator.status.board import EngineStatus, IssueStatus, Sessions, Tracked, issues_of, step_told
 from tests.support import NOON, an_issue
 
 NOW_MS = int(NOON.timestamp() * 1000)

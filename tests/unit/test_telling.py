@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.memory import MemoryTracker
 from orchestrator.gateway import feedback_of
-from orchestrator.issue_text import read_issue
+from orchestrator.memory import MemoryTracker
 from orchestrator.models import (
     Entry,
     FixIssueEntry,
     IssueContext,
+    Progress,
     Report,
     SnapshotEntry,
     Stage,
@@ -23,19 +23,19 @@ from orchestrator.models import (
     Verdict,
     VerificationEvidence,
 )
-from orchestrator.snapshot import read_snapshot
-from orchestrator.telling import (
+from orchestrator.poll.issue_text import read_issue
+from orchestrator.publish.entries import (
     MAX_CHECKLIST_BYTES,
     MAX_EVIDENCE_BYTES,
     MAX_TITLE,
     About,
-    Progress,
     error_entries,
     opening_entries,
     step_entries,
     tell,
     verdict_entries,
 )
+from orchestrator.snapshot import read_snapshot
 from tests.support import NOON, an_issue, evidence, gateway_to
 
 MAX_ARGUMENT_BYTES = 131_071

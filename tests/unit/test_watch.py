@@ -10,9 +10,9 @@ from rich.console import Console
 
 from orchestrator.cli.issue_row import why
 from orchestrator.cli.watch import Look, picture, problems_of, shares
+from orchestrator.leases import Paused
 from orchestrator.models import Verdict
-from orchestrator.ports import Paused
-from orchestrator.status import LOST, EngineStatus, IssueStatus, Seen
+from orchestrator.status.board import LOST, EngineStatus, IssueStatus, Seen
 from tests.support import NOON, wait_until
 
 RUNNING = IssueStatus(

@@ -15,8 +15,8 @@ from string import Formatter
 from threading import Event
 from typing import Literal, assert_never
 
-from orchestrator.adapters import marked, process, shim
-from orchestrator.adapters.process import Ended, Finished, Limits
+from orchestrator.adapters.process import foreign, marked, shim
+from orchestrator.adapters.process.foreign import Ended, Finished, Limits
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,
@@ -25,7 +25,7 @@ from orchestrator.errors import (
     SessionStopped,
     SettingsError,
 )
-from orchestrator.redact import redactor
+from orchestrator.text import redactor
 
 ANSWER_BYTES = 1_000_000
 """How much of the end of the output is given back: the answer comes last."""
@@ -79,7 +79,7 @@ class AgentCommand:
 class CommandTransport:
     """Runs the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
 
-    `env` is what may be passed on, by `process.clean_env`; the markers in it always are. Each call leaves
+    `env` is what may be passed on, by `foreign.clean_env`; the markers in it always are. Each call leaves
     `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`, as they came; what is given back, and what an error says,
     is redacted. Running it again means another run of the agent.
     """
@@ -95,7 +95,7 @@ class CommandTransport:
         cancel: Event | None,
     ) -> None:
         markers = marked.of(env) | {"ORCH_ISSUE": issue_id}
-        self._envs = {role: process.clean_env(env, allow=it.allow_env, extra=markers) for role, it in agents.items()}
+        self._envs = {role: foreign.clean_env(env, allow=it.allow_env, extra=markers) for role, it in agents.items()}
         self._agents = dict(agents)
         self._redact = redactor(env)
         self._cwd, self._logs = cwd.resolve(), logs.resolve()
@@ -109,9 +109,9 @@ class CommandTransport:
             raise AgentFailed(f"{self._issue_id}: no agent for the role {role}: add [agents.{role}] to orch.toml")
         sent = prompt.encode("utf-8", errors="replace")
         try:
-            prompt_file = process.new_log(self._logs, role, ".prompt")
+            prompt_file = foreign.new_log(self._logs, role, ".prompt")
             prompt_file.write_bytes(sent)
-            finished = process.run(
+            finished = foreign.run(
                 self._argv(role, agent, sent.decode(), prompt_file),
                 cwd=self._cwd,
                 env=self._envs[role],
@@ -124,7 +124,7 @@ class CommandTransport:
         except OSError as error:
             raise AgentFailed(f"{self._who(role)} could not be run: {error}") from error
         if finished.ended is Ended.EXITED and finished.exit_code == 0:
-            return self._redact(process.tail(finished.stdout, ANSWER_BYTES))
+            return self._redact(foreign.tail(finished.stdout, ANSWER_BYTES))
         raise self._error(role, agent, finished)
 
     def _argv(self, role: str, agent: AgentCommand, prompt: str, prompt_file: Path) -> list[str]:
@@ -181,7 +181,7 @@ class CommandTransport:
 def _last_words(finished: Finished) -> str:
     """The last line that says anything, on stderr or else on stdout, fit to be part of one line."""
     for path in (finished.stderr, finished.stdout):
-        for line in reversed(process.tail(path, 4_000).splitlines()):
+        for line in reversed(foreign.tail(path, 4_000).splitlines()):
             if words := "".join(filter(str.isprintable, _ESCAPES.sub("", line))).strip():
                 return words[-300:]
     return "it printed nothing"

@@ -1,0 +1,171 @@
+"""Running git so that neither its user's configuration nor the caller's environment has a say, and what it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.errors import WorkspaceError
+from orchestrator.text import one_line
+
+TERM_GRACE_S = 5.0
+IDENTITY = ("-c", "user.name=sudocode-orchestrator", "-c", "user.email=orch@localhost")
+
+# What the repo or its owner configures for people must neither run, nor block, nor change what we commit.
+CONFIG = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.splitIndex=false",
+    "core.sparseCheckout=false",  # the main checkout's patterns would hide files from us
+    "core.trustctime=true",
+    "core.checkStat=default",
+    "core.safecrlf=false",  # would refuse mixed line endings instead of converting them
+    "core.quotePath=false",
+    "core.bigFileThreshold=16m",  # shown as binary in a diff, so a diff fits into memory
+    "commit.gpgSign=false",
+    "i18n.commitEncoding=UTF-8",
+    "advice.addEmbeddedRepo=false",
+    "worktree.useRelativePaths=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+)
+# Where a user may keep an identity, the config and the way to a remote; any other GIT_* could point at another repo.
+INHERITED = frozenset(
+    {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"}
+    | {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"}
+    | {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_SSL_CAINFO", "GIT_PROXY_COMMAND"}
+)
+
+
+class Git:
+    """Git on one repo's folder; errors begin with what it is asked `about`, most often an issue.
+
+    With a `folder` it works on the files there and on `index`, which is ours and no agent's.
+    """
+
+    def __init__(self, common: Path, *, about: str, index: Path, timeout_s: float) -> None:
+        self.common = common
+        self.about = about
+        self._index = index
+        self._timeout_s = timeout_s
+
+    def __call__(self, *args: str, folder: Path | None = None, stdin: str = "", **env: Path) -> str:
+        """What `git args` prints, without its last newlines. WorkspaceError when git refuses."""
+        done = self._run(args, folder, stdin, env)
+        if done.returncode:
+            raise WorkspaceError(
+                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr)}; "
+                f"put it right in {self.common}, then reopen the issue"
+            )
+        return os.fsdecode(done.stdout).rstrip("\n")
+
+    def ask(self, *args: str, **env: Path) -> str | None:
+        """The same, or None when git refuses: for questions that may have no answer."""
+        done = self._run(args, None, "", env)
+        return None if done.returncode else os.fsdecode(done.stdout).rstrip("\n")
+
+    def commit_of(self, name: str) -> str | None:
+        """The commit that a ref or an id stands for, if there is one."""
+        return self.ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+    def tree_of(self, commit: str) -> str:
+        """The commit's files."""
+        return self("rev-parse", "--verify", f"{commit}^{{tree}}")
+
+    def beyond(self, commit: str, *known: str) -> bool:
+        """Does `commit` bring any commit that cannot be reached from `known`?"""
+        return bool(self("rev-list", "--max-count=1", commit, "--not", *known))
+
+    def holds(self, tip: str, commit: str) -> bool:
+        """Can `commit` be reached from `tip`?"""
+        return self.ask("merge-base", "--is-ancestor", commit, tip) is not None
+
+    def has_work(self, tip: str, commit: str) -> bool:
+        """Would merging `commit` into `tip` change nothing? So it is too where it was squashed or rebased.
+
+        No where they conflict, and with a git older than 2.38, which cannot tell.
+        """
+        return self.ask("merge-tree", "--write-tree", tip, commit) == self.tree_of(tip)
+
+    def record(self, tree: str, parent: str | None, message: str) -> str:
+        """A commit object that no ref knows yet, by the user's git identity or else ours."""
+        asked = ("-c", "user.useConfigOnly=true", "var")
+        named = all(self.ask(*asked, name) for name in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"))
+        parents = ("-p", parent) if parent else ()
+        return self(*(() if named else IDENTITY), "commit-tree", tree, *parents, stdin=message)
+
+    def _run(
+        self, args: Sequence[str], folder: Path | None, stdin: str, env: Mapping[str, Path]
+    ) -> subprocess.CompletedProcess[bytes]:
+        places = {"GIT_DIR": self.common}
+        if folder is not None:
+            places |= {"GIT_WORK_TREE": folder, "GIT_INDEX_FILE": self._index}
+        where, text = folder or self.common, stdin.encode("utf-8", "replace")
+        try:
+            return run(args, folder=where, env={**places, **env}, stdin=text, timeout_s=self._timeout_s)
+        except OSError as error:
+            raise WorkspaceError(
+                f"{self.about}: git {_verb(args)} could not be run in {where}: {error}; "
+                "see that git is on PATH and the folder is there"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise WorkspaceError(
+                f"{self.about}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
+                f"look for a slow disk or a hanging filter in {where}, then reopen the issue"
+            ) from error
+
+
+def run(
+    args: Sequence[str], *, folder: Path, env: Mapping[str, Path | str], stdin: bytes, timeout_s: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git in `folder`, in a clean environment; stopped with all it started when it takes too long or we must go."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in INHERITED}
+    fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_PAGER": "cat", "GIT_EDITOR": "false"}
+    options = [word for setting in CONFIG for word in ("-c", setting)]
+    argv = ["git", "--no-pager", *options, *args]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv,
+        cwd=folder,
+        env=kept | fixed | {name: str(path) for name, path in env.items()},
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        start_new_session=True,
+    ) as git:
+        try:
+            out, err = git.communicate(stdin, timeout=timeout_s)
+        except BaseException:
+            _stop(git)
+            raise
+    return subprocess.CompletedProcess(argv, git.returncode, out, err)
+
+
+def _stop(git: subprocess.Popen[bytes]) -> None:
+    """SIGTERM first, because git then takes its lock files with it; SIGKILL for what is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(git.pid, signal.SIGTERM)
+        try:
+            git.communicate(timeout=TERM_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(git.pid, signal.SIGKILL)
+
+
+def _verb(args: Sequence[str]) -> str:
+    """The subcommand, past options like `-c name=value`."""
+    rest = list(args)
+    while rest[0] == "-c":
+        rest = rest[2:]
+    return rest[0]
+
+
+def reason(stderr: bytes) -> str:
+    """Git's last word on what went wrong."""
+    lines = [one_line(line) for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    grave = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (grave or lines or ["git said nothing"])[-1]

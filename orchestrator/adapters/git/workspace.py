@@ -1,0 +1,308 @@
+"""The Workspace port over the `git` command line: one branch, one folder and one commit per step for each issue.
+
+What this file knows and no other: an agent may do anything to its worktree (commit, switch branches, leave a rebase
+going, delete `.git`), so nothing here believes the worktree's own `.git`, HEAD or index. We work through the repo's git
+folder, the files, and an index of our own; the agent's side is put right at the end of every verb.
+
+    refs/heads/orch/<issue>        the branch: the truth, and what is delivered
+    refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
+    refs/orch/wip/<issue>/<sha>    what was put aside: interrupted work, an agent's own commits. Never deleted here
+    refs/orch/<issue>              on the remote only: the branch for other hosts, see git_remote
+    <worktrees>/<issue>/           the files
+    <worktrees>/.orch/<issue>/     our lock, and our index, which no agent's git writes
+
+Every verb goes in the same order, and that is why each may be cut off anywhere and run again: what could be lost is put
+aside first, then branch and start move in one compare-and-swap, the files follow the branch last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from orchestrator.adapters.git.checkout import TRACKER_FOLDER, Checkout
+from orchestrator.adapters.git.command import IDENTITY, Git, reason, run
+from orchestrator.adapters.git.leftovers import GitLeftovers
+from orchestrator.adapters.git.merges import GitMerges
+from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
+from orchestrator.errors import WorkspaceError
+from orchestrator.leases import Lease
+from orchestrator.models import ISSUE_ID
+from orchestrator.ports import NOTHING_FETCHED, Fetched, Worktree
+from orchestrator.text import one_line
+
+TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
+
+
+def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "main") -> str:
+    """A git repo in `folder` whose `branch` holds `files` in one commit; gives the commit.
+
+    Running it again changes nothing: a repo that has a commit is left as it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def git(*args: str) -> str:
+        done = run(args, folder=folder, env={}, stdin=b"", timeout_s=60)
+        if done.returncode:
+            raise WorkspaceError(f"no project could be made in {folder}: {reason(done.stderr)}; name another folder")
+        return os.fsdecode(done.stdout).strip()
+
+    git("init", "--quiet", "--template=", f"--initial-branch={branch}")
+    if not git("rev-list", "--all", "--max-count=1"):
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        git("add", "--all")
+        git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message=Start the project")
+    return git("rev-parse", "HEAD")
+
+
+class GitWorkspace:
+    """The worktrees of `repo` under `worktrees`, each grown from branch `base`. Never touches the main checkout.
+
+    Each git call may take `timeout_s`, one to the remote `answer_s`. Processes and threads may call at once: verbs on
+    one issue wait for each other, but no longer than `lock_s`, because the other may have been stopped in the middle.
+    """
+
+    def __init__(
+        self,
+        repo: Path,
+        *,
+        worktrees: Path,
+        base: str,
+        remote: str = "origin",
+        timeout_s: float = 120.0,
+        lock_s: float = 60.0,
+        answer_s: float = 30.0,
+    ) -> None:
+        self._repo = repo
+        self._worktrees = worktrees.resolve()
+        self._base = base
+        self._remote = remote
+        self._timeout_s = timeout_s
+        self._lock_s = lock_s
+        self._answer_s = answer_s
+
+    def remote(self, lease: Lease, *, host: str) -> GitRemote:
+        """Where a session's work is for other hosts, as its holder on `host` sees it."""
+        return GitRemote(self._refs(self._look(lease.issue_id).git), base=self._base, lease=lease, host=host)
+
+    def leftovers(self) -> GitLeftovers:
+        """What issues have left behind here and on the remote."""
+        return GitLeftovers(
+            self._refs(self._git("leftovers")), worktrees=self._worktrees, base=self._base, drop=self.drop
+        )
+
+    def merges(self) -> GitMerges:
+        """Which delivered work was merged into base: here, or on the remote as this clone last saw it."""
+        git = self._git("merges")
+        return GitMerges(git, base=lambda: self._base_commit(git))
+
+    def delivery(self) -> GitDelivery | None:
+        """What brings finished work to the remote; None without one."""
+        refs = self._refs(self._git("delivery"))
+        return GitDelivery(refs) if refs.exists() else None
+
+    def _git(self, about: str) -> Git:
+        """Git for what is about no single issue."""
+        index = self._worktrees / ".orch" / "index"
+        return Git(self._git_folders[0], about=about, index=index, timeout_s=self._timeout_s)
+
+    def _refs(self, git: Git) -> RemoteRefs:
+        return RemoteRefs(git, self._remote, answer_s=self._answer_s)
+
+    def prepare(self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED) -> Worktree:
+        """The issue's worktree on `orch/<issue-id>`, clean and ready for a step.
+
+        A new branch grows out of `start_from` if that has work of its own, else out of base.
+        A branch with work that base does not have is continued; any other stands where base stands now. Put aside is
+        the work of an interrupted step, and ours where the remote went another way: all hosts go on from one. Running
+        it again is harmless: there is then nothing to put aside, and refs and files are where they should be.
+        """
+        try:
+            return self._prepared(issue_id, start_from, fetched)
+        except WorkspaceError:
+            # If somebody deleted it meanwhile, a new one is as good; what else is wrong says so once more.
+            if self._look(issue_id).path.is_dir():
+                raise
+        return self._prepared(issue_id, start_from, fetched)
+
+    def _prepared(self, issue_id: str, start_from: str, fetched: Fetched) -> Worktree:
+        with self._checkout(issue_id) as checkout:
+            git = checkout.git
+            base = self._base_commit(git, fetched.base)
+            found = git.commit_of(checkout.branch_ref)
+            own = _ahead(git, found, fetched.work)
+            first = _ahead(git, git.commit_of(f"refs/heads/{start_from}"), fetched.start_from) if start_from else None
+            tip = next((there for there in (own, first) if there and git.beyond(there, base)), base)
+            grown_from = checkout.merge_base(base, tip)
+            checkout.free_branch(found)
+            checkout.path.mkdir(parents=True, exist_ok=True)
+            checkout.put_aside(checkout.write_files(tip), known=(tip, base))
+            checkout.move(found, tip)
+            checkout.show(tip)
+            checkout.sweep()
+            return Worktree(issue_id, checkout.path, checkout.branch, grown_from)
+
+    def head(self, worktree: Worktree) -> str:
+        """The commit the branch stands on; where the worktree's HEAD stands does not matter."""
+        checkout = self._look(worktree.issue_id)
+        return checkout.need(checkout.branch_ref, do="prepare the worktree again")
+
+    def commit(self, worktree: Worktree, message: str) -> str:
+        """All changes since the step started as exactly one commit on the branch; without changes, the branch's commit.
+
+        Ignored files and `.sudocode` are left out, and what happened to `.sudocode` is undone. Commits that the agent
+        made itself are squashed: listed in the message, put aside in git. Running it again is harmless: start moves
+        with the branch, so there is nothing more to commit; cut off before that, the same commit is made once more.
+        """
+        with self._checkout(worktree.issue_id) as checkout:
+            checkout.need_folder()
+            start = checkout.need(checkout.start_ref, do="prepare the worktree again")
+            found = checkout.git.commit_of(checkout.branch_ref)
+            own = [commit for commit in (found, checkout.agent_head()) if commit]
+            tree = checkout.write_files(start, without=TRACKER_FOLDER)
+            new = start
+            if tree != checkout.git.tree_of(start):
+                known = [commit for commit in (start, self._find_base(checkout.git)) if commit]
+                new = checkout.git.record(tree, start, _with_list(message, checkout.subjects(own, known)))
+            checkout.put_aside(None, known=(new,))
+            checkout.move(found, new)
+            checkout.show(new)
+            return new
+
+    def restore(self, worktree: Worktree, commit: str) -> list[str]:
+        """Put branch, HEAD, index and files back to `commit`; gives the changed paths, untracked ones too, sorted.
+
+        Ignored files stay, and what is thrown away here is put aside in git. Running it again gives an empty list.
+        """
+        with self._checkout(worktree.issue_id) as checkout:
+            checkout.need_folder()
+            target = checkout.need(commit, do="restore to a commit that `head` or `commit` gave")
+            tree, _ = checkout.go_back(target)
+            return checkout.paths_between(target, tree)
+
+    def put_aside(self, issue_id: str) -> list[str]:
+        """Put branch and files back to where the running step started; the refs that keep what was done since.
+
+        Without a worktree, or before its first step, there is nothing to do. Running it again gives an empty list.
+        """
+        if not self._look(issue_id).path.is_dir():
+            return []
+        with self._checkout(issue_id) as checkout:
+            checkout.need_folder()
+            start = checkout.git.commit_of(checkout.start_ref)
+            return checkout.go_back(start)[1] if start else []
+
+    def change(self, worktree: Worktree, *, max_chars: int) -> str:
+        """Files changed from base to the branch, then the diff, in max_chars characters; empty when nothing changed.
+
+        When it is cut, its last line says how much is missing and which command shows it.
+        """
+        checkout = self._look(worktree.issue_id)
+        span = (worktree.base, checkout.need(checkout.branch_ref, do="prepare the worktree again"))
+        listed = checkout.git("diff-tree", "-r", "-M", "--name-status", *span)
+        diff = checkout.git("diff-tree", "-r", "-M", "-p", "--no-ext-diff", "--no-textconv", "--no-color", *span)
+        whole = os.fsencode(f"{listed}\n\n{diff}\n" if listed else "").decode("utf-8", "replace")
+        return _cut(whole.replace("\0", "\ufffd"), max_chars, rest=f"git diff {worktree.base[:12]}..{worktree.branch}")
+
+    def drop(self, issue_id: str) -> None:
+        """Remove the worktree, also a broken one; the branch stays, and work not committed is put aside in git.
+
+        Running it again changes nothing; cut off, it goes on where it was.
+        """
+        with self._checkout(issue_id) as checkout:
+            tip = checkout.git.commit_of(checkout.branch_ref)
+            tree = checkout.write_files(tip) if checkout.path.is_dir() else None
+            checkout.put_aside(tree, known=(tip,) if tip else ())
+            checkout.remove()
+
+    def _base_commit(self, git: Git, fetched: str = "") -> str:
+        found = self._find_base(git, fetched)
+        if found is None:
+            raise WorkspaceError(
+                f"{git.about}: {self._repo} has no commit on a branch {self._base}, here or on the remote; "
+                "set `base` in orch.toml to the branch that work starts from"
+            )
+        return found
+
+    def _find_base(self, git: Git, fetched: str = "") -> str | None:
+        """Where sessions start from. Nobody pulls in a clone that only runs sessions, so its own branch may be old."""
+        theirs = fetched or git.commit_of(f"refs/remotes/{self._remote}/{self._base}")
+        return _ahead(git, git.commit_of(f"refs/heads/{self._base}"), theirs)
+
+    def _look(self, issue_id: str) -> Checkout:
+        if not ISSUE_ID.fullmatch(issue_id):
+            raise WorkspaceError(
+                f"{issue_id!r} is no issue id: it names a folder and a branch, so it must be like i-x7k9"
+            )
+        return Checkout(
+            issue_id,
+            folders=self._git_folders,
+            worktrees=self._worktrees,
+            timeout_s=self._timeout_s,
+            lock_s=self._lock_s,
+        )
+
+    @contextlib.contextmanager
+    def _checkout(self, issue_id: str) -> Iterator[Checkout]:
+        """The issue's checkout, for us alone, so what a killed git left locked is ours to unlock."""
+        checkout = self._look(issue_id)
+        try:
+            with checkout.alone():
+                checkout.recover()
+                yield checkout
+        except OSError as error:
+            raise WorkspaceError(
+                f"{issue_id}: the worktree could not be changed: {error}; check disk and owner"
+            ) from error
+
+    @cached_property
+    def _git_folders(self) -> tuple[Path, Path]:
+        """The git folder that all worktrees share, and the main checkout's own (most often the same)."""
+        args = ("rev-parse", "--git-common-dir", "--absolute-git-dir")
+        try:
+            done = run(args, folder=self._repo, env={}, stdin=b"", timeout_s=self._timeout_s)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise WorkspaceError(
+                f"git cannot be asked about {self._repo}: {error}; check git and `repo` in orch.toml"
+            ) from error
+        if done.returncode:
+            raise WorkspaceError(
+                f"{self._repo} is no git repo for us: {reason(done.stderr)}; check `repo` in orch.toml"
+            )
+        common, own = os.fsdecode(done.stdout).splitlines()
+        return (self._repo / common).resolve(), Path(own).resolve()
+
+
+def _ahead(git: Git, ours: str | None, theirs: str | None) -> str | None:
+    """Theirs, unless ours has all of it: every host that sees the remote then comes to the same."""
+    return theirs if theirs and (not ours or git.beyond(theirs, ours)) else ours
+
+
+def _with_list(message: str, subjects: Sequence[str]) -> str:
+    """The message with the subjects of squashed commits, before its trailers: those stay the last block."""
+    text = message.rstrip()
+    if not subjects:
+        return f"{text}\n"
+    listing = "\n".join(("Squashed, as the agent had named them:", *(f"- {one_line(line)}" for line in subjects)))
+    before, _, last = text.rpartition("\n\n")
+    if before and all(TRAILER.match(line) for line in last.splitlines()):
+        return f"{before}\n\n{listing}\n\n{last}\n"
+    return f"{text}\n\n{listing}\n"
+
+
+def _cut(text: str, max_chars: int, *, rest: str) -> str:
+    """Text in max_chars characters, cut after a whole line, with a last line that says so."""
+    if len(text) <= max_chars:
+        return text
+    note = "[cut: {} of {} characters are not shown; `{}` shows all]\n"
+    room = max(0, max_chars - len(note.format(len(text), len(text), rest)))
+    shown = text[: text.rfind("\n", 0, room) + 1] or text[:room]
+    return shown + note.format(len(text) - len(shown), len(text), rest)

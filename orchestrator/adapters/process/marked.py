@@ -1,0 +1,123 @@
+"""Processes that bear our marks: what a session has started on this host, found by the environment it was started with.
+
+Whoever kills a shim cuts the tie between an agent's family and us. The marks remain.
+"""
+
+# pathlib is slow enough to lose a race with a fork loop.
+# ruff: noqa: PTH123, PTH208
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.adapters.process import shim
+
+NAMES = ("ORCH_ISSUE", "ORCH_SESSION", "ORCH_STATE")
+"""The variables that every child carries: the issue, the session, and the state folder that both belong to."""
+
+_STOP_S = shim.GRACE_S + 2.0
+_DOUBT_S = 0.2
+
+
+def of(env: Mapping[str, str]) -> dict[str, str]:
+    """The marks in an environment."""
+    return {name: env[name] for name in NAMES if name in env}
+
+
+def sweep(markers: Mapping[str, str]) -> int:
+    """Kill every process that was started with all these variables; how many there were.
+
+    For what a killed shim left behind, also when it forks its way from process to process. It never touches this
+    process or those above it, nor other users' processes, and finds nothing where there is no /proc. Running it again
+    is harmless.
+    """
+    if not markers:
+        raise ValueError("sweep needs a marker: without one it would kill everything")
+    wanted = {os.fsencode(f"{name}={value}") for name, value in markers.items()}
+    spared, killed = _above(os.getpid()), set[int]()
+    start = time.monotonic()
+    while True:
+        found, vanished = _kill_bearers(wanted, spared)
+        killed |= found
+        patience = _STOP_S if killed else _DOUBT_S
+        if not (found or vanished) or time.monotonic() - start > patience:
+            return len(killed)
+
+
+def families(state: str) -> dict[tuple[str, str], set[int]]:
+    """The issues and sessions of this state folder that processes of this host belong to, with all who are above those.
+
+    Empty where there is no /proc.
+    """
+    found: dict[tuple[str, str], set[int]] = {}
+    for pid in _newest_first():
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            said = dict(word.decode(errors="replace").partition("=")[::2] for word in _first_environment(pid))
+            if said.get("ORCH_STATE") == state and "ORCH_ISSUE" in said and "ORCH_SESSION" in said:
+                found.setdefault((said["ORCH_ISSUE"], said["ORCH_SESSION"]), set()).update(_above(pid))
+    return found
+
+
+def stat(pid: int) -> tuple[str, int]:
+    """State and parent of a process; ("X", 0) when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return fields[0].decode(), int(fields[1])
+
+
+def _above(pid: int) -> set[int]:
+    """A process and those above it."""
+    found = set[int]()
+    while pid:
+        found.add(pid)
+        pid = stat(pid)[1]
+    return found
+
+
+def _newest_first() -> list[int]:
+    """All processes: whoever forks from process to process is at the new end."""
+    with suppress(FileNotFoundError):
+        return sorted((int(name) for name in os.listdir("/proc") if name.isdecimal()), reverse=True)
+    return []
+
+
+def _first_environment(pid: int) -> set[bytes]:
+    """The variables a process was started with, as `NAME=value`."""
+    with open(f"/proc/{pid}/environ", "rb", buffering=0) as environ:
+        return set(environ.read().split(b"\0"))
+
+
+def _kill_bearers(wanted: set[bytes], spared: set[int]) -> tuple[set[int], bool]:
+    """One look at all processes: those that were killed, and whether one vanished before it could be looked at.
+
+    That one may have been wanted, with a child that was born after we began to look: such a look proves nothing.
+    """
+    killed, vanished = set[int](), False
+    for pid in _newest_first():
+        try:
+            if pid not in spared and wanted <= _first_environment(pid):
+                _kill_group(pid, spared)
+                killed.add(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            vanished = True
+        except PermissionError:
+            continue
+    return killed, vanished
+
+
+def _kill_group(pid: int, spared: set[int]) -> None:
+    """A signal to a group reaches also those that are just being forked. A marked process began its session with us,
+    so nobody else is in its group; unless we, who sweep, were started by it.
+    """
+    group = os.getpgid(pid)
+    if group in {os.getpgid(other) for other in spared}:
+        os.kill(pid, signal.SIGKILL)
+    else:
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,137 @@
+"""Who runs what: a session's record, claims and leases on it, and what Redis knows of an issue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.models import Entry, IssueContext
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """What a session worker needs to know, fixed when the session starts; it has no tracker to ask.
+
+    `start_from` is the branch a [FIX] issue grows out of, or empty for the base branch.
+    """
+
+    session_id: str
+    orchestrator_id: str
+    issue: IssueContext
+    spec_limit: int
+    quality_limit: int
+    start_from: str = ""
+
+
+class Refusal(StrEnum):
+    """Why an issue was not claimed."""
+
+    HELD = "HELD"  # somebody runs it
+    STOPPING = "STOPPING"  # somebody runs it and was told to stop
+    PAUSED = "PAUSED"  # nothing is claimed until `orch resume`
+    FULL = "FULL"  # no session worker has a free slot
+    UNTOLD = "UNTOLD"  # the tracker has still to be told the end of its last session
+    WAITING = "WAITING"  # its last session ended in an error; it is tried again later
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Nothing new is claimed: who asked for that, why (or empty), and since when."""
+
+    by: str
+    reason: str
+    at_ms: int
+
+
+class Stop(StrEnum):
+    """What a stop met."""
+
+    ASKED = "ASKED"  # a session, which ends now
+    HELD = "HELD"  # none, but the issue was asked for or held back: it is not claimed until it is asked for again
+    IDLE = "IDLE"  # none, and nobody had asked for it
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A lease won for an issue whose session is not started yet, or an expired one to be seen to.
+
+    `stop` is by whom and why the session is to be ended, or empty.
+    """
+
+    issue_id: str
+    token: int
+    claimed_at_ms: int
+    opened: bool = False
+    rescues: int = 0
+    stop: str = ""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one.
+
+    `taken_from` is the worker that ran the issue before, `stop` by whom and why it is to be ended; both may be empty.
+    """
+
+    issue_id: str
+    token: int
+    record: SessionRecord
+    taken_from: str = ""
+    stop: str = ""
+
+
+LIVE = frozenset({"claimed", "running"})
+"""The states of an issue that somebody has."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
+
+    `delivered_to` is where its work is for whoever merges it, `undelivered` why it could not be brought there yet.
+    `opened`: the claim became a session; `rescues` counts the workers that its step under way has outlived.
+    `stop` is by whom and why it is being stopped, or was.
+    """
+
+    issue_id: str
+    state: str
+    record: SessionRecord | None
+    owner: str
+    stage: str
+    attempt: int
+    verdict: str
+    reason: str
+    claimed_at_ms: int
+    started_at_ms: int
+    ended_at_ms: int
+    deadline_ms: float | None
+    held_until_ms: float | None
+    fix_issue_id: str | None
+    delivered_to: str = ""
+    undelivered: str = ""
+    opened: bool = False
+    rescues: int = 0
+    stop: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody has it: it is claimed, or runs."""
+        return self.state in LIVE
+
+    @property
+    def held_because(self) -> str:
+        """Why it is held back: how its last session ended, if the stop of a claim did not come after that."""
+        if self.reason and self.ended_at_ms >= self.claimed_at_ms:
+            return self.reason
+        return f"{self.stop or 'stopped by somebody'}, before its session began"
+
+
+@dataclass(frozen=True)
+class Untold:
+    """An outbox entry. `begun`: somebody began telling it before and may have told it."""
+
+    entry_id: str
+    issue_id: str
+    session_id: str
+    entry: Entry
+    begun: bool

@@ -1,0 +1,263 @@
+"""The whole local stack as child processes: Redis if need be, the workers, beat, Flower."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Self
+
+from orchestrator.adapters.process import shim
+from orchestrator.adapters.process.bound import bound_argv, bound_env
+from orchestrator.adapters.redis import server as redis_server
+from orchestrator.errors import OrchestratorError, RedisUnavailable
+from orchestrator.local import flower_login
+from orchestrator.settings import Settings
+from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands
+
+FLOWER_PORT = 5555
+STEADY_S = 60.0
+LONGEST_WAIT_S = 30.0
+STOP_DEADLINE_S = STOP_GRACE_S + 10.0
+
+
+@dataclass
+class _Restarts:
+    """When something was started or is to be, and how often in a row it died soon after."""
+
+    at: float = field(default_factory=time.monotonic)
+    planned: bool = False
+    early_deaths: int = 0
+
+    def started(self) -> None:
+        """It runs from now on."""
+        self.at, self.planned = time.monotonic(), False
+
+    def after(self, death: float) -> str:
+        """Plan the next start and say when that is: at once, but ever later for what keeps dying."""
+        self.early_deaths = self.early_deaths + 1 if death - self.at < STEADY_S else 1
+        wait = min(2.0 ** (self.early_deaths - 2), LONGEST_WAIT_S) if self.early_deaths > 1 else 0.0
+        self.at, self.planned = death + wait, True
+        return f"starting it again in {wait:g} s" if wait else "starting it again"
+
+
+@dataclass
+class _Child:
+    """One process of the stack."""
+
+    name: str
+    argv: list[str]
+    process: subprocess.Popen[str] | None = None
+    restarts: _Restarts = field(default_factory=_Restarts)
+
+
+class Stack:
+    """Everything `orch up` runs, as a context manager. `say(name, line)` gets what the children print.
+
+    Entering raises OrchestratorError when the project's stack is up already or a setting is missing. A child that dies
+    is started again, however often: a night must not end because a disk was full for an hour. Leaving stops all of it
+    warm: sessions end at their next step boundary or after their grace, hand over, and go on at the next start. Leaving
+    by what is no Exception (SystemExit, KeyboardInterrupt), or breaking the warm stop off with it, ends everything now.
+    """
+
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], *, say: Callable[[str, str], None], flower: bool = True
+    ) -> None:
+        self.settings = settings
+        self.wiring = Wiring(settings)
+        self.flower = ""
+        self._environ = environ
+        self._say = say
+        self._children = self._planned(flower=flower)
+        self._redis_restarts = _Restarts()
+        self._readers: list[threading.Thread] = []
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        agent_commands(self.settings)  # a missing agent is better said now than in every session
+        _ = self.wiring.workspace
+        self._take_lock()
+        try:
+            _ = self.wiring.redis_url
+            for child in self._children:
+                self._start(child)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception):
+            self.stop()
+        else:
+            self.kill()
+
+    def wait_ready(self, timeout_s: float = 30.0, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Return when a session worker has announced itself, or nobody wants to wait for it any more."""
+        deadline = time.monotonic() + timeout_s
+        while not self.wiring.leases.workers() and not unless():
+            self.check()
+            if time.monotonic() > deadline:
+                raise OrchestratorError(f"no worker announced itself within {timeout_s:g} s; see its lines above")
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Start again what died: at once, but ever later (up to 30 s) what keeps dying. Call it every second or so."""
+        now = time.monotonic()
+        if self.settings.redis_url is None and redis_server.find(self.settings.state_dir) is None:
+            self._start_redis(now)
+        for child in self._children:
+            if child.process is not None and (code := child.process.poll()) is not None:
+                child.process = None
+                self._tell(child.name, f"ended with code {code}; {child.restarts.after(now)}")
+            if child.process is None and now >= child.restarts.at:
+                try:
+                    self._start(child)
+                except OSError as error:  # no memory, no process number, no folder: all of that may pass
+                    self._tell(child.name, f"could not be started: {error}; {child.restarts.after(now)}")
+
+    def stop(self) -> None:
+        """Stop everything warm. Calling it again is harmless."""
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        try:
+            for child in self._children:
+                if child.process is not None:
+                    child.process.terminate()
+            for child in self._children:
+                if child.process is not None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.process.wait(max(0.1, deadline - time.monotonic()))
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End everything now."""
+        for child in self._children:
+            if child.process is not None:
+                shim.kill_below(child.process.pid)
+                child.process.kill()
+                child.process.wait()
+                child.process = None
+        for reader in self._readers:
+            reader.join(timeout=1)
+        if self.settings.redis_url is None and "own_redis" in vars(self.wiring):
+            self.wiring.own_redis.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _planned(self, *, flower: bool) -> list[_Child]:
+        slots = str(self.settings.concurrency)
+        quiet = ["--without-gossip", "--without-mingle", "--loglevel", "warning"]
+        host = socket.gethostname()
+        plan = {
+            "beat": ["beat", "--loglevel", "warning", "--pidfile="],
+            "worker": ["worker", "-Q", "sessions", "-c", slots, "-n", f"sessions@{host}", *quiet],
+            "control": ["worker", "-Q", "poll,publish", "-c", "1", "-n", f"control@{host}", *quiet],
+            "merges": ["worker", "-Q", "merge_close", "-c", "1", "-n", f"merges@{host}", *quiet],
+        }
+        if flower:
+            port = _free_port(FLOWER_PORT)
+            login = flower_login.hint(self.settings.state_dir, self._environ)
+            self.flower = f"http://127.0.0.1:{port} ({login})"
+            plan["flower"] = ["flower", f"--port={port}", "--logging=error"]
+        return [
+            _Child(name, [sys.executable, "-P", "-m", "celery", "--quiet", "-A", "orchestrator", *args])
+            for name, args in plan.items()
+        ]
+
+    def _start_redis(self, now: float) -> None:
+        restarts = self._redis_restarts
+        if not restarts.planned:
+            self._tell("redis", f"is gone; {restarts.after(now)}")
+        if now >= restarts.at:
+            try:
+                self.wiring.own_redis = redis_server.ensure(self.settings.state_dir)
+                restarts.started()
+            except RedisUnavailable as error:
+                self._tell("redis", f"{error}; {restarts.after(time.monotonic())}")
+
+    def _start(self, child: _Child) -> None:
+        child.restarts.started()
+        child.process = subprocess.Popen(
+            bound_argv(os.getpid(), child.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Not the user's repo: Celery puts the current folder on the import path, and `tasks` is a common name.
+            cwd=self.settings.state_dir,
+            env=bound_env(self._visible_to(child))
+            | {
+                "ORCH_PROJECT_ROOT": str(self.settings.root),
+                "ORCH_STATE_DIR": str(self.settings.state_dir),
+                "PYTHONUNBUFFERED": "1",
+                # A part's name goes in front of each of its lines, so they are for people wherever they end up.
+                "ORCH_LOG_FORMAT": "text" if self.settings.log_format == "auto" else self.settings.log_format,
+            },
+            # Ctrl-C is ours to hand on: once warm, twice now.
+            start_new_session=True,
+        )
+        reader = threading.Thread(target=self._read, args=(child.name, child.process), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _visible_to(self, child: _Child) -> Mapping[str, str]:
+        """Our environment; without what opens GitHub and Flower for the process whose children are agents."""
+        if child.name != "worker":
+            return self._environ
+        secret = ("ORCH_GITHUB_", "FLOWER_")
+        return {name: value for name, value in self._environ.items() if not name.startswith(secret)}
+
+    def _read(self, name: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip():
+                self._tell(name, line.rstrip())
+
+    def _tell(self, name: str, line: str) -> None:
+        """Say it. Whoever reads this may be gone, or their disk full: that must neither end the stack, nor leave a
+        child without somebody who listens, which would stand still.
+        """
+        with contextlib.suppress(OSError):
+            self._say(name, line)
+
+    def _take_lock(self) -> None:
+        """Held by an open file, so it goes with us however we end."""
+        lock = self.wiring.state("up.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "?"
+            lock.close()
+            raise OrchestratorError(
+                f"the stack of {self.settings.root} is up already (process {holder}); see `orch status`"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port of the loopback address, or one that is free if somebody has that."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

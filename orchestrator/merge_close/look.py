@@ -1,0 +1,184 @@
+"""From finished work to closed issues: work is delivered, merges are seen, and what they name is closed.
+
+One look asks every source and tries every delivery that is due. A look carries no data, so looks may be lost, doubled
+or late without harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+
+import structlog
+
+from orchestrator.errors import (
+    CheckpointUnreadable,
+    GitHubRefused,
+    GitHubUnavailable,
+    InvalidMCPResponseError,
+    OrchestratorError,
+    SettingsError,
+    TrackerRefused,
+    WorkspaceError,
+)
+from orchestrator.leases import SessionRecord
+from orchestrator.logs import News
+from orchestrator.merge_close.events import Delivered, Finished, Look, MergeClosePayload, PullText
+from orchestrator.merge_close.poll import MergePoll
+from orchestrator.merge_close.pull_text import pull_text
+from orchestrator.merge_close.rules import MergeCloseResult, apply_merge_close, foresee
+from orchestrator.models import Report, branch_of
+from orchestrator.ports import IssueTracker
+
+log = structlog.get_logger(__name__)
+
+TRY_AGAIN_S = 60.0
+STALE_AFTER = timedelta(minutes=2)
+
+_PASSED_OVER = (GitHubUnavailable, GitHubRefused, CheckpointUnreadable, WorkspaceError, SettingsError)
+"""What stops one source and not the others."""
+
+
+class Health(IntEnum):
+    """How looking for merges goes. The value is the exit code of `orch merges health`."""
+
+    HEALTHY = 0
+    DEGRADED = 1
+    STALE = 2
+
+
+def health(look: Look, *, now: datetime, stale_after: timedelta = STALE_AFTER) -> tuple[Health, str]:
+    """How looking goes, and why."""
+    if look.at is None:
+        return Health.STALE, "nobody has looked for merges yet"
+    if now - look.at > stale_after:
+        return Health.STALE, f"nobody has looked for merges since {look.at:%Y-%m-%d %H:%M:%S} UTC"
+    if look.failed:
+        return Health.DEGRADED, f"{look.failed} looks in a row went wrong, the last because {look.problem}"
+    return Health.HEALTHY, f"all went well at {look.at:%H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What becomes of finished work: `push` publishes its branch, `open_pull` its pull request; None leaves it out."""
+
+    push: Callable[[str, str], None] | None = None
+    open_pull: Callable[[str, PullText], str] | None = None
+
+    def __call__(self, work: Delivered, text: PullText) -> str:
+        """Where it is for whoever merges: a pull request's URL, or a branch. Harmless to repeat: all of it is set."""
+        if self.push:
+            self.push(work.issue_id, work.commit)
+        return self.open_pull(work.branch, text) if self.open_pull else work.branch
+
+
+@dataclass(frozen=True)
+class MergeLook:
+    """One look. Callers take turns.
+
+    `publish` tells the tracker what it does not know yet: an issue is closed from needs_review only. `local` sees
+    merges in the repo, `poll` those of a forge, if there is one. `deliver` is a `Delivery`, or finds out what one can
+    do. `closed` is told the ids of closed issues.
+    """
+
+    publish: Callable[[], object]
+    tracker: IssueTracker
+    finished: Finished
+    local: Callable[[Iterable[Delivered]], Iterable[MergeClosePayload]]
+    poll: MergePoll | None
+    deliver: Callable[[Delivered, PullText], str]
+    closed: Callable[[Sequence[str]], None]
+    news: News = field(default_factory=News)
+
+    def __call__(self) -> list[str]:
+        """The issues that are closed now. What goes wrong at one source is noted, and does not stop the others.
+
+        Raises what keeps us from the tracker or from Redis.
+        """
+        problems: list[str] = []
+        try:
+            self.publish()
+            closed = [issue for result in self._results(problems) for issue in result.closed]
+            self._deliver_due(problems)
+        except OrchestratorError as error:
+            self.finished.looked(str(error))
+            raise
+        self.finished.looked("; ".join(problems))
+        return closed
+
+    def close(self, payload: MergeClosePayload) -> MergeCloseResult:
+        """Close what somebody says was merged, by the same rules."""
+        self.publish()
+        result = apply_merge_close(gateway=self.tracker, payload=payload)
+        self._settle(result)
+        return result
+
+    def foresee(self) -> Iterator[str]:
+        """What a look would do now, a line for each merge; by what it calls it can only read."""
+        for payload in self.local(list(self.finished.finished())):
+            yield self._foreseen(f"branch {branch_of(payload.issue_id)}", payload)
+        for pull, merge in self.poll.foresee() if self.poll else ():
+            yield self._foreseen(pull.url, merge) if not isinstance(merge, str) else f"{pull.url}: nothing: {merge}"
+
+    def _foreseen(self, what: str, payload: MergeClosePayload) -> str:
+        try:
+            ruling, reason = foresee(self.tracker.show_issue, payload)
+        except TrackerRefused as refusal:
+            return f"{what}: nothing: {refusal}"
+        return f"{what}: {ruling.lower()} {payload.issue_id}: {reason}"
+
+    def _results(self, problems: list[str]) -> Iterator[MergeCloseResult]:
+        for name, source in (("local git", self._local), ("the forge", self._forge)):
+            try:
+                for result, merged_at in source():
+                    self._settle(result, merged_at=merged_at)
+                    yield result
+                self.news.forget(name)
+            except _PASSED_OVER as error:
+                problems.append(str(error))
+                if self.news(name, str(error)):
+                    log.warning("merges_not_seen", source=name, reason=str(error))
+
+    def _local(self) -> Iterator[tuple[MergeCloseResult, None]]:
+        """What was merged here. When is not known: a fast-forward leaves no trace but the commit itself."""
+        for payload in self.local(list(self.finished.finished())):
+            try:
+                result = apply_merge_close(gateway=self.tracker, payload=payload)
+            except (TrackerRefused, InvalidMCPResponseError) as error:
+                result = MergeCloseResult(False, str(error))
+            if self.news(payload.issue_id, result.reason):
+                log.info("branch_merged", issue=payload.issue_id, applied=result.applied, reason=result.reason)
+            yield result, None
+
+    def _forge(self) -> Iterator[tuple[MergeCloseResult, datetime | None]]:
+        for settled in self.poll() if self.poll else ():
+            yield settled.result, settled.pull.merged_at
+
+    def _settle(self, result: MergeCloseResult, *, merged_at: datetime | None = None) -> None:
+        for issue_id in result.closed:
+            self.finished.settled(issue_id, merged_at=merged_at)
+        if result.closed:
+            self.closed(result.closed)
+
+    def _deliver_due(self, problems: list[str]) -> None:
+        for issue_id in self.finished.due():
+            found = self.finished.work(issue_id)
+            if found is None:
+                self.finished.settled(issue_id)
+                continue
+            try:
+                self._deliver(*found)
+            except _PASSED_OVER as error:
+                session_id = found[0].session_id
+                problems.append(str(error))
+                self.finished.postponed(issue_id, session_id, str(error), wait_s=TRY_AGAIN_S)
+                if self.news(issue_id, str(error)):
+                    log.warning("not_delivered", issue=issue_id, session=session_id, reason=str(error))
+
+    def _deliver(self, record: SessionRecord, reports: Sequence[Report]) -> None:
+        work = Delivered(record.issue.issue_id, reports[-1].commit)
+        place = self.deliver(work, pull_text(record, reports))
+        self.finished.delivered(work.issue_id, record.session_id, place)
+        log.info("delivered", issue=work.issue_id, session=record.session_id, to=place, commit=work.commit[:12])

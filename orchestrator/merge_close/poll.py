@@ -1,0 +1,161 @@
+"""Polling for merges: each closed pull request is settled once, and none is missed.
+
+What was settled is kept in a checkpoint: a watermark in the forge's own time, and what was settled since shortly before
+it. Looking back that far finds what the forge showed late. The watermark moves last, so a poll that is cut off is
+simply done again, and every effect of it may happen twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from orchestrator.errors import CheckpointUnreadable, InvalidMCPResponseError, TrackerRefused
+from orchestrator.merge_close.events import CheckpointStore, MergeClosePayload, MergeFeed, PullRequest
+from orchestrator.merge_close.rules import MergeCloseResult, Trust, apply_closed_unmerged, apply_merge_close, merge_of
+from orchestrator.ports import IssueTracker
+
+log = structlog.get_logger(__name__)
+
+LOOKBACK = timedelta(hours=1)
+FIRST_LOOK = timedelta(days=30)
+"""How far the first poll looks back, and one whose checkpoint is gone: as long as ended sessions are kept."""
+
+
+class Checkpoint(BaseModel):
+    """What polls have settled: everything closed before `watermark - lookback`, and the ones in `settled`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    watermark: AwareDatetime
+    settled: dict[str, AwareDatetime] = {}
+
+    def since(self, lookback: timedelta) -> datetime:
+        """From when on to look."""
+        return self.watermark - lookback
+
+    def unsettled(self, pulls: Iterable[PullRequest]) -> list[PullRequest]:
+        """Those that are still to be settled, in the order in which they were closed."""
+        return sorted((p for p in pulls if p.identity not in self.settled), key=lambda p: (p.closed_at, p.number))
+
+    def with_settled(self, pull: PullRequest) -> Checkpoint:
+        """The checkpoint once this one is settled."""
+        return self.model_copy(update={"settled": self.settled | {pull.identity: pull.closed_at}})
+
+    def moved(self, pulls: Iterable[PullRequest], lookback: timedelta) -> Checkpoint:
+        """The checkpoint once all of these are settled: at the last change seen, without what nobody looks at again."""
+        watermark = max([self.watermark, *(pull.updated_at for pull in pulls)])
+        kept = {identity: at for identity, at in self.settled.items() if at >= watermark - lookback}
+        return Checkpoint(watermark=watermark, settled=kept)
+
+
+def read_checkpoint(store: CheckpointStore, *, now: datetime, lookback: timedelta = LOOKBACK) -> Checkpoint:
+    """The checkpoint, or a fresh one where there was none.
+
+    `CheckpointUnreadable` when there is something else, or one of a time to come, which would hide merges: nothing may
+    be closed then.
+    """
+    text = store.read()
+    if text is None:
+        return fresh_checkpoint(now=now)
+    try:
+        checkpoint = Checkpoint.model_validate_json(text)
+    except ValidationError as error:
+        raise _unreadable(f"{error.error_count()} things are wrong with it") from error
+    if checkpoint.watermark > now + lookback:
+        raise _unreadable(f"its watermark, {checkpoint.watermark:%Y-%m-%d %H:%M} UTC, is still to come")
+    return checkpoint
+
+
+def fresh_checkpoint(*, now: datetime) -> Checkpoint:
+    """One that has settled nothing of the last 30 days: settling again is harmless, missing is not."""
+    return Checkpoint(watermark=now - FIRST_LOOK)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A closed pull request, and what became of it."""
+
+    pull: PullRequest
+    result: MergeCloseResult
+
+
+@dataclass(frozen=True)
+class MergePoll:
+    """Looks at the forge and settles what was closed since the last look. Callers take turns.
+
+    `started_at` is when an issue's last session began, if anybody knows.
+    """
+
+    feed: MergeFeed
+    tracker: IssueTracker
+    store: CheckpointStore
+    trust: Trust
+    started_at: Callable[[str], datetime | None]
+    now: Callable[[], datetime]
+    lookback: timedelta = LOOKBACK
+
+    def __call__(self) -> list[Settled]:
+        """Settle them one by one, oldest first; each is recorded before the next is begun.
+
+        An error of GitHub, the tracker or Redis ends the poll; the next one goes on where it was.
+        """
+        done = []
+        checkpoint, pulls = self._look()
+        for pull in checkpoint.unsettled(pulls):
+            done.append(Settled(pull, self._settle(pull)))
+            checkpoint = checkpoint.with_settled(pull)
+            self.store.write(checkpoint.model_dump_json())
+        moved = checkpoint.moved(pulls, self.lookback)
+        if moved != checkpoint:
+            self.store.write(moved.model_dump_json())
+        return done
+
+    def foresee(self) -> list[tuple[PullRequest, MergeClosePayload | str]]:
+        """What would be settled now: a merge to be judged, or why it is none. Changes nothing."""
+        checkpoint, pulls = self._look()
+        return [(pull, self._merge(pull)) for pull in checkpoint.unsettled(pulls)]
+
+    def _look(self) -> tuple[Checkpoint, Sequence[PullRequest]]:
+        checkpoint = read_checkpoint(self.store, now=self.now(), lookback=self.lookback)
+        return checkpoint, self.feed.closed_since(checkpoint.since(self.lookback))
+
+    def _settle(self, pull: PullRequest) -> MergeCloseResult:
+        """What cannot be settled is rejected, so that it does not hold up the others; an operator may still close."""
+        try:
+            if pull.merged_at is None:
+                result = apply_closed_unmerged(gateway=self.tracker, pull=pull, trust=self.trust)
+            else:
+                result = self._apply(pull)
+        except (TrackerRefused, InvalidMCPResponseError) as error:
+            result = MergeCloseResult(False, str(error))
+        log.info("pull_request_settled", url=pull.url, applied=result.applied, reason=result.reason)
+        return result
+
+    def _apply(self, pull: PullRequest) -> MergeCloseResult:
+        merge = self._merge(pull)
+        if isinstance(merge, str):
+            return MergeCloseResult(False, merge)
+        return apply_merge_close(gateway=self.tracker, payload=merge)
+
+    def _merge(self, pull: PullRequest) -> MergeClosePayload | str:
+        try:
+            return merge_of(
+                pull,
+                self.trust,
+                on_base=lambda commit: self.feed.on_branch(commit, self.trust.base),
+                started_at=self.started_at,
+            )
+        except ValueError as reason:
+            return str(reason)
+
+
+def _unreadable(what: str) -> CheckpointUnreadable:
+    return CheckpointUnreadable(
+        f"the record of settled merges cannot be used: {what}. Nothing is closed until it is made anew with"
+        " `orch merges repair`, which closes nothing twice"
+    )

@@ -1,0 +1,228 @@
+"""Does this merge close that issue? The rules, in their order, and what closing does.
+
+Deciding is pure: `merge_of` turns a pull request into a payload, `judge` says what a payload does to the issue it
+names. `apply_merge_close` does it. What was done is read back from markers in the issue's own feedback, so the same
+merge may come any number of times, from any source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from orchestrator.errors import TrackerRefused
+from orchestrator.merge_close.events import MergeClosePayload, PullRequest
+from orchestrator.merge_close.record import IssueRecord, Marker, read_record, tell_marker
+from orchestrator.models import ISSUE_ID, branch_of
+from orchestrator.ports import IssueTracker
+from orchestrator.text import bounded_text, one_line
+
+__all__ = ["MergeClosePayload", "MergeCloseResult", "apply_merge_close", "parse_issue_line"]
+
+ISSUE_LINE = "Sudocode-Issue: {}"
+MENTION = re.compile(r"sudocode-issue(?=[\s*_`]*:)", re.IGNORECASE)
+"""What makes a line one that names an issue, if the line begins with it."""
+
+_ONE_ISSUE = re.compile(ISSUE_LINE.format(rf"({ISSUE_ID.pattern})\s*"))
+_DECORATION = " \t>*_`#-+"
+
+NOT_MERGED = "the pull request is not merged"
+NOT_IN_REVIEW = "close allowed only from needs_review"
+NOT_FINISHED = "no finished session on record since the last reopening"
+CLOSED_BEFORE = "this merge closed the issue before, and it was reopened since"
+CLOSED_ALREADY = "the issue is closed already"
+
+
+class NoIssueNamed(ValueError):
+    """A pull request does not say a word of an issue."""
+
+
+class Ruling(StrEnum):
+    """What a merge does to the issue that it names."""
+
+    CLOSE = "CLOSE"
+    SKIP = "SKIP"
+    REJECT = "REJECT"
+
+
+@dataclass(frozen=True)
+class MergeCloseResult:
+    """What became of a merge. `feedback_marker` is what the issue's feedback says of it, None when it says nothing.
+
+    `closed` are the issues that are closed now because of it: its own, and with a [FIX] those that overflowed into it.
+    """
+
+    applied: bool
+    reason: str
+    feedback_marker: Marker | None = None
+    closed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose merges count: in `repo`, into `base`, from a session's own branch or by one of `authors`."""
+
+    repo: str
+    base: str
+    authors: frozenset[str] = frozenset()
+
+    def delivered(self, pull: PullRequest, issue_id: str) -> bool:
+        """Whether it comes from the branch that a session of this issue delivers; a fork's namesake is another."""
+        return pull.head_repo.lower() == self.repo.lower() and pull.branch == branch_of(issue_id)
+
+    def objection(self, pull: PullRequest, issue_id: str) -> str:
+        """Why this pull request may not speak for that issue; empty when it may."""
+        if pull.repo.lower() != self.repo.lower():
+            return f"it is a pull request of {pull.repo}, not of {self.repo}"
+        if pull.base != self.base:
+            return f"its base is {pull.base}, not {self.base}"
+        # Logins are the same in any case.
+        if self.delivered(pull, issue_id) or pull.author.lower() in {author.lower() for author in self.authors}:
+            return ""
+        came_from = f"{pull.head_repo or 'a deleted fork'}:{pull.branch}"
+        return f"it comes from {came_from}, not from {branch_of(issue_id)}, and its author is not on the allow-list"
+
+
+def parse_issue_line(body: str) -> str:
+    """The id of the one issue that a pull request's body names. ValueError says why there is none.
+
+    A line that begins like one, even quoted or malformed, counts as one: of two claims neither is believed.
+    """
+    lines = [line for line in body.splitlines() if MENTION.match(line.lstrip(_DECORATION))]
+    if not lines:
+        raise NoIssueNamed("no line `Sudocode-Issue: i-xxxx`")
+    if len(lines) > 1:
+        raise ValueError(f"{len(lines)} lines begin with `Sudocode-Issue:`; exactly one may")
+    named = _ONE_ISSUE.fullmatch(lines[0])
+    if named is None:
+        raise ValueError(f"malformed line {bounded_text(one_line(lines[0]))!r}; it must be `Sudocode-Issue: i-xxxx`")
+    return named[1]
+
+
+def merge_of(
+    pull: PullRequest,
+    trust: Trust,
+    *,
+    on_base: Callable[[str], bool],
+    started_at: Callable[[str], datetime | None],
+) -> MergeClosePayload:
+    """The merge that a pull request is, with what speaks against it. ValueError when it names not exactly one issue.
+
+    `on_base` says whether the base holds a commit; `started_at` when an issue's last session began, if that is known:
+    no merge before it can hold its work.
+    """
+    issue_id = parse_issue_line(pull.body)
+    merge = MergeClosePayload(issue_id, pull.url, pull.merge_sha, pull.merged_at, pull.merged_at is not None, "daemon")
+    if pull.merged_at is None:
+        return merge
+    if objection := trust.objection(pull, issue_id):
+        return replace(merge, objection=objection)
+    started = started_at(issue_id)
+    if started is not None and pull.merged_at < started:
+        return replace(merge, objection=f"it was merged before the last session of {issue_id} began")
+    if not on_base(pull.merge_sha):
+        return replace(merge, objection=f"{trust.base} does not hold its merge commit")
+    return merge
+
+
+def judge(issue: IssueRecord, payload: MergeClosePayload) -> tuple[Ruling, str]:
+    """What a merge does to the issue that it names, and why: the rules, in their order."""
+    if payload.objection:
+        return Ruling.REJECT, payload.objection
+    if issue.status == "closed":
+        # Only what we began ourselves is brought to its end; an issue closed by anybody else is left as it is.
+        return (Ruling.CLOSE, "merged") if issue.cut_off(payload.identity) else (Ruling.SKIP, CLOSED_ALREADY)
+    if issue.status != "needs_review":
+        return Ruling.REJECT, NOT_IN_REVIEW
+    if issue.applied(payload.identity):
+        return Ruling.REJECT, CLOSED_BEFORE
+    if not issue.finished(payload.identity):
+        return Ruling.REJECT, NOT_FINISHED
+    return Ruling.CLOSE, "merged"
+
+
+def foresee(show_issue: Callable[[str], Mapping[str, object]], payload: MergeClosePayload) -> tuple[Ruling, str]:
+    """What `apply_merge_close` would do, and why; by its arguments it can only read."""
+    if objection := _no_event(payload):
+        return Ruling.REJECT, objection
+    return judge(read_record(payload.issue_id, show_issue(payload.issue_id)), payload)
+
+
+def apply_merge_close(*, gateway: IssueTracker, payload: MergeClosePayload) -> MergeCloseResult:
+    """Close the issue that a merge names, if the rules allow it, and say in its feedback what was done and why.
+
+    Doing it again is harmless: each marker is looked for by its merge, statuses are set, and MERGE_CLOSE_APPLIED comes
+    last, so without it what was cut off is done once more. Callers take turns; the tracker has no compare-and-set.
+    """
+    if objection := _no_event(payload):
+        return MergeCloseResult(False, objection)
+    try:
+        issue = read_record(payload.issue_id, gateway.show_issue(payload.issue_id))
+    except TrackerRefused as unknown:
+        return MergeCloseResult(False, str(unknown))
+    ruling, reason = judge(issue, payload)
+    closed: tuple[str, ...] = ()
+    match ruling:
+        case Ruling.CLOSE:
+            tell_marker(gateway, issue, Marker.MERGE_EVIDENCE_RECORDED, payload=payload, reason=reason)
+            gateway.set_issue_status(issue.issue_id, "closed")
+            closed = (issue.issue_id, *_close_originals(gateway, issue, payload))
+            marker = Marker.MERGE_CLOSE_APPLIED
+        case Ruling.SKIP:
+            if not issue.says(Marker.MERGE_CLOSE_APPLIED):
+                tell_marker(gateway, issue, Marker.MERGE_CLOSE_APPLIED, payload=payload, reason=reason)
+            closed = (issue.issue_id,)
+            marker = Marker.MERGE_CLOSE_SKIPPED_ALREADY_CLOSED
+        case Ruling.REJECT:
+            marker = Marker.MERGE_CLOSE_REJECTED
+    tell_marker(gateway, issue, marker, payload=payload, reason=reason)
+    return MergeCloseResult(ruling is Ruling.CLOSE, reason, marker, closed)
+
+
+def apply_closed_unmerged(*, gateway: IssueTracker, pull: PullRequest, trust: Trust) -> MergeCloseResult:
+    """Reopen the issue whose delivered pull request was turned down; its feedback says first why.
+
+    A pull request that no session delivered changes nothing. Doing it again is harmless: the issue waits no more.
+    """
+    issue_id = pull.branch.removeprefix(branch_of(""))
+    if not ISSUE_ID.fullmatch(issue_id) or not trust.delivered(pull, issue_id) or trust.objection(pull, issue_id):
+        return MergeCloseResult(False, NOT_MERGED)
+    payload = MergeClosePayload(issue_id, pull.url, "", None, False, "daemon")
+    issue = read_record(issue_id, gateway.show_issue(issue_id))
+    if issue.status != "needs_review" or not issue.finished(payload.identity):
+        return MergeCloseResult(False, f"{NOT_MERGED}, and {issue_id} does not wait for it")
+    reason = f"pull request #{pull.number} was closed without being merged; the issue is open again"
+    tell_marker(gateway, issue, Marker.PULL_REQUEST_CLOSED_UNMERGED, payload=payload, reason=reason)
+    gateway.set_issue_status(issue_id, "open")
+    return MergeCloseResult(False, reason, Marker.PULL_REQUEST_CLOSED_UNMERGED)
+
+
+def _no_event(payload: MergeClosePayload) -> str:
+    """Why this is no merge of any issue; empty when it is one."""
+    if not payload.merged:
+        return NOT_MERGED
+    return "" if ISSUE_ID.fullmatch(payload.issue_id) else f"{payload.issue_id!r} is no issue id"
+
+
+def _close_originals(gateway: IssueTracker, fix: IssueRecord, payload: MergeClosePayload) -> list[str]:
+    """Close the issues that overflowed into this [FIX] issue, and those that overflowed into them; gives their ids."""
+    seen = {fix.issue_id}
+    fixes = [fix]
+    closed = []
+    while fixes:
+        issue = fixes.pop()
+        for original_id in issue.linked_from if issue.title.startswith("[FIX]") else ():
+            if original_id in seen:
+                continue
+            seen.add(original_id)
+            original = read_record(original_id, gateway.show_issue(original_id))
+            fixes.append(original)
+            if original.status == "needs_review" and original.overflowed():
+                reason = f"closed by the merge of {issue.issue_id}"
+                tell_marker(gateway, original, Marker.OVERFLOW_PARENT_CLOSED_BY_FIX, payload=payload, reason=reason)
+                gateway.set_issue_status(original_id, "closed")
+                closed.append(original_id)
+    return closed

@@ -1,0 +1,168 @@
+"""From ready issues to sessions that a worker can run: which, how many, and each one once.
+
+A poll carries no data, so polls may be lost, doubled or late without harm. The claim decides, atomically.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
+from orchestrator.leases import Claim, Refusal, SessionRecord
+from orchestrator.logs import News
+from orchestrator.models import ISSUE_ID, IssueContext, Limits, session_id_for
+from orchestrator.poll.candidates import Candidate, candidates, open_blockers, too_many_fixes
+from orchestrator.poll.claims import Claims
+from orchestrator.poll.issue_text import read_issue
+from orchestrator.poll.rescue import Rescue
+from orchestrator.ports import IssueTracker
+from orchestrator.publish.entries import About, opening_entries
+
+log = structlog.get_logger(__name__)
+
+_ORIGINAL = re.compile(rf"^Original issue: ({ISSUE_ID.pattern})$", re.MULTILINE)
+
+RUNNING = "it is running"
+RUNNING_ALREADY = "it is running already"
+"""The two answers to a wanted issue that are good news; every other final one is a refusal."""
+
+_ANSWERS = {
+    Refusal.HELD: (RUNNING_ALREADY, True),
+    Refusal.STOPPING: ("it is being stopped; it runs again after that", False),
+    Refusal.PAUSED: ("orch is paused; it waits for `orch resume`", False),
+    Refusal.FULL: ("it waits for a free slot and is next", False),
+    Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
+    Refusal.WAITING: ("it waits after an error", False),
+}
+_RUNNABLE = {"open", "in_progress"}
+
+
+@dataclass(frozen=True)
+class Poll:
+    """One look at the tracker. `start` enqueues a session; `news` is handed on from one poll to the next."""
+
+    tracker: IssueTracker
+    claims: Claims
+    start: Callable[[str, int], None]
+    rescue: Rescue
+    orchestrator_id: str
+    limits: Limits
+    news: News = field(default_factory=News)
+
+    def __call__(self) -> list[str]:
+        """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
+        # Opened sessions first: starting those needs no tracker, so its outage does not hold them up.
+        expired = sorted(self.claims.expired(), key=lambda claim: not claim.opened)
+        started = [claim.issue_id for claim in expired if self._go_on(claim)]
+        for issue_id, forced in self._wanted_then_ready():
+            won = self.claims.claim(issue_id, forced=forced)
+            if isinstance(won, Claim):
+                if self._begin(won, forced=forced):
+                    started.append(issue_id)
+                continue
+            if forced:
+                answer, done = _ANSWERS[won]
+                self.claims.answer(issue_id, answer, done=done)
+            if won in (Refusal.PAUSED, Refusal.FULL):
+                break
+        return started
+
+    def _wanted_then_ready(self) -> Iterator[tuple[str, bool]]:
+        """Wanted issues first, then ready ones in order; the tracker is asked only while a slot is free."""
+        wanted = self.claims.wanted()
+        yield from ((issue_id, True) for issue_id in wanted)
+        if self.claims.free() <= 0:
+            return
+        yield from ((ready.issue_id, False) for ready in self._ready() if ready.issue_id not in wanted)
+
+    def _ready(self) -> list[Candidate]:
+        valid, problems = candidates(self.tracker.get_ready_issues())
+        for problem in problems:
+            if self.news(problem, problem):
+                log.warning("malformed_ready_record", problem=problem)
+        return valid
+
+    def _go_on(self, claim: Claim) -> bool:
+        return self.rescue.take_up(claim) if claim.opened else self._begin(claim, forced=True)
+
+    def _begin(self, claim: Claim, *, forced: bool) -> bool:
+        """From a claim to a session: read the issue once more, set it in_progress, open, enqueue.
+
+        Dying between any two of these is harmless: the claim expires and is begun again. What cannot be begun is
+        given back, and nothing else is stopped by it. While the tracker or Redis is away the claim is kept.
+        """
+        try:
+            record = self.tracker.show_issue(claim.issue_id)
+            if hindrance := self._hindrance(record, forced=forced):
+                return self._give_back(claim, hindrance, say=log.info)
+            session = self._session(claim, record)
+        except (TrackerRefused, InvalidMCPResponseError) as error:
+            return self._give_back(claim, str(error), say=log.warning)
+        return self._open(claim, session)
+
+    def _open(self, claim: Claim, session: SessionRecord) -> bool:
+        """From here on in_progress may have been applied, and the claim is what says that it was us: only a no of the
+        tracker gives it back.
+        """
+        about = About(session.issue, session.session_id, self.orchestrator_id)
+        at = datetime.fromtimestamp(claim.claimed_at_ms / 1000, UTC)
+        try:
+            self.tracker.set_issue_status(claim.issue_id, "in_progress")
+            try:
+                self.claims.open(claim, session, opening_entries(about, at=at))
+            except StoppedByHand as stopped:
+                self.tracker.set_issue_status(claim.issue_id, "open")
+                return self._give_back(claim, str(stopped), say=log.info)
+        except LeaseLost as lost:
+            log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
+            return False
+        except TrackerRefused as error:
+            return self._give_back(claim, str(error), say=log.warning)
+        except InvalidMCPResponseError as error:
+            log.warning("not_yet_claimed", issue=claim.issue_id, reason=str(error))
+            return False
+        self.news.forget(claim.issue_id)
+        self.claims.answer(claim.issue_id, RUNNING, done=True)
+        log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
+        self.start(claim.issue_id, claim.token)
+        return True
+
+    def _hindrance(self, record: Mapping[str, object], *, forced: bool) -> str | None:
+        status = record.get("status")
+        if status != "open" and not (forced and status in _RUNNABLE):
+            return f"its status is {status}; only an open issue is claimed"
+        if not forced and (why := too_many_fixes(record.get("title"))):
+            return f"{why}; held back until `orch enqueue {record.get('id')}`"
+        waits = open_blockers(record, self.tracker)
+        return f"it waits for {', '.join(waits)} to be closed" if waits else None
+
+    def _give_back(self, claim: Claim, reason: str, *, say: Callable[..., object]) -> bool:
+        if self.news(claim.issue_id, reason):
+            say("not_claimed", issue=claim.issue_id, reason=reason)
+        self.claims.abandon(claim)
+        self.claims.answer(claim.issue_id, reason, done=True)
+        return False
+
+    def _session(self, claim: Claim, record: Mapping[str, object]) -> SessionRecord:
+        issue = read_issue({"id": claim.issue_id, **record})
+        return SessionRecord(
+            session_id=session_id_for(claim.issue_id, str(claim.claimed_at_ms)),
+            orchestrator_id=self.orchestrator_id,
+            issue=issue,
+            spec_limit=self.limits.spec,
+            quality_limit=self.limits.quality,
+            start_from=_original_branch(issue, record),
+        )
+
+
+def _original_branch(issue: IssueContext, record: Mapping[str, object]) -> str:
+    """A [FIX] issue goes on from the branch of its original, so that merging it brings in both."""
+    if not issue.title.startswith("[FIX]"):
+        return ""
+    original = _ORIGINAL.search(str(record.get("content") or ""))
+    return f"orch/{original[1]}" if original else ""

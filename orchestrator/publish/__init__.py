@@ -1,0 +1,1 @@
+"""What the tracker is told, and telling it."""

@@ -1,0 +1,15 @@
+"""Running one session: its lease, its steps, its end."""
+
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.orphans import end_orphans
+from orchestrator.session.run import Sessions
+from orchestrator.session.steps import Tools, WorktreeSteps, put_aside
+
+__all__ = [
+    "LeaseKeeper",
+    "Sessions",
+    "Tools",
+    "WorktreeSteps",
+    "end_orphans",
+    "put_aside",
+]

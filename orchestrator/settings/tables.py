@@ -1,0 +1,315 @@
+"""Every setting, with its type, default and description: the tables of orch.toml and the environment."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from orchestrator.settings import redis_url
+from orchestrator.settings.keys import shown
+
+ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
+
+
+SHELL_WORDS = frozenset("|&;<>()")
+
+
+def _argv(value: object) -> object:
+    """Text is split into words as a shell would, but no shell ever runs it."""
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    words = shlex.shlex(value, posix=True, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, ""
+    argv = tuple(words)
+    if any(SHELL_WORDS.issuperset(word) for word in argv if word) or (argv and re.match(r"\w+=", argv[0])):
+        raise ValueError('has shell syntax in it, but no shell runs it (["sh", "-c", "..."] would)')
+    return argv
+
+
+def _runnable(argv: tuple[str, ...]) -> tuple[str, ...]:
+    if not argv or not argv[0]:
+        raise ValueError("names no program")
+    if any("\0" in word for word in argv):
+        raise ValueError("has a NUL character in it")
+    return argv
+
+
+def _fits(pattern: str, what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {what} (is {shown(text)})")
+        return text
+
+    return AfterValidator(check)
+
+
+def _accepted(url: str) -> str:
+    redis_url.client_url(url)
+    return url
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be a whole path, from / on")
+    return path
+
+
+Command = Annotated[tuple[str, ...], BeforeValidator(_argv), AfterValidator(_runnable)]
+
+
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400, json_schema_extra={"unit": "seconds"})]
+
+
+Count = Annotated[int, Field(ge=1, le=100)]
+
+
+ProjectName = Annotated[str, _fits(r"[a-z0-9-]{1,40}", "1 to 40 of a-z, 0-9 and -")]
+
+
+BranchName = Annotated[str, _fits(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f]+", "the name of a branch")]
+
+
+RemoteName = Annotated[str, _fits(r"((?!-)[\w./-]+)?", "the name of a git remote, or empty")]
+
+
+VariableName = Annotated[str, _fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+
+
+AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+class _Table(BaseModel):
+    """Frozen, and strict: a misspelt key or a number in quotes is an error, not a guess."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Limits(_Table):
+    """How long, how often, how much."""
+
+    spec_attempts: Count = Field(
+        default=3, description="Spec reviews a session may fail before it overflows into a [FIX] issue"
+    )
+    quality_attempts: Count = Field(default=2, description="Quality reviews a session may fail before it overflows")
+    agent_seconds: Seconds = Field(default=3600.0, description="Wall clock of one agent run")
+    silence_seconds: Seconds = Field(default=900.0, description="How long an agent may print nothing")
+    verify_seconds: Seconds = Field(default=1800.0, description="Wall clock of one verification")
+    output_mb: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        json_schema_extra={"unit": "MB"},
+        description="Output kept of one agent run or verification",
+    )
+    rescues: int = Field(default=3, ge=0, le=100, description="How often a session whose worker died is taken up again")
+    errors_in_a_row: Count = Field(default=3, description="Sessions that end in an error before no new one is started")
+
+
+class Verify(_Table):
+    """What to run in the worktree to know that the work is good: a list of words, or text that is split into words."""
+
+    default: Command | None = Field(
+        default=None,
+        examples=[["make", "test"]],
+        description="The verification of issues that name no level, or one not set here",
+    )
+    L0: Command | None = Field(
+        default=None, examples=[["make", "lint"]], description="The verification of issues with Verify: L0"
+    )
+    L1: Command | None = Field(
+        default=None, examples=[["make", "test"]], description="The verification of issues with Verify: L1"
+    )
+    L2: Command | None = Field(
+        default=None, examples=[["make", "e2e"]], description="The verification of issues with Verify: L2"
+    )
+
+
+class AgentSettings(_Table):
+    """How to start one agent for one answer."""
+
+    command: Command = Field(examples=[["claude", "-p"]], description="The agent's command line, without the prompt")
+    prompt: Literal["stdin", "file", "argument"] = Field(
+        default="stdin",
+        description="How the agent gets its prompt: on stdin, as the path of a file, or as the last argument",
+    )
+
+
+class Agents(_Table):
+    """Who plays which role; a role without a table of its own is played by `default`."""
+
+    env: tuple[VariableName, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["ANTHROPIC_API_KEY"]],
+        description="Names of environment variables that agents get too; all others are kept from them",
+    )
+    default: AgentSettings | None = None
+    implementer: AgentSettings | None = None
+    spec_reviewer: AgentSettings | None = None
+    quality_reviewer: AgentSettings | None = None
+
+
+class GitHubSettings(_Table):
+    """Where pull requests are, and whose merges count. The token is ORCH_GITHUB_TOKEN."""
+
+    repo: Annotated[str, _fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
+        default=None, examples=["me/my-repo"], description="The repo on GitHub. Unset: from the URL of `remote`"
+    )
+    api: Annotated[str, _fits(r"https?://\S+", "an http address")] = Field(
+        default="https://api.github.com", description="GitHub's API; another address for GitHub Enterprise"
+    )
+    authors: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["octocat"]],
+        description="Who may close an issue with a pull request from a branch that no session delivered",
+    )
+
+
+class TrackerCommand(_Table):
+    """A tracker of your own."""
+
+    command: Command = Field(
+        examples=[["sudocode-mcp"]], description="A stdio MCP server that answers as sudocode does"
+    )
+
+
+class RepoSettings(_Table):
+    """What orch.toml says."""
+
+    project: ProjectName | None = Field(
+        default=None,
+        examples=["my-repo"],
+        description="The project's name on a shared Redis: a-z, 0-9 and -, up to 40. Unset: from the folder's name",
+    )
+    base: BranchName | None = Field(
+        default=None,
+        examples=["main"],
+        description="The branch sessions start from. Unset: origin's default, else main, master, the current one",
+    )
+    remote: RemoteName = Field(
+        default="origin",
+        description="The git remote that sessions' work is pushed to, for other hosts to go on from; empty for none",
+    )
+    deliver: Literal["none", "branch", "pr"] | None = Field(
+        default=None,
+        examples=["pr"],
+        description="Finished work stays here, its branch is pushed, or a pull request is opened too."
+        " Unset: branch if the repo has the remote, else none",
+    )
+    concurrency: int = Field(default=4, ge=1, le=64, description="Sessions that one worker runs at once")
+    poll_interval: float = Field(
+        default=5.0,
+        ge=0.2,
+        le=3600,
+        json_schema_extra={"unit": "seconds"},
+        description="Time between two looks at the tracker",
+    )
+    tracker: Annotated[
+        Annotated[Literal["auto", "sudocode", "bundled"], Tag("(name)")] | Annotated[TrackerCommand, Tag("(table)")],
+        Discriminator(lambda value: "(name)" if isinstance(value, str) else "(table)"),
+    ] = Field(
+        default="auto",
+        description="Where issues live: sudocode, the bundled tracker, or auto: sudocode if sudocode-mcp is on PATH",
+    )
+    prompt_template: Path | None = Field(
+        default=None,
+        strict=False,
+        examples=["docs/prompt.md"],
+        description="Your own prompt template, relative to the repo. Unset: the one that ships with orch",
+    )
+    lease_seconds: float = Field(
+        default=15.0,
+        ge=2,
+        le=600,
+        json_schema_extra={"unit": "seconds"},
+        description="How long after its last sign of life a worker loses its session to another",
+    )
+    limits: Limits = Limits()
+    verify: Verify = Verify()
+    agents: Agents = Agents()
+    github: GitHubSettings = GitHubSettings()
+
+
+class Environment(_Table):
+    """What the environment says. An empty variable counts as unset."""
+
+    redis_url: Annotated[str, AfterValidator(_accepted)] | None = Field(
+        default=None,
+        alias="ORCH_REDIS_URL",
+        examples=["redis://localhost:6379/0"],
+        repr=False,
+        description="The Redis to use: redis://, rediss://, unix:// or redis+socket://. Unset: a private one",
+    )
+    project_root: Path | None = Field(
+        default=None,
+        alias="ORCH_PROJECT_ROOT",
+        strict=False,
+        examples=["/home/me/my-repo"],
+        description="The repo's folder. Unset: the nearest folder from here up with an orch.toml, else the git repo",
+    )
+    state_dir: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        default=None,
+        alias="ORCH_STATE_DIR",
+        strict=False,
+        examples=["/var/lib/orch/my-repo"],
+        description="For worktrees, logs and the private Redis. Unset: a folder per repo in ~/.local/state",
+    )
+    github_token: str | None = Field(
+        default=None,
+        alias="ORCH_GITHUB_TOKEN",
+        examples=["github_pat_..."],
+        repr=False,
+        description="For pull requests: may read contents and write pull requests. Agents never see it",
+    )
+    github_webhook_secret: str | None = Field(
+        default=None,
+        alias="ORCH_GITHUB_WEBHOOK_SECRET",
+        examples=["a long random text"],
+        repr=False,
+        description="The secret that GitHub signs its webhooks with, for `orch web`",
+    )
+    log: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
+        default="info", alias="ORCH_LOG", description="How much is logged"
+    )
+    log_format: Annotated[Literal["auto", "text", "json"], AnyCase] = Field(
+        default="auto",
+        alias="ORCH_LOG_FORMAT",
+        description="One line per event: key=value text, or JSON. auto: text on a terminal and in `orch up`, else JSON",
+    )
+
+
+class Settings(RepoSettings):
+    """What the rest of the program asks. Made by `load`."""
+
+    project: ProjectName
+    root: Path
+    state_dir: Path
+    redis_url: str | None = Field(default=None, repr=False)
+    github_token: str | None = Field(default=None, repr=False)
+    github_webhook_secret: str | None = Field(default=None, repr=False)
+    log: str = "info"
+    log_format: str = "auto"
+
+    @property
+    def worktrees(self) -> Path:
+        """Where the sessions' checkouts are."""
+        return self.state_dir / "worktrees"
+
+    @property
+    def logs(self) -> Path:
+        """Where the full output of agents and verifications is."""
+        return self.state_dir / "logs"
+
+    def verify_command(self, level: str) -> tuple[str, ...] | None:
+        """What verifies an issue of this level: L0, L1, L2, or `-`. None when nothing is set for it."""
+        return {"L0": self.verify.L0, "L1": self.verify.L1, "L2": self.verify.L2}.get(level) or self.verify.default
+
+    def agent(self, role: str) -> AgentSettings | None:
+        """Who plays this role, one of ROLES; None when nobody is set."""
+        own: AgentSettings | None = getattr(self.agents, role) if role in ROLES else None
+        return own or self.agents.default

@@ -1,0 +1,226 @@
+"""The morning digest: what a night of sessions came to, for somebody who has a minute. Facts in, words out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from orchestrator.models import Verdict
+from orchestrator.status.night import IssueFact, SessionFact
+from orchestrator.text import bounded_text, span
+
+SLOWEST = 3
+
+_AGO = re.compile(r"(\d+)([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_MARKDOWN = re.compile(r"([\\*_\[\]<>#|])")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a digest, what it is about, and what there is to say below it."""
+
+    about: str
+    says: str
+    more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Some items under a title."""
+
+    title: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Digest:
+    """All of it. `gaps` says what could not be asked; `counts` are the totals, by name."""
+
+    project: str
+    since: datetime
+    until: datetime
+    counts: dict[str, int]
+    sections: tuple[Section, ...]
+    gaps: tuple[str, ...] = ()
+
+
+def since_when(text: str, *, now: datetime) -> datetime:
+    """`12h`, `2d`, `today`, `yesterday` or an ISO-8601 day or time, in the zone of `now`. ValueError for the rest."""
+    if ago := _AGO.fullmatch(text):
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text in ("today", "yesterday"):
+        return midnight - timedelta(days=text == "yesterday")
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=now.tzinfo)
+
+
+def digest(
+    project: str, issues: Sequence[IssueFact], *, since: datetime, until: datetime, gaps: Iterable[str] = ()
+) -> Digest:
+    """What these issues came to."""
+    asks = [issue for issue in issues if issue.needs_a_person]
+    merged = [issue for issue in issues if issue.status == "closed"]
+    running = [issue for issue in issues if issue.live]
+    done = [issue for issue in issues if issue.last.verdict is Verdict.DONE]
+    ready = [issue for issue in done if not issue.live and issue.status in (None, "needs_review")]
+    sessions = [session for issue in issues for session in issue.sessions]
+    counts = {
+        "merged": len(merged),
+        "ready": len(ready),
+        "need a person": len(asks),
+        "running": len(running),
+        "sessions": len(sessions),
+        "retries": len(sessions) - len(issues),
+        "reviews": sum(session.reviews for session in sessions),
+        "reviews that said no": sum(session.said_no for session in sessions),
+    }
+    sections = (
+        Section("Needs a person", tuple(_question(issue) for issue in asks)),
+        Section("Ready for review", tuple(_evidence(issue) for issue in ready)),
+        Section("Merged and closed", tuple(Item(issue.id, issue.title) for issue in merged)),
+        Section("Still running", tuple(_running(issue, until) for issue in running)),
+        Section("Failures by cause", tuple(_causes(issues))),
+        Section("Slowest", tuple(_slowest(issues))),
+    )
+    return Digest(
+        project, since, until, counts, tuple(section for section in sections if section.items), tuple(map(_line, gaps))
+    )
+
+
+def as_text(found: Digest) -> str:
+    """For a terminal or a mail."""
+    lines = [f"{found.project}: {_period(found)}", totals(found)]
+    lines += [f"! {gap}" for gap in found.gaps]
+    for section in found.sections:
+        lines += ["", section.title]
+        width = max(len(item.about) for item in section.items)
+        for item in section.items:
+            lines.append(f"  {item.about:<{width}}  {item.says}")
+            lines += [f"  {'':<{width}}  {more}" for more in item.more]
+    return "\n".join(lines)
+
+
+def as_markdown(found: Digest) -> str:
+    """For a chat or an issue."""
+    lines = [f"# {found.project}: {_period(found)}", "", totals(found)]
+    lines += [f"\n> {_escaped(gap)}" for gap in found.gaps]
+    for section in found.sections:
+        lines += ["", f"## {section.title}", ""]
+        for item in section.items:
+            lines.append(f"- **{_escaped(item.about)}** {_escaped(item.says)}")
+            lines += [f"  - {_escaped(more)}" for more in item.more]
+    return "\n".join(lines)
+
+
+def as_object(found: Digest, issues: Sequence[IssueFact]) -> dict[str, object]:
+    """The digest and the facts it is made of, as JSON values."""
+    return {
+        "project": found.project,
+        "since": found.since.isoformat(),
+        "until": found.until.isoformat(),
+        "counts": {name.replace(" ", "_"): count for name, count in found.counts.items()},
+        "gaps": list(found.gaps),
+        "sections": {section.title: [asdict(item) for item in section.items] for section in found.sections},
+        "issues": [
+            asdict(issue)
+            | {
+                "sessions": [
+                    asdict(session)
+                    | {"started_at": session.started_at.isoformat(), "heard_at": session.heard_at.isoformat()}
+                    for session in issue.sessions
+                ]
+            }
+            for issue in issues
+        ],
+    }
+
+
+def totals(found: Digest) -> str:
+    """The counts in two sentences."""
+    counts = found.counts
+    sessions = "1 session" if counts["sessions"] == 1 else f"{counts['sessions']} sessions"
+    return (
+        f"{counts['merged']} merged, {counts['ready']} ready for review, {counts['need a person']} need a person, "
+        f"{counts['running']} running. {sessions}, {counts['retries']} of them retries; "
+        f"{counts['reviews that said no']} of {counts['reviews']} reviews said no."
+    )
+
+
+def cause_of(session: SessionFact) -> str:
+    """Why a session did not end DONE, in words that sessions with the same trouble share."""
+    match session.verdict:
+        case Verdict.OVERFLOW:
+            return "the reviews said no to the last attempt"
+        case Verdict.VERIFY_FAILED:
+            return f"verification failed: {session.reason.partition(': ')[0]}"
+        case _:
+            return re.split(r": |; ", _without_id(session.reason), maxsplit=1)[0]
+
+
+def _question(issue: IssueFact) -> Item:
+    session = issue.last
+    if session.verdict is Verdict.VERIFY_FAILED:
+        how = f"see `orch logs {issue.id} --step verification`; once it is mended, `orch enqueue {issue.id}`"
+    else:
+        how = f"once that is mended, `orch enqueue {issue.fix_issue_id if issue.fix_held else issue.id}`"
+    return Item(issue.id, issue.title, (_without_id(session.reason), how))
+
+
+def _evidence(issue: IssueFact) -> Item:
+    said_no = f", {issue.last.said_no} of them said no" if issue.last.said_no else ""
+    at = f" at {issue.commit[:12]}" if issue.commit else ""
+    facts = f"`{issue.last.command}` passed{at}; {issue.last.reviews} reviews{said_no}"
+    return Item(issue.id, issue.title, (issue.place, facts))
+
+
+def _running(issue: IssueFact, until: datetime) -> Item:
+    steps = issue.last.steps
+    since = span((until - issue.last.started_at).total_seconds())
+    return Item(issue.id, issue.title, (f"for {since}, {f'after {steps[-1].name}' if steps else 'in its first step'}",))
+
+
+def _causes(issues: Sequence[IssueFact]) -> Iterator[Item]:
+    failed = [
+        (cause_of(session), issue)
+        for issue in issues
+        for session in issue.sessions
+        if session.verdict not in (None, Verdict.DONE)
+    ]
+    for cause, count in Counter(cause for cause, _ in failed).most_common():
+        whose = dict.fromkeys(_named(issue) for other, issue in failed if other == cause)
+        yield Item(f"{count} x", f"{bounded_text(cause)}: {', '.join(whose)}")
+
+
+def _named(issue: IssueFact) -> str:
+    return f"{issue.id} (goes on as {issue.fix_issue_id})" if issue.fix_issue_id else issue.id
+
+
+def _slowest(issues: Sequence[IssueFact]) -> Iterator[Item]:
+    sessions = [(session.seconds, issue) for issue in issues for session in issue.sessions]
+    steps = [(step, issue) for issue in issues for session in issue.sessions for step in session.steps]
+    for seconds, issue in sorted(sessions, key=lambda it: -it[0])[:SLOWEST]:
+        yield Item(span(seconds), f"session of {issue.id}, {issue.title}")
+    for step, issue in sorted(steps, key=lambda it: -it[0].seconds)[:SLOWEST]:
+        yield Item(span(step.seconds), f"{step.name} of {issue.id}, {issue.title}")
+
+
+def _period(found: Digest) -> str:
+    return f"{found.since:%a %d %b %H:%M} to {found.until:%a %d %b %H:%M}"
+
+
+def _without_id(reason: str) -> str:
+    """An error names its issue, and so do we."""
+    return re.sub(r"^i-[a-z0-9]+: ", "", reason)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _escaped(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", text)

@@ -1,0 +1,215 @@
+"""What the sessions of an issue came to: the rules of `explain` about those that run, ended, or were lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.leases import Holding
+from orchestrator.merge_close.record import Marker, MergeMarker
+from orchestrator.models import Verdict
+from orchestrator.status.explanation import Explanation, Kind, State, at
+from orchestrator.status.facts import Facts, RedisSays
+from orchestrator.text import span
+
+
+def somebody_has_it(facts: Facts) -> Explanation | None:
+    """A worker has it, is about to, or should have: what Redis says of its lease."""
+    holding = facts.holding
+    if facts.redis is None or holding is None or not holding.live:
+        return None
+    if holding.stop:
+        return Explanation(
+            Kind.STOPPED,
+            State.STOPPING,
+            f"it is being {holding.stop}",
+            next="it ends within seconds; its work is kept, and it is open again",
+            do=("orch status",),
+        )
+    if holding.state == "claimed":
+        return _starting(facts, facts.redis, holding)
+    left_s = ((holding.deadline_ms or 0) - facts.now_ms) / 1000
+    silent_s = facts.lease_s - left_s
+    runs = Explanation(
+        Kind.RUNS,
+        State.RUNNING,
+        f"{facts.step_words} on {holding.owner}",
+        why=f"its session {facts.session_id} began {span((facts.now_ms - holding.claimed_at_ms) / 1000)} ago",
+        since=at(holding.claimed_at_ms),
+        next=f"if its worker falls silent, another takes it over after {facts.lease_s:g} s",
+        evidence=(f"the worker gave a sign of life {span(silent_s)} ago", *facts.log_words),
+        do=(f"orch logs {facts.issue_id} -f",),
+    )
+    silent = replace(
+        runs,
+        kind=Kind.WAITS,
+        since=at((holding.deadline_ms or 0) - facts.lease_s * 1000),
+        why="that worker or its way to Redis is gone, or stands still",
+        do=("orch doctor",),
+    )
+    if left_s <= 0:
+        return replace(
+            silent,
+            state=State.RESCUE,
+            cause=f"its worker {holding.owner} fell silent; another is to take it over",
+            next="the next poll hands it on, from its last recorded step",
+            do=("orch doctor",) if facts.redis.slots else ("orch up",),
+        )
+    if silent_s > facts.lease_s / 2:
+        return replace(
+            silent,
+            state=State.WORKER_SILENT,
+            cause=f"its worker {holding.owner} has not renewed its lease for {span(silent_s)}",
+            next=f"another worker takes it over in {span(left_s)}, from its last recorded step",
+        )
+    return runs
+
+
+def _starting(facts: Facts, redis: RedisSays, holding: Holding) -> Explanation:
+    begun = holding.opened and holding.started_at_ms
+    waits = Explanation(
+        Kind.WAITS,
+        State.HANDED_ON if begun else State.STARTING,
+        f"the next worker is to take it up at {facts.step_words}" if begun else "it is claimed and about to start",
+        why=f"its worker {holding.owner} gave it back, or was lost" if begun else "a worker is being woken for it",
+        since=at(holding.claimed_at_ms),
+        next=f"it is handed on again within {span(facts.lease_s)}, until a worker takes it",
+        do=("orch status",),
+    )
+    return waits if redis.slots else replace(waits, why="no worker takes sessions", do=("orch up",))
+
+
+def untold(facts: Facts) -> Explanation | None:
+    """Its session ended, and the tracker does not know yet."""
+    if facts.redis is None or not facts.redis.untold:
+        return None
+    return Explanation(
+        Kind.WAITS,
+        State.UNTOLD,
+        f"the tracker is still to be told how its session ended ({facts.verdict or 'it ended'})",
+        why=f"{facts.redis.untold} of its entries wait in the outbox",
+        since=at(facts.holding.ended_at_ms) if facts.holding else None,
+        next=f"they are told as soon as the tracker takes them; tried every {facts.poll_s:g} s",
+        do=("orch doctor",),
+    )
+
+
+def closed(facts: Facts) -> Explanation | None:
+    """It is closed; by which merge, if by one."""
+    if facts.tracker is None or facts.tracker.status != "closed":
+        return None
+    done = Explanation(Kind.DONE, State.CLOSED, "it is closed", do=(f"orch issue reopen {facts.issue_id}",))
+    closed_it = (Marker.MERGE_CLOSE_APPLIED, Marker.OVERFLOW_PARENT_CLOSED_BY_FIX)
+    merge = next((merge for merge in reversed(facts.tracker.merges) if merge.marker in closed_it), None)
+    if merge is None:
+        return replace(done, why="somebody closed it, not a merge that was seen")
+    by = replace(done, evidence=(_merge_words(merge),), do=(f"orch history {facts.issue_id}",))
+    if merge.marker is Marker.OVERFLOW_PARENT_CLOSED_BY_FIX:
+        return replace(by, state=State.CLOSED_BY_FIX, cause=merge.reason)
+    return replace(by, state=State.MERGED, cause=f"merged by {merge.pr_url} and closed")
+
+
+def in_review(facts: Facts) -> Explanation | None:
+    """It waits for a person: to merge it, or to say what else."""
+    tracker, holding = facts.tracker, facts.holding
+    if tracker is None or tracker.status != "needs_review":
+        return None
+    if facts.verdict == Verdict.OVERFLOW:
+        return _overflow(facts)
+    if facts.verdict != Verdict.DONE:
+        return Explanation(
+            Kind.WAITS,
+            State.REVIEW_BY_HAND,
+            "it is in needs_review, and no session of ours brought it there",
+            next="nothing, until somebody closes or reopens it",
+            do=(f"orch issue show {facts.issue_id}", f"orch issue reopen {facts.issue_id}"),
+        )
+    place = holding.delivered_to if holding else ""
+    review = Explanation(
+        Kind.DONE,
+        State.TO_REVIEW,
+        f"verified, and to be reviewed and merged: {place or facts.branch}",
+        since=at(holding.ended_at_ms) if holding else None,
+        next="it is closed as soon as its merge is seen",
+        evidence=facts.evidence_words,
+        do=(facts.merge_command,),
+    )
+    rejected = next((m for m in reversed(tracker.merges) if m.marker is Marker.MERGE_CLOSE_REJECTED), None)
+    if rejected:
+        return replace(
+            review,
+            kind=Kind.WAITS,
+            state=State.MERGE_REJECTED,
+            cause=f"a merge was seen that may not close it: {rejected.reason}",
+            evidence=(_merge_words(rejected),),
+        )
+    if holding and holding.undelivered:
+        in_s = ((facts.redis.deliver_at_ms if facts.redis else None) or facts.now_ms) / 1000 - facts.now.timestamp()
+        return replace(
+            review,
+            kind=Kind.WAITS,
+            state=State.UNDELIVERED,
+            cause=f"verified, but not delivered: {holding.undelivered}",
+            next=f"it is tried again in {span(in_s)}",
+            do=("orch doctor", facts.merge_command),
+        )
+    return review
+
+
+def _overflow(facts: Facts) -> Explanation:
+    fix = facts.holding.fix_issue_id if facts.holding else None
+    return Explanation(
+        Kind.STOPPED,
+        State.OVERFLOW,
+        f"its reviews failed too often; it goes on as [FIX] {fix}" if fix else "its reviews failed too often",
+        why=facts.reason,
+        since=at(facts.holding.ended_at_ms) if facts.holding else None,
+        next=f"the merge of {fix or 'its [FIX] issue'} closes both",
+        evidence=facts.log_words,
+        do=(f"orch explain {fix}" if fix else f"orch history {facts.issue_id}",),
+    )
+
+
+def in_progress(facts: Facts) -> Explanation | None:
+    """It is in progress, and nobody who runs sessions here has it."""
+    tracker = facts.tracker
+    if tracker is None or tracker.status != "in_progress" or (facts.redis and facts.redis.wanted):
+        return None
+    if facts.verdict == Verdict.VERIFY_FAILED:
+        return _verify_failed(facts)
+    if not tracker.ours:
+        return Explanation(
+            Kind.NOT_PICKED,
+            State.SOMEBODY_ELSE,
+            "it is in progress, and by no session of this checkout",
+            why=f"its last session, by {tracker.last_by}, ended {facts.verdict or 'never'}" if tracker.last_by else "",
+            next="nothing, until its status changes",
+            do=(f"orch issue reopen {facts.issue_id}",),
+        )
+    if facts.redis is None:
+        return None
+    return Explanation(
+        Kind.WAITS,
+        State.LOST,
+        "it is in progress under our name, but Redis knows no session of it",
+        why="Redis was emptied, replaced, or lost its last second",
+        next=f"it is found within {span(4 * facts.lease_s)}, and goes on from its branch",
+        do=(f"orch enqueue {facts.issue_id}",),
+    )
+
+
+def _verify_failed(facts: Facts) -> Explanation:
+    ran = bool(facts.evidence_words)
+    return Explanation(
+        Kind.STOPPED,
+        State.VERIFY_FAILED if ran else State.NO_VERIFICATION,
+        f"its verification failed: {facts.reason}" if ran else "it could not be verified",
+        why="" if ran else facts.reason,
+        since=at(facts.holding.ended_at_ms) if facts.holding else None,
+        next="nothing: a person has to look; its work is on " + facts.branch,
+        evidence=facts.evidence_words,
+        do=(*facts.read_output, f"orch enqueue {facts.issue_id}"),
+    )
+
+
+def _merge_words(merge: MergeMarker) -> str:
+    return f"{merge.marker}: {merge.reason} ({merge.pr_url}, {merge.merge_sha[:12]})"

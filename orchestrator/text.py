@@ -1,0 +1,136 @@
+"""Text of others, made fit to store, show or send: without secrets, bounded, printable, in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+
+REDACTED = "[redacted]"
+
+
+SHORTEST = 8
+"""Shorter values of variables are left alone: they would be found in the middle of words."""
+
+
+_SECRET_NAME = re.compile(
+    r"(.*_)?(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT|KEY|APIKEY|AUTH)", re.IGNORECASE | re.ASCII
+)
+
+
+# None of them takes a quote or a backslash, so that JSON stays JSON. None starts anew within what it has failed to
+# match already: what an agent prints may be made to be slow, and a step's worker renews no lease while it matches.
+_KNOWN = re.compile(
+    "|".join(
+        (
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"']*?(?:-----END [A-Z ]*PRIVATE KEY-----|(?=[\"'])|\Z)",
+            r"\bgh[pousr]_[A-Za-z0-9]{20,}",  # GitHub
+            r"\bgithub_pat_\w{20,}",
+            r"\bglpat-[\w-]{20,}",  # GitLab
+            r"\bsk-[\w-]{20,}",  # Anthropic, OpenAI
+            r"\bAKIA[A-Z0-9]{16}\b",  # AWS
+            r"\bxox[abprs]-[\w-]{10,}",  # Slack
+            r"\bAIza[\w-]{35}",  # Google
+            r"(?<![\w-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}",  # a JSON web token
+            r"(?<=\bBearer )[\w.~+/-]{12,}=*",
+            r"(?<=://)[^\s/:@\"'\\]*:[^\s/@\"'\\]+(?=@)",  # user and password in an address
+        )
+    )
+)
+
+
+# NAME=value and "name": "value", if the value could not be a word or a piece of code.
+_NAMED = re.compile(
+    r"""(?ix)(\b \w* (?:token|secret|password|passwd|passphrase|api_?key|access_?key) ["']? \s* [=:] \s* ["']?)
+    (?=[^\s"'\\=:]*\d) [\w+/.~-]{12,} =*""",
+    re.ASCII,
+)
+
+
+def redactor(environ: Mapping[str, str]) -> Callable[[str], str]:
+    """A function that gives a text with REDACTED for each secret in it, by its looks or because `environ` has it.
+
+    It keeps JSON valid, and doing it again changes nothing.
+    """
+    values = {value for name, value in environ.items() if _SECRET_NAME.fullmatch(name) and len(value) >= SHORTEST}
+    values |= {json.dumps(value)[1:-1] for value in values}
+    # The longest first: one may be a part of another.
+    ours = re.compile("|".join(map(re.escape, sorted(values, key=len, reverse=True))) or r"(?!)")
+
+    def redact(text: str) -> str:
+        return _NAMED.sub(rf"\1{REDACTED}", _KNOWN.sub(REDACTED, ours.sub(REDACTED, text)))
+
+    return redact
+
+
+SUBJECT_CHARS = 72
+
+
+def commit_message(*, subject: str, body: str, trailers: Mapping[str, str]) -> str:
+    """A commit message with a subject of one line and at most 72 characters, and the trailers as its last block.
+
+    Control characters and invisible ones that reorder text are removed: subject and body may be an agent's words.
+    """
+    line = one_line(subject) or "(no subject)"
+    if len(line) > SUBJECT_CHARS:
+        line = line[: SUBJECT_CHARS + 1].rsplit(" ", 1)[0][:SUBJECT_CHARS]
+    text = "\n".join(_printable(row).rstrip() for row in body.splitlines()).strip()
+    block = "\n".join(f"{key}: {one_line(value)}" for key, value in trailers.items())
+    return "\n\n".join(part for part in (line, text, block) if part) + "\n"
+
+
+def one_line(text: str) -> str:
+    """The text's words in one line, without characters that do not show."""
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(char for char in text if char == "\t" or unicodedata.category(char) not in {"Cc", "Cf", "Cs"})
+
+
+# A snapshot is one argument of a tracker call, and sudocode refuses arguments of 128 KiB. In JSON's ASCII one
+# character of text takes up to 12 bytes, so two lists of 25 items of 200 characters stay under it at their worst.
+MAX_ITEMS = 25
+
+
+MAX_ITEM_CHARS = 200
+
+
+def sendable(text: str) -> str:
+    """The text with `?` for NUL and for halves of characters: JSON can spell them, no argument or file takes them."""
+    return text.replace("\0", "?").encode(errors="replace").decode()
+
+
+def bounded(items: tuple[str, ...] | list[str]) -> list[str]:
+    """At most MAX_ITEMS of at most MAX_ITEM_CHARS; what was cut is said. The history has them whole."""
+    shown = [bounded_text(item) for item in items[:MAX_ITEMS]]
+    return shown + ([f"... and {len(items) - MAX_ITEMS} more"] if len(items) > MAX_ITEMS else [])
+
+
+def bounded_text(text: str) -> str:
+    """At most MAX_ITEM_CHARS, sendable, with an ellipsis where it was cut."""
+    return sendable(text if len(text) <= MAX_ITEM_CHARS else text[: MAX_ITEM_CHARS - 3] + "...")
+
+
+def last_line(output: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "(no output)")
+
+
+def span(seconds: float) -> str:
+    """A time span in its largest fitting unit."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def plain(text: str) -> str:
+    """Text that others wrote, safe to print: what could steer a terminal is replaced; lines and tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
+
+
+def line(text: str) -> str:
+    """As `plain`, in one line."""
+    return " ".join(plain(text).split())

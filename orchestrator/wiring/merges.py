@@ -1,0 +1,134 @@
+"""Where the ports of delivering and closing become real things: beside `wiring`, for those few who merge."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from orchestrator import wiring
+from orchestrator.adapters.git.installation import github_repo
+from orchestrator.adapters.redis import RedisMerges
+from orchestrator.errors import SettingsError, WorkspaceError
+from orchestrator.merge_close import Delivery, MergeCloseResult, MergeLook, MergePoll, Trust
+from orchestrator.merge_close.events import MergeClosePayload
+from orchestrator.models import utc_now
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.github import GitHub
+
+log = structlog.get_logger(__name__)
+
+TURN_S = 60.0
+
+
+class MergeWiring:
+    """Everything one process needs to deliver finished work and to close what was merged."""
+
+    def __init__(self, here: wiring.Wiring) -> None:
+        self._here = here
+        self._settings = here.settings
+
+    def look(self) -> list[str]:
+        """Deliver what is finished and close what was merged, alone on this host; the ids of what is closed."""
+        with self.turn():
+            return self.merge_look()
+
+    def close_by_hand(self, payload: MergeClosePayload) -> MergeCloseResult:
+        """What an operator says was merged, by the same rules and in turn with the looks."""
+        with self.turn():
+            return self.merge_look.close(payload)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One at a time on this host, which is the tracker's: it has no compare-and-set."""
+        # Here, because session workers load this module with their tasks, and the MCP SDK would take 35 MB of each.
+        from orchestrator.adapters.mcp import flock
+
+        with flock(self._here.state("merges.lock"), timeout_s=TURN_S):
+            yield
+
+    @functools.cached_property
+    def merge_look(self) -> MergeLook:
+        """One look for merges. Whoever calls it has the `turn`."""
+        return MergeLook(
+            publish=self._here.publish,
+            tracker=self._here.gateway,
+            finished=self.finished,
+            local=self._here.workspace.merges().merged,
+            poll=self._poll,
+            # Found out only when something is to be delivered: a missing token keeps nothing from being closed.
+            deliver=lambda work, text: self.delivery(work, text),
+            closed=self._drop_worktrees,
+        )
+
+    @functools.cached_property
+    def finished(self) -> RedisMerges:
+        """Finished sessions, until their work is merged."""
+        return RedisMerges(self._here.client, self._here.keys)
+
+    @functools.cached_property
+    def github(self) -> GitHub | None:
+        """The repo on GitHub, if there is one and we have a token for it."""
+        # Here, because session workers never speak to GitHub.
+        from orchestrator.adapters.github import GitHub
+
+        token = self._settings.github_token
+        if not token or not self.github_repo:
+            return None
+        return GitHub(self.github_repo, token=token, api=self._settings.github.api)
+
+    @functools.cached_property
+    def github_repo(self) -> str | None:
+        """`owner/name` on GitHub."""
+        github = self._settings.github
+        return github.repo or github_repo(self._settings.root, self._settings.remote, github.api)
+
+    @functools.cached_property
+    def delivery(self) -> Delivery:
+        """What becomes of finished work. SettingsError when what is wanted cannot be."""
+        how, branches = self._settings.deliver, self._here.workspace.delivery()
+        if how == "none" or (how is None and branches is None):
+            return Delivery()
+        if branches is None:
+            raise SettingsError(
+                f'orch.toml: deliver = "{how}" needs a git remote {self._settings.remote!r}; add it, or name another'
+            )
+        if how != "pr":
+            return Delivery(branches.push)
+        github, base = self.github, self._here.base
+        if github is None:
+            raise SettingsError(
+                'orch.toml: deliver = "pr" needs ORCH_GITHUB_TOKEN in the environment and, unless the remote is on '
+                "GitHub, [github] repo"
+            )
+        return Delivery(branches.push, lambda branch, text: github.deliver(branch, base=base, text=text))
+
+    @functools.cached_property
+    def _poll(self) -> MergePoll | None:
+        if self.github is None:
+            return None
+        return MergePoll(
+            feed=self.github,
+            tracker=self._here.gateway,
+            store=self.finished,
+            trust=Trust(self.github_repo or "", self._here.base, frozenset(self._settings.github.authors)),
+            started_at=self.finished.started_at,
+            now=utc_now,
+        )
+
+    def _drop_worktrees(self, issue_ids: Sequence[str]) -> None:
+        for issue_id in issue_ids:
+            try:
+                self._here.workspace.drop(issue_id)
+            except WorkspaceError as error:
+                log.warning("worktree_not_dropped", issue=issue_id, reason=str(error), next="orch gc")
+
+
+@functools.cache
+def here() -> MergeWiring:
+    """The one of this process, by its environment and current folder."""
+    return MergeWiring(wiring.here())

@@ -7,10 +7,11 @@ a retry, because sudocode reports errors of calls that it has applied (measured:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable, TransientMCPError
+from orchestrator.issue import feedback_of
 
 __all__ = ["InvalidMCPResponseError", "SudocodeGateway", "TransientMCPError"]
 
@@ -137,14 +138,6 @@ class SudocodeGateway:
                 look_first = error.maybe_applied
                 self._sleep(wait)
         raise AssertionError("the last try returns or raises")
-
-
-def feedback_of(issue: Mapping[str, object]) -> Iterator[str]:
-    """The contents of the feedback that an issue gave, as the tracker orders them."""
-    given = issue.get("feedback")
-    for row in given if isinstance(given, Sequence) else ():
-        if isinstance(row, Mapping) and isinstance(content := row.get("content"), str):
-            yield content
 
 
 def _gave_up(what: str, error: TransientMCPError) -> TrackerUnavailable:

@@ -31,6 +31,16 @@ class Stage(StrEnum):
         return "implement" if self is Stage.RUNNING else self.lower().replace("_", " ")
 
 
+class IssueStatus(StrEnum):
+    """What the tracker says of an issue; its own words."""
+
+    OPEN = "open"
+    IN_PROGRESS = "in_progress"
+    BLOCKED = "blocked"
+    NEEDS_REVIEW = "needs_review"
+    CLOSED = "closed"
+
+
 class Verdict(StrEnum):
     """How a session ended."""
 
@@ -144,7 +154,7 @@ class StatusEntry:
     """To be told: the issue's status."""
 
     issue_id: str
-    status: str
+    status: IssueStatus
 
 
 @dataclass(frozen=True)

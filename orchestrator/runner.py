@@ -16,7 +16,8 @@ from typing import Protocol
 import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
-from orchestrator.gateway import SudocodeGateway, feedback_of
+from orchestrator.gateway import SudocodeGateway
+from orchestrator.issue import context, feedback_of, read
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import (
     ImplementerResult,
@@ -28,7 +29,6 @@ from orchestrator.models import (
     utc_now,
 )
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers
-from orchestrator.poll.issue_text import read_issue
 from orchestrator.ports import Implementer, IssueTracker, Reviewer
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
@@ -98,7 +98,7 @@ class IssueSessionRunner:
         )
         try:
             record = self._gateway.show_issue(issue_id)
-            issue = read_issue({**record, "id": issue_id})
+            issue = context(read({**record, "id": issue_id}))
             about = replace(about, issue=replace(issue, task_id=task_id) if task_id else issue)
             self._orchestrator.run_issue(
                 issue=about.issue,

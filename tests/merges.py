@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryTracker
 from orchestrator.merge_close.events import MergeClosePayload, PullRequest
 from orchestrator.merge_close.record import Marker

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.merge_close.events import MergeClosePayload, merge_identity
 from orchestrator.models import ISSUE_ID, Stage
 from orchestrator.ports import IssueTracker

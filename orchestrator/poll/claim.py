@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
+from orchestrator.issue import context, read
 from orchestrator.leases import Claim, Refusal, SessionRecord
 from orchestrator.logs import News
 from orchestrator.models import ISSUE_ID, IssueContext, Limits, session_id_for
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers, too_many_fixes
 from orchestrator.poll.claims import Claims
-from orchestrator.poll.issue_text import read_issue
 from orchestrator.poll.rescue import Rescue
 from orchestrator.ports import IssueTracker
 from orchestrator.publish.entries import About, opening_entries
@@ -149,7 +149,7 @@ class Poll:
         return False
 
     def _session(self, claim: Claim, record: Mapping[str, object]) -> SessionRecord:
-        issue = read_issue({"id": claim.issue_id, **record})
+        issue = context(read({"id": claim.issue_id, **record}))
         return SessionRecord(
             session_id=session_id_for(claim.issue_id, str(claim.claimed_at_ms)),
             orchestrator_id=self.orchestrator_id,

@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.leases import Claim
 from orchestrator.poll.claims import Claims
 from orchestrator.snapshot import ENDS, read_snapshot

@@ -13,6 +13,7 @@ from orchestrator.models import (
     Entry,
     FixIssueEntry,
     IssueContext,
+    IssueStatus,
     Progress,
     Report,
     SnapshotEntry,
@@ -60,7 +61,7 @@ def reason_of(error: Exception) -> str:
 def opening_entries(about: About, *, at: datetime) -> list[Entry]:
     """The session starts."""
     start = _snapshot(about, Progress(), Event.SESSION_START, Stage.RUNNING, Status.START, at)
-    return [StatusEntry(about.issue.issue_id, "in_progress"), start]
+    return [StatusEntry(about.issue.issue_id, IssueStatus.IN_PROGRESS), start]
 
 
 def step_entries(about: About, progress: Progress, report: Report) -> list[Entry]:
@@ -78,14 +79,14 @@ def verdict_entries(about: About, progress: Progress, verdict: Verdict, *, at: d
     match verdict:
         case Verdict.DONE:
             done = _snapshot(about, progress, Event.SESSION_DONE, Stage.DONE, Status.PASS, at)
-            return [StatusEntry(issue_id, "needs_review"), done]
+            return [StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW), done]
         case Verdict.OVERFLOW:
             failed = progress.last.failed_items if progress.last else ()
             fixes = progress.last.fix_list if progress.last else ()
             made = _snapshot(
                 about, progress, Event.OVERFLOW_FIX_CREATED, Stage.OVERFLOW, Status.FIX_CREATED, at, failed, fixes
             )
-            return [_fix_issue(about, progress), StatusEntry(issue_id, "needs_review"), made]
+            return [_fix_issue(about, progress), StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW), made]
         case Verdict.VERIFY_FAILED:
             why = (progress.why(verdict),)
             return [_snapshot(about, progress, Event.VERIFY_FAILED, Stage.VERIFICATION, Status.VERIFY_FAILED, at, why)]
@@ -98,7 +99,7 @@ def verdict_entries(about: About, progress: Progress, verdict: Verdict, *, at: d
 def error_entries(about: About, progress: Progress, error: Exception, *, at: datetime) -> list[Entry]:
     """The session was ended by an error: the reason as SESSION_ERROR's failed item, and the issue is open again."""
     failed = _snapshot(about, progress, Event.SESSION_ERROR, progress.stage, Status.FAIL, at, (reason_of(error),))
-    return [failed, StatusEntry(about.issue.issue_id, "open")]
+    return [failed, StatusEntry(about.issue.issue_id, IssueStatus.OPEN)]
 
 
 def tell(entry: Entry, tracker: IssueTracker, *, look_first: bool = False) -> str | None:

@@ -14,7 +14,7 @@ import redis
 
 from orchestrator import wiring
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.merge_close.record import MergeMarker, markers_of
 from orchestrator.snapshot import Snapshot, read_snapshot
 from orchestrator.status.board import leases_if_up, snapshots_of

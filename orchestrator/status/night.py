@@ -15,7 +15,7 @@ from orchestrator.adapters.mcp.tracker import McpTracker
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.leases import Holding
 from orchestrator.models import Stage, Verdict
 from orchestrator.poll.candidates import too_many_fixes

@@ -14,7 +14,7 @@ import redis
 from orchestrator.adapters.git import installation
 from orchestrator.adapters.redis import RedisMerges, why_no_writes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.leases import Holding
 from orchestrator.merge_close.record import markers_of
 from orchestrator.models import Stage, utc_now

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import OrchestratorError
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.local import demo
 from orchestrator.settings.load import load
 from orchestrator.snapshot import Event, Snapshot, read_snapshot

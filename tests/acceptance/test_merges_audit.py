@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator import tracker
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.models import Verdict
 from orchestrator.tracker import jsonl
 from orchestrator.tracker.database import DATABASE, ISSUE

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.adapters.mcp.tracker import McpTracker
 from orchestrator.adapters.process.bound import bound_env
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.tracker import init
 from tests.support import ROOT
 from tests.unit.test_runbook import ANSWERS, one_pass

@@ -19,9 +19,9 @@ from redis import Redis
 from orchestrator.adapters.git.workspace import create_project
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisHistory
+from orchestrator.issue import context, read
 from orchestrator.leases import Claim, SessionRecord
 from orchestrator.models import DEFAULT_LIMITS, Progress, Report, Stage, Step, Verdict, VerificationEvidence
-from orchestrator.poll.issue_text import read_issue
 from orchestrator.publish.entries import About, opening_entries
 from orchestrator.session_loop import perform
 from orchestrator.settings.load import load
@@ -96,7 +96,7 @@ def file_issue(wiring: Wiring, title: str) -> str:
 
 def claimed(wiring: Wiring, issue_id: str) -> About:
     """A session of the issue, opened as a poll opens it."""
-    issue = read_issue(wiring.tracker.show_issue(issue_id))
+    issue = context(read(wiring.tracker.show_issue(issue_id)))
     claim = wiring.leases.claim(issue_id, forced=True)
     assert isinstance(claim, Claim)
     about = About(issue, f"session-{claim.token}", "orch-main")

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.adapters.git.remote import GitDelivery
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.merge_close.events import NEVER, Delivered, Look, MergeClosePayload, PullText
 from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
 from orchestrator.merge_close.poll import MergePoll, Settled

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable, TransientMCPError
-from orchestrator.gateway import SudocodeGateway, feedback_of
+from orchestrator.gateway import SudocodeGateway
+from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryTracker
 from tests.support import gateway_to
 

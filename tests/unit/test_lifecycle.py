@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.agent_roles import RoleSteps, claimed_evidence
 from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryHistory, MemoryTracker
 from orchestrator.models import (
     DEFAULT_LIMITS,

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
-from orchestrator.gateway import SudocodeGateway, feedback_of
+from orchestrator.gateway import SudocodeGateway
+from orchestrator.issue import feedback_of
 from orchestrator.merge_close.events import PullRequest, merge_identity
 from orchestrator.merge_close.record import Marker, read_record
 from orchestrator.merge_close.rules import (

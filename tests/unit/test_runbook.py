@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryTracker
 from tests.support import ROOT
 

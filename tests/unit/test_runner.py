@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InvalidMCPResponseError, SessionStopped, TrackerUnavailable
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryTracker
 from orchestrator.runner import IssueSessionRunner, WorkerPoolDispatcher, main, run_dry_run
 from orchestrator.session_loop import SingleSessionOrchestrator

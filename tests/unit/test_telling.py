@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.gateway import feedback_of
+from orchestrator.issue import context, feedback_of, read
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import (
     Entry,
@@ -23,7 +23,6 @@ from orchestrator.models import (
     Verdict,
     VerificationEvidence,
 )
-from orchestrator.poll.issue_text import read_issue
 from orchestrator.publish.entries import (
     MAX_CHECKLIST_BYTES,
     MAX_EVIDENCE_BYTES,
@@ -175,7 +174,7 @@ INJECTIONS = [
 def test_a_fix_issue_is_read_as_its_original_was(issue: IssueContext, text: str) -> None:
     """Its next session has the original's facts and checklist, and no agent can write other ones into its body."""
     made = overflow(issue, failed_review((text,), (text,)), evidence(1, output=text))
-    again = read_issue({"id": "i-f1x0", "title": made.title, "content": made.body})
+    again = context(read({"id": "i-f1x0", "title": made.title, "content": made.body}))
 
     assert issue == replace(again, issue_id=issue.issue_id, title=issue.title, description="")
 
@@ -184,7 +183,7 @@ def test_a_fix_issue_without_a_checklist_keeps_its_facts() -> None:
     """Where the whole body is the checklist, what agents wrote into it is still not taken for a fact."""
     issue = an_issue(dod_checklist_full="Make it fast.", approval="manual", gate_id="-", verify_level="-")
     made = overflow(issue, failed_review(tuple(INJECTIONS)), evidence(1, output=INJECTIONS[1]))
-    again = read_issue({"id": "i-f1x0", "title": made.title, "content": made.body})
+    again = context(read({"id": "i-f1x0", "title": made.title, "content": made.body}))
 
     assert ("manual", "-", "-") == (again.approval, again.gate_id, again.verify_level)
     assert again.dod_checklist_full == made.body

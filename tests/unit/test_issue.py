@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import InvalidMCPResponseError
+from orchestrator.issue import context, read
 from orchestrator.models import IssueContext
-from orchestrator.poll.issue_text import read_issue
 
 BODY = """\
 Some words before.
@@ -33,9 +33,9 @@ Thank you.
 """
 
 
-def read(content: str = "", **record: Any) -> IssueContext:
+def written(content: str = "", **record: Any) -> IssueContext:
     """An issue with this content, as the tracker shows it."""
-    return read_issue({"id": "i-a1b2", "title": "DEV-001: Parse empty input", "content": content} | record)
+    return context(read({"id": "i-a1b2", "title": "DEV-001: Parse empty input", "content": content} | record))
 
 
 def test_a_complete_issue() -> None:
@@ -53,25 +53,25 @@ def test_a_complete_issue() -> None:
         approval="auto",
         source_doc="docs/roadmap.md",
         description="Some words before.\n\n\nThank you.",
-    ) == read(BODY)
+    ) == written(BODY)
 
 
 def test_an_empty_issue_has_documented_defaults() -> None:
     """What is not said: the task is the issue, the checklist is the title, nobody approved, the rest is `-`."""
-    assert IssueContext("i-a1b2", "-", "i-a1b2", "-", "-", "-", "-", "-") == read_issue({"id": "i-a1b2"})
-    assert "Parse" == read_issue({"id": "i-a1b2", "title": "Parse"}).dod_checklist_full
+    assert IssueContext("i-a1b2", "-", "i-a1b2", "-", "-", "-", "-", "-") == context(read({"id": "i-a1b2"}))
+    assert "Parse" == context(read({"id": "i-a1b2", "title": "Parse"})).dod_checklist_full
 
 
 def test_an_issue_without_a_checklist_is_still_runnable() -> None:
     """Its whole body is the checklist, and its fact lines count all the same."""
-    issue = read("\nVerify: L2\n\nMake it fast.\n")
+    issue = written("\nVerify: L2\n\nMake it fast.\n")
 
     assert ("Verify: L2\n\nMake it fast.", "L2") == (issue.dod_checklist_full, issue.verify_level)
 
 
 def test_tags_say_the_same_facts() -> None:
     """Facts may come as tags; other tags, and whatever is not text, are the user's own."""
-    issue = read(
+    issue = written(
         tags=["task:DEV-7", "gate:G2", "epic:EPIC-2", "verify:l2", "approval:auto", "urgent", "a:b", "gate:", 7]
     )
 
@@ -87,7 +87,7 @@ def test_tags_say_the_same_facts() -> None:
 def test_a_line_outdoes_a_tag_and_a_field_outdoes_both() -> None:
     """The text is nearer to its writer than a tag; a host that gives the field itself has the last word."""
     tags = ["task:DEV-7", "gate:G7"]
-    issue = read("Roadmap Task ID: DEV-8\nGate: G8", tags=tags, gate_id="G9")
+    issue = written("Roadmap Task ID: DEV-8\nGate: G8", tags=tags, gate_id="G9")
 
     assert ("DEV-8", "G9") == (issue.task_id, issue.gate_id)
 
@@ -97,12 +97,12 @@ def test_a_line_outdoes_a_tag_and_a_field_outdoes_both() -> None:
 )
 def test_fact_lines_may_be_dressed_up_in_markdown(line: str) -> None:
     """Bold, bullets, quotes, case and spaces do not hide a fact."""
-    assert "G1" == read(f"{line}\n- [ ] x").gate_id
+    assert "G1" == written(f"{line}\n- [ ] x").gate_id
 
 
 def test_facts_stand_before_the_checklist_and_the_first_one_holds() -> None:
     """A checklist that talks about a gate does not move the issue to it."""
-    issue = read("Gate: G1\nGate: G2\nEpic:\n- [ ] x\nEpic: EPIC-9\n- [ ] y")
+    issue = written("Gate: G1\nGate: G2\nEpic:\n- [ ] x\nEpic: EPIC-9\n- [ ] y")
 
     assert ("G1", "-") == (issue.gate_id, issue.epic_id)
 
@@ -113,7 +113,7 @@ def test_facts_stand_before_the_checklist_and_the_first_one_holds() -> None:
 )
 def test_levels_and_approvals_are_closed_sets(said: str, level: str, approval: str) -> None:
     """What is no level is `-`, and what is not plainly auto waits for a person."""
-    issue = read(f"Verify: {said}\nApproval: {said}")
+    issue = written(f"Verify: {said}\nApproval: {said}")
 
     assert (level, approval) == (issue.verify_level, issue.approval)
 
@@ -132,7 +132,7 @@ def test_levels_and_approvals_are_closed_sets(said: str, level: str, approval: s
 )
 def test_text_may_be_in_any_language(title: str, body: str, checklist: str) -> None:
     """Only the fact names and the boxes are fixed; everything else is whatever the team speaks."""
-    issue = read(body, title=title)
+    issue = written(body, title=title)
 
     assert (title, "G1", checklist) == (issue.title, issue.gate_id, issue.dod_checklist_full)
 
@@ -141,14 +141,14 @@ def test_a_checklist_keeps_what_stands_between_its_boxes() -> None:
     """Headings and paragraphs between boxes belong to the checklist; what follows the last box does not."""
     assert (
         "- [ ] a\n\n### Later\ntext\n- [ ] b\n\tmore"
-        == read("- [ ] a\n\n### Later\ntext\n- [ ] b\n\tmore\nend").dod_checklist_full
+        == written("- [ ] a\n\n### Later\ntext\n- [ ] b\n\tmore\nend").dod_checklist_full
     )
 
 
 @given(st.text(alphabet=st.characters()), st.text(alphabet=st.characters()), st.lists(st.text()))
 def test_no_text_is_too_strange(title: str, body: str, tags: list[str]) -> None:
     """Any title, body and tags give an issue that says something in every field."""
-    issue = read(body, title=title, tags=tags)
+    issue = written(body, title=title, tags=tags)
 
     assert all(vars(replace(issue, description="any")).values())
 
@@ -160,7 +160,7 @@ def test_no_text_is_too_strange(title: str, body: str, tags: list[str]) -> None:
 )
 def test_no_mix_of_the_marks_is_too_strange(body: str) -> None:
     """Half-written facts and boxes are text."""
-    assert all(vars(replace(read(body), description="any")).values())
+    assert all(vars(replace(written(body), description="any")).values())
 
 
 @pytest.mark.timeout(20)
@@ -169,24 +169,24 @@ def test_a_line_full_of_spaces_is_read_in_no_time(line: str) -> None:
     """A hostile body of the tracker's full size costs one pass over it, not one for each of its characters."""
     body = line.format(" " * 131_000)
 
-    assert "i-a1b2" == read(body).issue_id
+    assert "i-a1b2" == written(body).issue_id
 
 
 @pytest.mark.parametrize("tags", [None, "task:DEV-7", {"task:DEV-7": 1}, 7])
 def test_tags_that_are_no_list_are_no_tags(tags: object) -> None:
     """A tracker without tags leaves the default."""
-    assert "i-a1b2" == read(tags=tags).task_id
+    assert "i-a1b2" == written(tags=tags).task_id
 
 
 @pytest.mark.parametrize("bad", [{}, {"id": None}, {"id": "I-A"}, {"id": "i-a\n"}, {"id": "s-a1b2"}, {"id": "i-../x"}])
 def test_an_issue_without_a_usable_id_is_refused(bad: dict[str, object]) -> None:
     """Ids become branch and directory names; what is not `i-<id>` is not the tracker's contract."""
     with pytest.raises(InvalidMCPResponseError, match="whose id is"):
-        read_issue(bad)
+        context(read(bad))
 
 
 def test_a_host_may_call_the_id_issue_id() -> None:
     """Both names of the id are read, and both names of the body."""
-    issue = read_issue({"issue_id": "i-a1b2", "description": "- [ ] x"})
+    issue = context(read({"issue_id": "i-a1b2", "description": "- [ ] x"}))
 
     assert ("i-a1b2", "- [ ] x") == (issue.issue_id, issue.dod_checklist_full)

@@ -18,6 +18,7 @@ import click
 from prometheus_client.core import CounterMetricFamily
 
 from orchestrator.cli import main as orch
+from orchestrator.local.programs import PROGRAMS
 from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
 from orchestrator.settings.load import settings_table
@@ -102,6 +103,12 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
                 yield from _help(found, below, ctx)
 
 
+def programs() -> str:
+    """Every process of a running orchestrator, from its table."""
+    rows = (f"| {it.name} | {it.about} | {', '.join(f'`{queue}`' for queue in it.queues)} |\n" for it in PROGRAMS)
+    return "".join(["| process | what it is for | queues |\n| --- | --- | --- |\n", *rows])
+
+
 def metrics() -> str:
     """Every metric that `orch web` serves, in that order."""
     rows = [_metric_row(measure) for measure in (*HERE, UP, *MEASURES)]
@@ -122,6 +129,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "lifecycle": lifecycle,
     "metrics": metrics,
     "modules": modules,
+    "programs": programs,
     "settings": settings_table,
 }
 

@@ -23,6 +23,7 @@ from orchestrator.adapters.redis.counts import RedisCounts
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.adapters.redis.metrics import RedisMetrics
 from orchestrator.cli.web import listen
+from orchestrator.local.programs import start_commands
 from orchestrator.settings.load import load
 from orchestrator.settings.tables import Settings
 from orchestrator.web import metrics, readiness
@@ -80,7 +81,9 @@ class Watched(Served):
         self.settings = settings_of(folder)
         redis = RedisMetrics(impatient, engine.keys, lease_s=self.settings.lease_seconds)
         collector = metrics.Collector(redis, self.settings)
-        super().__init__(readiness.route(redis, self.settings), metrics.route(collector))
+        super().__init__(
+            readiness.route(redis, self.settings, start_commands(self.settings.concurrency)), metrics.route(collector)
+        )
         engine.slots(4)
         self.merges.looked("")
         for tick in ("poll", "publish", "merge_close", "sweep", "beat"):

@@ -13,6 +13,7 @@ from orchestrator import wiring
 from orchestrator.adapters.redis import RedisWebhooks
 from orchestrator.adapters.redis.metrics import RedisMetrics
 from orchestrator.errors import OrchestratorError
+from orchestrator.local.programs import start_commands
 from orchestrator.web import metrics, readiness, webhook
 from orchestrator.web.app import make_app
 
@@ -48,7 +49,7 @@ def command(host: str, port: int) -> None:
     # In this thread: a Redis of our own ends with the thread that started it.
     watched = RedisMetrics(here.hasty_client, here.keys, lease_s=here.settings.lease_seconds)
     app = make_app(
-        readiness.route(watched, here.settings),
+        readiness.route(watched, here.settings, start_commands(here.settings.concurrency)),
         metrics.route(metrics.Collector(watched, here.settings)),
         webhook.route(
             secret=here.settings.github_webhook_secret,

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import string
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from orchestrator.adapters.process.bound import bound_argv, bound_env
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 from orchestrator.local import flower_login
+from orchestrator.local.programs import program
 from orchestrator.settings import Settings
 from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands
 
@@ -157,23 +159,16 @@ class Stack:
             self._lock = None
 
     def _planned(self, *, flower: bool) -> list[_Child]:
-        slots = str(self.settings.concurrency)
-        quiet = ["--without-gossip", "--without-mingle", "--loglevel", "warning"]
-        host = socket.gethostname()
-        plan = {
-            "beat": ["beat", "--loglevel", "warning", "--pidfile="],
-            "worker": ["worker", "-Q", "sessions", "-c", slots, "-n", f"sessions@{host}", *quiet],
-            "control": ["worker", "-Q", "poll,publish", "-c", "1", "-n", f"control@{host}", *quiet],
-            "merges": ["worker", "-Q", "merge_close", "-c", "1", "-n", f"merges@{host}", *quiet],
-        }
+        ports = {}
         if flower:
-            port = _free_port(FLOWER_PORT)
+            ports["FLOWER_PORT"] = port = str(_free_port(FLOWER_PORT))
             login = flower_login.hint(self.settings.state_dir, self._environ)
             self.flower = f"http://127.0.0.1:{port} ({login})"
-            plan["flower"] = ["flower", f"--port={port}", "--logging=error"]
+        names = ("beat", "worker", "control", "merges", *(("flower",) if flower else ()))
+        commands = {name: program(name).command(slots=self.settings.concurrency) for name in names}
         return [
-            _Child(name, [sys.executable, "-P", "-m", "celery", "--quiet", "-A", "orchestrator", *args])
-            for name, args in plan.items()
+            _Child(name, [sys.executable, "-P", *(string.Template(word).safe_substitute(ports) for word in command)])
+            for name, command in commands.items()
         ]
 
     def _start_redis(self, now: float) -> None:
@@ -214,11 +209,9 @@ class Stack:
         self._readers.append(reader)
 
     def _visible_to(self, child: _Child) -> Mapping[str, str]:
-        """Our environment; without what opens GitHub and Flower for the process whose children are agents."""
-        if child.name != "worker":
-            return self._environ
-        secret = ("ORCH_GITHUB_", "FLOWER_")
-        return {name: value for name, value in self._environ.items() if not name.startswith(secret)}
+        """Our environment, without what is kept from this program."""
+        hidden = program(child.name).hidden
+        return {name: value for name, value in self._environ.items() if not name.startswith(hidden)}
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -30,11 +30,14 @@ class Check:
     next: str = ""
 
 
-def route(redis: RedisMetrics, settings: Settings) -> Route:
-    """Answers 200 when every check is well, else 503; either way each check, as JSON."""
+def route(redis: RedisMetrics, settings: Settings, start: Mapping[str, str]) -> Route:
+    """Answers 200 when every check is well, else 503; either way each check, as JSON.
+
+    `start` has the command that starts the `worker`, `control` and `beat`.
+    """
 
     async def readyz(_request: Request) -> Response:
-        found = await run_in_threadpool(lambda: list(checks(redis, settings)))
+        found = await run_in_threadpool(lambda: list(checks(redis, settings, start)))
         ready = all(check.ok for check in found)
         answer = {"ready": ready, "checks": [asdict(check) for check in found]}
         return JSONResponse(answer, 200 if ready else 503)
@@ -42,7 +45,7 @@ def route(redis: RedisMetrics, settings: Settings) -> Route:
     return Route(PATH, readyz)
 
 
-def checks(redis: RedisMetrics, settings: Settings) -> Iterator[Check]:
+def checks(redis: RedisMetrics, settings: Settings, start: Mapping[str, str]) -> Iterator[Check]:
     """Each check. Without Redis nothing is known of the rest, so there is but one."""
     try:
         if refuses := redis.memory().refuses:
@@ -59,12 +62,11 @@ def checks(redis: RedisMetrics, settings: Settings) -> Iterator[Check]:
         "session worker",
         slots > 0,
         f"{len(seen.workers)} with {slots} slots",
-        "" if slots else f"celery -A orchestrator worker -Q sessions -c {settings.concurrency} -n sessions@%h",
+        "" if slots else start["worker"],
     )
     silent_s = max(SILENT_S, SILENT_POLLS * settings.poll_interval)
-    control = "celery -A orchestrator worker -Q poll,publish,merge_close -c 1 -n control@%h"
-    yield _ticking("control worker", seen, "poll", silent_s=silent_s, fix=control)
-    yield _ticking("beat", seen, "beat", silent_s=silent_s, fix="celery -A orchestrator beat")
+    yield _ticking("control worker", seen, "poll", silent_s=silent_s, fix=start["control"])
+    yield _ticking("beat", seen, "beat", silent_s=silent_s, fix=start["beat"])
 
 
 def _ticking(name: str, seen: Seen, tick: str, *, silent_s: float, fix: str) -> Check:

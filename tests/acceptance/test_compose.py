@@ -23,11 +23,12 @@ import pytest
 import redis
 
 from orchestrator.adapters.redis import server as redis_server
+from orchestrator.local.programs import program
 from tests import compose
 from tests.docker.processes import free_port
 from tests.support import ROOT, wait_until
 
-OURS = ("worker", "control", "beat", "flower", "web")
+OURS = ("worker", "control", "merges", "beat", "flower", "web")
 SERVICES: dict[str, dict[str, Any]] = compose.document()["services"]
 DOCKERFILE = (ROOT / "ops/Dockerfile").read_text()
 
@@ -73,11 +74,20 @@ def test_an_image_of_others_is_pinned(name: str) -> None:
     assert re.search(r":v?\d+\.\d+", SERVICES[name]["image"])
 
 
-def test_agents_get_no_token() -> None:
-    """The container of the agents does not have what opens GitHub, nor Flower."""
-    secrets = [name for name in SERVICES["worker"]["environment"] if re.match("ORCH_GITHUB|FLOWER", name)]
+@pytest.mark.parametrize("name", ["worker", "control", "merges"])
+def test_a_worker_is_the_one_of_the_table(name: str) -> None:
+    """Its queues, its name and how much it does at once are those of every other way to run it."""
+    _, *command = program(name).command(slots=4)
 
-    assert [] == secrets
+    assert command == [*SERVICES[name]["command"], "--loglevel", "warning"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_has_no_secret_that_is_kept_from_it(name: str) -> None:
+    """The container of the agents does not have what opens GitHub, nor Flower."""
+    hidden = program(name).hidden
+
+    assert [] == [key for key in SERVICES[name]["environment"] if hidden and key.startswith(hidden)]
 
 
 @pytest.mark.skipif(not shutil.which("hadolint", path=Path(sys.executable).parent), reason="hadolint is not installed")

@@ -21,7 +21,8 @@ import httpx2
 import pytest
 
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.local.units import PROGRAMS, Units, escaped, quoted
+from orchestrator.local.programs import PROGRAMS
+from orchestrator.local.units import Units, escaped, quoted
 from tests.acceptance.project import CLEAN, GOOD, Project, Running
 from tests.support import ROOT
 
@@ -134,9 +135,9 @@ def test_two_repos_do_not_meet(project: Project, installed: Installed, tmp_path:
         ports = re.findall(r"^.*_PORT=.*$", environment.read_text("utf-8"), re.MULTILINE)
         removed = install(other, "--remove", HOME=project.env["HOME"])
 
-    assert 8 == len(files)
+    assert 9 == len(files)
     assert set() == set(ports) & set(installed.environment.read_text("utf-8").splitlines())
-    assert 7 == removed.stdout.count("removed ")
+    assert 8 == removed.stdout.count("removed ")
     assert environment.exists()
     assert list(installed.units.iterdir())
 
@@ -210,7 +211,7 @@ def test_every_service_runs_and_stops(project: Project, installed: Installed, tm
 
         running = {"redis": start("redis", NOTIFY_SOCKET=str(notified))}
         assert b"READY=1" == notify.recv(64)
-        running |= {name: start(name) for name in PROGRAMS if name != "redis"}
+        running |= {it.name: start(it.name) for it in PROGRAMS if it.name != "redis"}
         worker = running["worker"]
         assert b"ORCH_GITHUB_TOKEN" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
 

@@ -24,7 +24,7 @@ from orchestrator.adapters.mcp import probe
 from orchestrator.adapters.process import foreign
 from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.cli import discover
+from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
 from orchestrator.models import utc_now
 from orchestrator.settings import FILE, ROLES, Settings, from_environment
@@ -240,7 +240,7 @@ def _verification(wiring: Wiring) -> Iterator[Finding]:
         else:
             yield _fail(f"{level}: there is no {command[0]}", f"install it, or change [verify] {level} in orch.toml")
     if not commands:
-        found = discover.test_command(settings.root) or ("make", "test")
+        found = recipe_for_tests(settings.root) or ("make", "test")
         words = ", ".join(f'"{word}"' for word in found)
         yield _warn("no command: sessions run whatever their implementer names", f"set [verify] default = [{words}]")
 

@@ -13,6 +13,7 @@ import click
 from orchestrator import settings, tracker
 from orchestrator.adapters.git.installation import base_branch, top_of
 from orchestrator.cli import discover
+from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import WorkspaceError
 
@@ -61,7 +62,7 @@ def look_at(root: Path) -> Found:
     """What there is. Runs nothing of the repo's."""
     return Found(
         base=base_branch(root),
-        verify=discover.test_command(root),
+        verify=recipe_for_tests(root),
         agents=[cli.name for cli in discover.agent_clis(shutil.which)],
         tracker=discover.tracker(shutil.which, root),
     )

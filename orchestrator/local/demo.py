@@ -6,7 +6,6 @@ playbook's first try really lacks what its reviewer's commands look for. The fil
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from orchestrator.local.up import Stack
 from orchestrator.models import Verdict
 from orchestrator.settings import FILE, Settings, load
 from orchestrator.status import EngineStatus, IssueStatus
+from orchestrator.text import toml
 from orchestrator.tracker import init
 from orchestrator.wiring import Wiring
 
@@ -258,11 +258,7 @@ def _shown(verdict: Verdict | None, spec: int, quality: int) -> str:
 def _orch_toml(playbooks: Path) -> str:
     # An agent's command line has placeholders, so a literal brace is doubled.
     folder = str(playbooks).replace("{", "{{").replace("}", "}}")
-    return _ORCH_TOML.format(slots=SLOTS, python=_toml(sys.executable), playbooks=_toml(folder))
-
-
-def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return _ORCH_TOML.format(slots=SLOTS, python=toml(sys.executable), playbooks=toml(folder))
 
 
 def _scenarios() -> Iterator[tuple[str, Scenario]]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from orchestrator import settings
 from orchestrator.adapters.git import installation
 from orchestrator.cli import discover
+from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.settings.tables import Limits, RepoSettings
 
 
@@ -76,7 +77,7 @@ def test_test_command(tmp_path, files, expected):
     """A repo's own files say how it is tested; what they do not say is not made up."""
     write(tmp_path, files)
 
-    assert (tuple(expected.split()) if expected else None) == discover.test_command(tmp_path)
+    assert (tuple(expected.split()) if expected else None) == recipe_for_tests(tmp_path)
 
 
 def test_unreadable_files_say_nothing(tmp_path):
@@ -85,7 +86,7 @@ def test_unreadable_files_say_nothing(tmp_path):
     (tmp_path / "package.json").symlink_to("nowhere")
     (tmp_path / "justfile").write_bytes(b"\xff\xfe\x00")
 
-    assert discover.test_command(tmp_path) is None
+    assert recipe_for_tests(tmp_path) is None
 
 
 def test_agents_in_order_of_choice():

@@ -11,6 +11,7 @@ import structlog
 
 from orchestrator import wiring
 from orchestrator.adapters.git.installation import github_repo
+from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import RedisMerges
 from orchestrator.errors import SettingsError, WorkspaceError
 from orchestrator.merge_close import Delivery, MergeCloseResult, MergeLook, MergePoll, Trust
@@ -45,10 +46,7 @@ class MergeWiring:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """One at a time on this host, which is the tracker's: it has no compare-and-set."""
-        # Here, because session workers load this module with their tasks, and the MCP SDK would take 35 MB of each.
-        from orchestrator.adapters.mcp import flock
-
-        with flock(self._here.state("merges.lock"), timeout_s=TURN_S):
+        with locked(self._here.state("merges.lock"), wait_s=TURN_S):
             yield
 
     @functools.cached_property

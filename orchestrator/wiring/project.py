@@ -20,6 +20,7 @@ from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
 from orchestrator.adapters.process.foreign import Limits as ProcessLimits
 from orchestrator.adapters.process.foreign import clean_env
+from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import (
     Keys,
     RedisControls,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
 
 STOP_GRACE_S = 10.0
+PUBLISHER_TURN_S = 60.0
 
 
 class Wiring:
@@ -209,9 +211,7 @@ class Wiring:
 
     def publish(self) -> int:
         """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""
-        from orchestrator.adapters.mcp import flock
-
-        with flock(self.state("publisher.lock"), timeout_s=60.0):
+        with locked(self.state("publisher.lock"), wait_s=PUBLISHER_TURN_S):
             return outbox.publish(self.outbox, self.gateway)
 
     def sessions(self, *, owner: str, wake: Callable[[], None], stopping: Callable[[], bool]) -> Sessions:

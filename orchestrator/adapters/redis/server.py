@@ -9,7 +9,6 @@ the process that the server ends with.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import hashlib
 import os
 import re
@@ -20,13 +19,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.adapters.process.bound import bound_argv, bound_env
+from orchestrator.adapters.process.lock import holder, open_lock, sign, try_lock
 from orchestrator.errors import RedisUnavailable
 
 OLDEST_MAJOR = 7
@@ -122,9 +121,12 @@ def _ensure(state_dir: Path) -> RedisServer:
     while time.monotonic() < deadline:
         if _stays(state_dir, path):
             return RedisServer(path)
-        with _locked(_lock_file(state_dir)) as lock:
-            if lock is not None:
+        lock = open_lock(_lock_file(state_dir))
+        try:
+            if try_lock(lock):
                 return _start(state_dir, path, lock)
+        finally:
+            os.close(lock)  # and not unlocked: the server that was started holds on to its copy
         time.sleep(0.02)  # another process starts the server, or it is about to end
     raise RedisUnavailable(
         f"{_lock_file(state_dir)} has been held for {START_SECONDS:g} s by a Redis that does not answer here; "
@@ -132,28 +134,12 @@ def _ensure(state_dir: Path) -> RedisServer:
     )
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """The lock as an open file, or None while somebody else holds it. Whoever it is handed down to holds it on."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
-    finally:
-        os.close(lock)
-
-
 def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
     """Run the server under the lock that we hold, and wait until it answers."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("redis_server.ensure starts a server from the main thread only")
     binary = find_server()
-    os.truncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    sign(lock)
     log = _log_file(state_dir)
     with log.open("ab") as output:
         told = output.tell()
@@ -235,7 +221,7 @@ def _stays(state_dir: Path, path: Path) -> bool:
 def _lives(lock_file: Path) -> bool:
     """Whether the owner lives; a zombie does not."""
     try:
-        owner = int(lock_file.read_text())
+        owner = int(holder(lock_file))
         state = Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, ValueError):
         return False

@@ -1,7 +1,8 @@
-"""Who runs what: a session's record, claims and leases on it, and what Redis knows of an issue."""
+"""Claims, leases and sessions as Redis knows them, and how long an issue waits after an error."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,11 +24,37 @@ class SessionRecord:
     start_from: str = ""
 
 
+FIRST_WAIT_S = 30.0
+LONGEST_WAIT_S = 3600.0
+
+
+def wait_after_error(errors: int, *, limit: int) -> float:
+    """Seconds that an issue waits after so many sessions in a row ended in an error.
+
+    Twice as long after each, up to an hour. From the limit on it is `math.inf`: held until a person asks for it.
+    """
+    if errors >= limit:
+        return math.inf
+    return min(FIRST_WAIT_S * 2.0 ** (errors - 1), LONGEST_WAIT_S)
+
+
+class SessionState(StrEnum):
+    """How far a session is. The values are stored in Redis."""
+
+    CLAIMED = "claimed"  # its issue is taken, and no worker runs it yet
+    RUNNING = "running"  # a worker runs it
+    ENDED = "ended"  # it has a verdict, or its claim was given back
+
+
+LIVE = (SessionState.CLAIMED, SessionState.RUNNING)
+"""The states in which an issue is taken."""
+
+
 class Refusal(StrEnum):
     """Why an issue was not claimed."""
 
-    HELD = "HELD"  # somebody runs it
-    STOPPING = "STOPPING"  # somebody runs it and was told to stop
+    TAKEN = "TAKEN"  # it has a session, claimed or running
+    STOPPING = "STOPPING"  # its session was told to stop and has not ended yet
     PAUSED = "PAUSED"  # nothing is claimed until `orch resume`
     FULL = "FULL"  # no session worker has a free slot
     UNTOLD = "UNTOLD"  # the tracker has still to be told the end of its last session
@@ -80,10 +107,6 @@ class Lease:
     stop: str = ""
 
 
-LIVE = frozenset({"claimed", "running"})
-"""The states of an issue that somebody has."""
-
-
 @dataclass(frozen=True)
 class Holding:
     """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
@@ -94,7 +117,7 @@ class Holding:
     """
 
     issue_id: str
-    state: str
+    state: SessionState
     record: SessionRecord | None
     owner: str
     stage: str
@@ -115,7 +138,7 @@ class Holding:
 
     @property
     def live(self) -> bool:
-        """Whether somebody has it: it is claimed, or runs."""
+        """True while it is claimed or running."""
         return self.state in LIVE
 
     @property

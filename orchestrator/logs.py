@@ -74,33 +74,33 @@ def _redacted(value: object, redact: Callable[[str], str]) -> object:
 
 
 class OncePerMinute(logging.Filter):
-    """Lets a logger say each thing once a minute, in its words but without a traceback."""
+    """Let each message of a logger through once a minute, without its traceback."""
 
     def __init__(self) -> None:
         super().__init__()
         self._silent_until: dict[object, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is news. Two records are the same thing if they share their text before the arguments."""
+        """Let a record through unless one with the same text, before its arguments, was let through within a minute."""
         record.exc_info = None
-        news = self._silent_until.get(record.msg, 0) <= time.monotonic()
-        if news:
+        due = self._silent_until.get(record.msg, 0) <= time.monotonic()
+        if due:
             self._silent_until[record.msg] = time.monotonic() + 60
-        return news
+        return due
 
 
-class News:
-    """What was said of whom last. Kept from one look to the next, it keeps the log free of what has not changed."""
+class Once:
+    """Log a repeated condition once per subject. Keep one instance from one look to the next."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._last: dict[str, str] = {}
 
-    def __call__(self, about: str, what: str) -> bool:
-        """Whether this is not what was said of it before; from now on it is."""
-        before = self._said.get(about)
-        self._said[about] = what
-        return what != before
+    def is_new(self, subject: str, condition: str) -> bool:
+        """True when the subject's condition is another than at the last call."""
+        before = self._last.get(subject)
+        self._last[subject] = condition
+        return condition != before
 
-    def forget(self, about: str) -> None:
-        """All is well with it: the next time is news again."""
-        self._said.pop(about, None)
+    def forget(self, subject: str) -> None:
+        """Forget a subject that is well again: its next condition is new, whatever it is."""
+        self._last.pop(subject, None)

@@ -35,7 +35,7 @@ from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.leases import Lease
-from orchestrator.logs import News
+from orchestrator.logs import Once
 from orchestrator.models import Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.ports import Worktree
@@ -171,7 +171,7 @@ class Wiring:
             rescue=self.rescue_silent(start=start, sessions=sessions),
             orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
-            news=self._news,
+            once=self._logged,
         )
 
     def rescue_silent(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Rescue:
@@ -205,9 +205,9 @@ class Wiring:
         return {}
 
     @functools.cached_property
-    def _news(self) -> News:
+    def _logged(self) -> Once:
         """What this process's polls have logged already."""
-        return News()
+        return Once()
 
     def publish(self) -> int:
         """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""

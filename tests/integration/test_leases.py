@@ -48,7 +48,7 @@ def test_a_held_issue_is_refused(engine):
     """Nobody claims an issue that is claimed or running."""
     engine.claimed(ISSUE)
 
-    assert Refusal.HELD == engine.leases.claim(ISSUE, forced=True)
+    assert Refusal.TAKEN == engine.leases.claim(ISSUE, forced=True)
 
 
 def test_no_more_is_claimed_than_there_are_slots(engine):

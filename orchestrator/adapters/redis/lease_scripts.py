@@ -28,7 +28,7 @@ local inflight, session, fence, workers, pending, held, paused = unpack(KEYS)
 local issue, nonce, lease_ms, forced = unpack(ARGV)
 if redis.call('ZSCORE', inflight, issue) then
   if redis.call('HGET', session, 'nonce') ~= nonce then
-    return {redis.call('HEXISTS', session, 'stop') == 1 and 'STOPPING' or 'HELD'}
+    return {redis.call('HEXISTS', session, 'stop') == 1 and 'STOPPING' or 'TAKEN'}
   end
   return {'', redis.call('HGET', session, 'token'), redis.call('HGET', session, 'claimed_at')}
 end

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from orchestrator.adapters.redis import lease_scripts as scripts
 from orchestrator.adapters.redis.client import KEPT_S, Keys, Scripts, told_args
 from orchestrator.errors import LeaseLost, StoppedByHand
-from orchestrator.leases import Claim, Holding, Lease, Refusal, SessionRecord, Stop
+from orchestrator.leases import Claim, Holding, Lease, Refusal, SessionRecord, SessionState, Stop
 from orchestrator.models import Entry
 
 SLOWEST_HAND_ON = 20
@@ -214,7 +214,7 @@ Moments = Mapping[str, float | None]
 def _holding(issue: str, row: Mapping[str, str], deadlines: Moments, waits: Moments) -> Holding:
     return Holding(
         issue_id=issue,
-        state=row.get("state", "ended"),
+        state=SessionState(row.get("state", SessionState.ENDED)),
         record=RECORDS.validate_json(row["record"]) if "record" in row else None,
         owner=row.get("owner", ""),
         stage=row.get("stage", ""),

@@ -10,8 +10,7 @@ import click
 import uvicorn
 
 from orchestrator import wiring
-from orchestrator.adapters.redis import RedisWebhooks
-from orchestrator.adapters.redis.metrics import RedisMetrics
+from orchestrator.adapters.redis import RedisMetrics, RedisWebhooks
 from orchestrator.errors import OrchestratorError
 from orchestrator.web import metrics, readiness, webhook
 from orchestrator.web.app import make_app

@@ -17,15 +17,14 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from beat.schedule import TICKS
-from orchestrator.adapters.redis import BUCKETS
-from orchestrator.adapters.redis.metrics import QUEUES, Memory, Seen, SeenSession
+from orchestrator.adapters.redis import BUCKETS, QUEUES, STOPPED, Memory, Seen, SeenSession
 from orchestrator.leases import LIVE
 from orchestrator.models import Limits, Stage, Verdict
 from orchestrator.session_loop import under_way
 from orchestrator.settings import Settings
 
 STAGES = tuple(str(stage) for stage in Stage if stage not in (Stage.OVERFLOW, Stage.DONE, Stage.REVIEW_GATE))
-VERDICTS = (*(str(verdict) for verdict in Verdict), "STOPPED")
+VERDICTS = (*(str(verdict) for verdict in Verdict), STOPPED)
 """What a person stopped is no error that says anything of the agents."""
 TOOLS = ("ready", "show_issue", "upsert_issue", "add_feedback", "link", "list_issues")
 OUTCOMES = ("ok", "unavailable", "refused", "invalid", "failed")

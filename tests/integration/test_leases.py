@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from orchestrator.adapters.redis.client import KEPT_S, PatientRedis, connect
+from orchestrator.adapters.redis.client import PatientRedis, connect
+from orchestrator.adapters.redis.keys import KEPT_S
 from orchestrator.adapters.redis.leases import SLOWEST_HAND_ON
 from orchestrator.errors import LeaseLost, RedisUnavailable
 from orchestrator.leases import Claim, Refusal

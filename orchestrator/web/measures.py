@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from beat.queues import QUEUES
 from beat.schedule import TICKS
-from orchestrator.adapters.redis import BUCKETS, QUEUES, STOPPED, Memory, Seen, SeenSession
+from orchestrator.adapters.redis import BUCKETS, STOPPED, Memory, Seen, SeenSession
 from orchestrator.leases import LIVE
 from orchestrator.models import Limits, Stage, Verdict
 from orchestrator.session_loop import under_way

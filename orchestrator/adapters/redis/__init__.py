@@ -7,12 +7,11 @@ from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.adapters.redis.merges import RedisMerges
-from orchestrator.adapters.redis.metrics import QUEUES, Memory, RedisMetrics, Seen, SeenSession
+from orchestrator.adapters.redis.metrics import Memory, RedisMetrics, Seen, SeenSession
 from orchestrator.adapters.redis.words import BUCKETS, STOPPED
 
 __all__ = [
     "BUCKETS",
-    "QUEUES",
     "STOPPED",
     "Keys",
     "Memory",

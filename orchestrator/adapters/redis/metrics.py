@@ -9,13 +9,12 @@ from typing import Any
 import redis
 from pydantic import TypeAdapter
 
+from beat.queues import QUEUES
 from orchestrator.adapters.redis.client import what_refuses_writes
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.adapters.redis.stored import RECORDS
 from orchestrator.leases import SessionRecord
-
-QUEUES = ("sessions", "poll", "publish", "merge_close")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""All errors, as one tree.
 
     OrchestratorError            says what happened, to which issue, and what to do
     ├── SettingsError            orch.toml or the environment is wrong: file, key, fix
@@ -19,7 +19,7 @@
     ├── WorkspaceError           git refused
     │   └── CommitMissing        a commit or branch that work stands on is not in this clone
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
-    ├── CheckpointUnreadable     which merges were settled is not known: nothing is closed by a merge
+    ├── CheckpointUnreadable     the record of settled merges cannot be read: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
     ├── StoppedByHand            a person ended the session with `orch stop`: its issue is open again
     ├── SessionStopped           the run is over, the session is not: it goes on elsewhere
@@ -127,7 +127,7 @@ class GitHubRefused(OrchestratorError):
 
 
 class CheckpointUnreadable(OrchestratorError):
-    """Which merges were settled is not known; nothing is closed by a merge until that is mended."""
+    """The record of settled merges cannot be read; nothing is closed by a merge until that is mended."""
 
 
 class LeaseLost(OrchestratorError):

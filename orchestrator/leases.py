@@ -11,7 +11,7 @@ from orchestrator.models import Entry, IssueContext
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """What a session worker needs to know, fixed when the session starts; it has no tracker to ask.
+    """All that a session worker knows of its session, fixed at the start: it has no tracker to ask.
 
     `start_from` is the branch a [FIX] issue grows out of, or empty for the base branch.
     """
@@ -63,7 +63,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True)
 class Paused:
-    """Nothing new is claimed: who asked for that, why (or empty), and since when."""
+    """A pause, during which nothing new is claimed: by whom, why (or empty), and since when."""
 
     by: str
     reason: str
@@ -71,18 +71,18 @@ class Paused:
 
 
 class Stop(StrEnum):
-    """What a stop met."""
+    """What a stop found to stop."""
 
     ASKED = "ASKED"  # a session, which ends now
     HELD = "HELD"  # none, but the issue was asked for or held back: it is not claimed until it is asked for again
-    IDLE = "IDLE"  # none, and nobody had asked for it
+    IDLE = "IDLE"  # none, and the issue was not asked for
 
 
 @dataclass(frozen=True)
 class Claim:
     """A lease won for an issue whose session is not started yet, or an expired one to be seen to.
 
-    `stop` is by whom and why the session is to be ended, or empty.
+    `stop` says who asked to end the session and why, or is empty.
     """
 
     issue_id: str
@@ -97,7 +97,7 @@ class Claim:
 class Lease:
     """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one.
 
-    `taken_from` is the worker that ran the issue before, `stop` by whom and why it is to be ended; both may be empty.
+    `taken_from` is the worker that ran the issue before, `stop` says who asked to end it and why; both may be empty.
     """
 
     issue_id: str
@@ -109,11 +109,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class Holding:
-    """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
+    """An issue's last session as Redis knows it: its worker, its step, its end. Times are Unix milliseconds.
 
-    `delivered_to` is where its work is for whoever merges it, `undelivered` why it could not be brought there yet.
+    `delivered_to` is where its work waits to be merged, `undelivered` why it could not be brought there yet.
     `opened`: the claim became a session; `rescues` counts the workers that its step under way has outlived.
-    `stop` is by whom and why it is being stopped, or was.
+    `stop` says who asked to end it and why; it may have ended since.
     """
 
     issue_id: str
@@ -143,7 +143,7 @@ class Holding:
 
     @property
     def held_because(self) -> str:
-        """Why it is held back: how its last session ended, if the stop of a claim did not come after that."""
+        """The reason of its last end, or the stop of its claim if that came later."""
         if self.reason and self.ended_at_ms >= self.claimed_at_ms:
             return self.reason
         return f"{self.stop or 'stopped by somebody'}, before its session began"
@@ -151,7 +151,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Untold:
-    """An outbox entry. `begun`: somebody began telling it before and may have told it."""
+    """An outbox entry. `begun`: a publisher began with it before and may have told the tracker."""
 
     entry_id: str
     issue_id: str

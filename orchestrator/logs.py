@@ -1,4 +1,4 @@
-"""How log lines look: one event, one line, `key=value` for people or JSON for machines, always on stderr."""
+"""The form of log lines: one event, one line, `key=value` for people or JSON for machines, always on stderr."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import structlog
 
 
 class _Unfailing:
-    """A stream that loses what cannot be written: whoever reads our log may be gone, or the disk full, and neither may
-    stop a session, or the thread that keeps its lease.
+    """A stream that drops what cannot be written.
+
+    The reader of our log may be gone, or the disk full: neither may stop a session, or the thread that keeps its lease.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -32,7 +33,7 @@ class _Unfailing:
 def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> None:
     """Set structlog up for this process; `form` is text, json or auto. Calling it again changes nothing.
 
-    No line has a text that `redact` does not let through.
+    Every text of a line passes through `redact`.
     """
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     structlog.configure(
@@ -53,7 +54,7 @@ def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> N
 
 
 def adopt(logger: logging.Logger) -> None:
-    """Give what a library says through `logging` the look of our own lines, so that one reader can read them all."""
+    """Give the lines of a library that uses `logging` the form of ours."""
     *told, render = structlog.get_config()["processors"]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *told],

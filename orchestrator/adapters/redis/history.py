@@ -84,7 +84,7 @@ class RedisHistory:
 
 
 class RedisOutbox:
-    """What the tracker has still to be told, in order. One publisher at a time reads it (see `outbox.publish`).
+    """Entries that the tracker has still to be told, in order. One publisher at a time reads it (see `outbox.publish`).
 
     A Redis that lost its last second has forgotten which entry was begun, and may hold one again that was told. So
     begun is also what is older than this instance's first look, and what is no newer than the last entry it told.

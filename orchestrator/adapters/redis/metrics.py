@@ -1,4 +1,4 @@
-"""All that Redis can say of how it goes, at one moment: what a scrape of the metrics asks."""
+"""One project in Redis at one moment, for the metrics and for readiness."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SeenSession:
     record: str | None = None
 
     def read_record(self) -> SessionRecord | None:
-        """What the session was started with."""
+        """The record that the session was started with."""
         return RECORDS.validate_json(self.record) if self.record else None
 
 
@@ -63,7 +63,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Memory:
-    """How full Redis is; `max_bytes` is 0 where nothing is set. `refuses` is why it takes no writes, or empty."""
+    """The memory of Redis; `max_bytes` is 0 where nothing is set. `refuses` is why it takes no writes, or empty."""
 
     used_bytes: int
     max_bytes: int
@@ -74,7 +74,7 @@ SEEN: TypeAdapter[Seen] = TypeAdapter(Seen)
 
 
 class RedisMetrics:
-    """What those who watch ask: one call each, however much there is. All raise `RedisUnavailable`."""
+    """The reads of the metrics: one call each, however much there is. All raise `RedisUnavailable`."""
 
     def __init__(self, client: redis.Redis, keys: Keys, *, lease_s: float) -> None:
         self._scripts = Scripts(client, keys)
@@ -82,7 +82,7 @@ class RedisMetrics:
         self._lease_ms = int(lease_s * 1000)
 
     def seen(self) -> Seen:
-        """What there is now."""
+        """One project, now."""
         text = self._scripts.run(
             "seen",
             *QUEUES,
@@ -94,7 +94,7 @@ class RedisMetrics:
         return SEEN.validate_json(text)
 
     def memory(self) -> Memory:
-        """How Redis itself is."""
+        """The memory of Redis, now."""
         info: Any = self._scripts.client.info()
         return Memory(info["used_memory"], info.get("maxmemory", 0), what_refuses_writes(info))
 

@@ -37,10 +37,10 @@ class Scripts:
         self._keys = keys
 
     def run(self, name: str, *rest: Argument, **arguments: Argument) -> Any:
-        """What the script returned. Its keys follow from its own list, and from `issue` and `session_id` if given.
+        """Run a script. Its keys follow from its own list, and from `issue` and `session_id` if given.
 
-        Raises TypeError when an argument is missing or not the script's. What comes back has any shape, so the caller
-        gives it a type.
+        Raises TypeError when an argument is missing or not the script's. The answer has any shape, and the caller gives
+        it a type.
         """
         source = read(name)
         if missing_or_unknown := arguments.keys() ^ set(source.arguments):

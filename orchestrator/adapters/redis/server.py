@@ -1,8 +1,8 @@
-"""The Redis we bring ourselves, when nobody gives us one: private, on a Unix socket, durable, and gone with its owner.
+"""Our own Redis, for a project that is given none: private, on a Unix socket, durable, and gone with its owner.
 
-One file makes this safe, `redis/lock`. Whoever wants to start a server takes an exclusive lock on it and hands the open
-file down to the server, so the lock is held from just before the start to the server's last breath, by whatever way it
-ends. Two servers on one append-only file would destroy it; the lock cannot be held twice. In the file stands the owner,
+One file makes this safe, `redis/lock`. The process that starts a server takes an exclusive lock on it and hands the
+open file down to the server, so the lock is held from just before the start until the server has ended, in whatever
+way. Two servers on one append-only file would destroy it; the lock cannot be held twice. In the file stands the owner,
 the process that the server ends with.
 """
 
@@ -116,7 +116,7 @@ def _ensure(state_dir: Path) -> RedisServer:
     for folder in (state_dir, state_dir / "redis", path.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _ours(path.parent):
-        raise RedisUnavailable(f"{path.parent} belongs to somebody else; remove it, or set ORCH_STATE_DIR")
+        raise RedisUnavailable(f"{path.parent} belongs to another user; remove it, or set ORCH_STATE_DIR")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if _stays(state_dir, path):
@@ -202,7 +202,7 @@ def _last_line(log: Path, told: int) -> str:
 
 
 def _answers(path: Path) -> bool:
-    """Whether a server answers PING there. False while it loads its data."""
+    """True when a server answers PING there; False while it loads its data."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2)
@@ -214,12 +214,12 @@ def _answers(path: Path) -> bool:
 
 
 def _stays(state_dir: Path, path: Path) -> bool:
-    """Whether a server answers there and will go on to: one whose owner is dead has been told to end, and soon does."""
+    """True when a server answers there and its owner lives; without its owner it ends within moments."""
     return _answers(path) and (sys.platform != "linux" or _lives(_lock_file(state_dir)))
 
 
 def _lives(lock_file: Path) -> bool:
-    """Whether the owner lives; a zombie does not."""
+    """True when the owner lives; a zombie does not."""
     try:
         owner = int(holder(lock_file))
         state = Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[0]
@@ -237,7 +237,7 @@ def _log_file(state_dir: Path) -> Path:
 
 
 def _socket_path(state_dir: Path) -> Path:
-    """Beside the data when that is short enough and nobody has to escape it, else in a private folder under /tmp.
+    """Beside the data when that path is short enough and needs no escapes, else in a private folder under /tmp.
 
     Flower does not read what is escaped. Not under XDG_RUNTIME_DIR: that is emptied when its user logs out, and we run
     overnight.
@@ -250,7 +250,7 @@ def _socket_path(state_dir: Path) -> Path:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether nobody else can have put something there in our name. False when there is no such folder."""
+    """True when it is a folder of ours, into which no other user can have put anything."""
     try:
         found = folder.lstat()
     except OSError:

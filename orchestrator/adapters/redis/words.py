@@ -9,7 +9,7 @@ from orchestrator.models import Verdict
 
 
 class Opening(StrEnum):
-    """What `open` did."""
+    """Answers of `open`."""
 
     OPEN = "OPEN"  # the session is open, since now or before
     STOPPED = "STOPPED"  # a person stopped the claim; who and why comes with it
@@ -17,7 +17,7 @@ class Opening(StrEnum):
 
 
 class Written(StrEnum):
-    """What `record` and `close` did."""
+    """Answers of `record` and `close`."""
 
     OK = "OK"  # it is written, since now or before
     WAKE = "WAKE"  # it is written, and no publisher is on its way
@@ -27,7 +27,7 @@ class Written(StrEnum):
 
 
 STOPPED = "STOPPED"
-"""How a session ended for the counters that a person stopped: not by a verdict."""
+"""The counters' word for a session that a person stopped: it has no verdict of its own."""
 
 _LONG = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 BUCKETS: dict[str, tuple[float, ...]] = {
@@ -36,7 +36,7 @@ BUCKETS: dict[str, tuple[float, ...]] = {
     "merge_lag_seconds": _LONG,
     "tracker_call_seconds": (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 40),
 }
-"""Where the buckets of each duration end; one more takes the rest."""
+"""The ends of each duration's buckets; one more bucket takes the rest."""
 
 ENUMS: tuple[type[StrEnum], ...] = (SessionState, Refusal, Stop, Verdict, Opening, Written)
 

@@ -146,7 +146,7 @@ class Holding:
         """The reason of its last end, or the stop of its claim if that came later."""
         if self.reason and self.ended_at_ms >= self.claimed_at_ms:
             return self.reason
-        return f"{self.stop or 'stopped by somebody'}, before its session began"
+        return f"{self.stop or 'stopped by hand'}, before its session began"
 
 
 @dataclass(frozen=True)

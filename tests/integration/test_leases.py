@@ -192,6 +192,7 @@ def test_a_silent_holder_loses_the_session_and_can_write_nothing_more(engine):
         engine.history(zombie).close(Verdict.DONE, [])
     engine.leases.release(zombie)
 
+    assert [] == engine.leases.expired()
     assert engine.leases.renew(heir)
     assert [] == engine.history(heir).recorded()
     assert 0 == engine.outbox.waiting()

@@ -39,7 +39,7 @@ class SeenSession:
 class Seen:
     """One project in Redis, at one moment. What ends in `_s` is an age in seconds; None where there never was one.
 
-    `counts` and `ticks` are the hashes of `redis_counts`, but `ticks` as ages. `workers` has each live one's slots,
+    `counts` and `ticks` are the hashes of those names, but `ticks` as ages. `workers` has each live one's slots,
     `wanted_s` and `outbox_s` are the ages of the oldest.
     """
 

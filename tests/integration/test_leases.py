@@ -132,6 +132,30 @@ def test_a_claim_that_another_poll_gave_back_is_not_opened(engine):
         engine.leases.open(claim, a_record(ISSUE), [])
 
 
+def test_a_stale_claim_neither_opens_nor_gives_back_the_one_that_followed(engine):
+    """A poll that stood still between its claim and its opening finds the issue claimed anew, and touches nothing."""
+    stale = engine.claimed(ISSUE)
+    engine.leases.abandon(stale)
+    fresh = engine.claimed(ISSUE)
+
+    with pytest.raises(LeaseLost):
+        engine.leases.open(stale, a_record(ISSUE, "stale"), [])
+    engine.leases.abandon(stale)
+    engine.leases.open(fresh, a_record(ISSUE, "fresh"), [])
+
+    assert a_record(ISSUE, "fresh") == engine.acquired().record
+    assert [a_record(ISSUE, "fresh").session_id] == engine.leases.runs(ISSUE)
+
+
+def test_tokens_grow_even_when_the_clock_does_not(engine):
+    """A clock that was set back, or two claims within a millisecond, give no token away again."""
+    ahead = int(engine.client.time()[0] * 1000) + 3_600_000
+    engine.client.set(engine.keys("fence"), ahead)
+    tokens = [engine.claimed(f"i-{number}").token for number in range(3)]
+
+    assert [ahead + 1, ahead + 2, ahead + 3] == tokens
+
+
 def test_tokens_grow_even_when_redis_forgot_the_last_one(engine):
     """A Redis that lost data gives no token twice, so a holder from before cannot pass for the one after."""
     before = engine.running()

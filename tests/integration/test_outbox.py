@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.adapters.redis.history import KEPT_REFUSALS
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import FixIssueEntry, IssueStatus, Progress, Stage, StatusEntry, Verdict
@@ -123,6 +124,43 @@ def test_what_comes_back_after_it_was_told_is_looked_for(engine):
 
     assert 1 == publish(outbox, engine.gateway)
     assert ["IMPLEMENT_DONE"] == engine.events(ISSUE)
+
+
+def test_what_a_dead_publisher_began_is_looked_for_by_the_next(engine):
+    """Both had looked before the entry came, so only the mark in Redis says that it may have been told."""
+    dead, heir = engine.outbox, engine.outbox
+    assert (None, None) == (dead.next(), heir.next())
+    looked = engine.client.time()
+    wait_until(
+        lambda: engine.client.time() > (looked[0], looked[1] + 2000), "the entry should be younger than the looks"
+    )
+    lease = engine.running()
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+
+    assert not dead.next().begun
+    assert heir.next().begun
+
+
+def test_the_entries_of_a_step_keep_their_order(engine):
+    """A verdict's status is told after what comes before it in the entries, never before."""
+    entries = [StatusEntry(ISSUE, status) for status in (IssueStatus.OPEN, IssueStatus.CLOSED, IssueStatus.BLOCKED)]
+    outbox, told = engine.outbox, []
+    engine.history(engine.running()).close(Verdict.ERROR, entries)
+    while untold := outbox.next():
+        told.append(untold.entry)
+        outbox.told(untold)
+
+    assert entries == told
+
+
+def test_the_list_of_refusals_does_not_grow_for_ever(engine):
+    """The newest are kept; a tracker that refuses everything does not fill Redis."""
+    lease, outbox = engine.running(), engine.outbox
+    engine.client.rpush(engine.keys("refused"), *(str(number) for number in range(KEPT_REFUSALS)))
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+    outbox.told(outbox.next(), refusal="the newest")
+
+    assert ["the newest", *(str(number) for number in range(KEPT_REFUSALS - 1))] == outbox.refused()
 
 
 def test_what_is_new_is_told_without_looking(engine):

@@ -1,1 +1,1 @@
-"""What the clock sets off."""
+"""What is sent when, and to which queue."""

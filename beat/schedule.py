@@ -1,4 +1,4 @@
-"""The schedule. A tick carries no data; it only says that it is time to look."""
+"""The schedule. A tick carries no data: it says that it is time to look."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ TICKS = ("poll", "publish", "merge_close", "sweep")
 
 SWEEPS_APART = 4
 """Leases between two sweeps: a minute, unless set otherwise. More than one, because a sweep that finds Redis emptied
-leaves it to the next one to start anything: by then, whoever ran sessions before has noticed too."""
+leaves it to the next one to start anything: by then the workers that ran sessions before have noticed, too."""
 
 
 def entries(poll_interval: float, lease_s: float) -> dict[str, dict[str, Any]]:
     """Celery's `beat_schedule`: a poll, a publish and a look for merges per `poll_interval` seconds, a sweep every
     four leases.
 
-    A tick that nobody took in time expires, so ticks never pile up behind a slow tracker; two beats are harmless
+    A tick that no worker took in time expires, so ticks never pile up behind a slow tracker; two beats are harmless
     because a claim is atomic and telling is locked.
     """
     return {

@@ -1,6 +1,7 @@
 """The Celery app: `celery -A orchestrator worker`, `beat` and `flower` need no further flags.
 
-A message is a wake-up, the lease in Redis is the truth. What Celery on Redis really does (measured on Celery 5.7,
+`beat/queues.py` says which worker serves which queue, `beat/schedule.py` what is sent when. A message is a wake-up, the
+lease in Redis is the truth. What Celery on Redis really does (measured on Celery 5.7,
 kombu 5.7, Redis 7) decides every setting below; docs/adr/0002 has the measurements.
 """
 
@@ -22,6 +23,7 @@ from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from beat import schedule
+from beat.queues import CONTROL, QUEUES, SESSIONS, TASKS
 from orchestrator import logs, wiring
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 from orchestrator.publish.entries import ALREADY_TOLD
@@ -29,35 +31,28 @@ from orchestrator.settings.redis_url import celery_broker_url
 
 log = structlog.get_logger(__name__)
 
-SESSIONS = "sessions"
-CONTROL = ("poll", "publish", "merge_close")
 ANNOUNCED_EVERY_S = 2.0
 ANNOUNCED_FOR_S = 10.0
 
 
 def configuration() -> dict[str, Any]:
-    """Everything Celery is told. Asked for when it is first needed, so importing this module touches nothing."""
+    """All of Celery's settings, made when Celery first needs one: importing this module touches nothing."""
     here = wiring.here()
     return {
         "broker_url": celery_broker_url(here.redis_url),
-        # JSON only: whoever can write to Redis must not be able to run code here.
+        # JSON only: a program that can write to Redis must not be able to run code here.
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in (SESSIONS, *CONTROL)],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         "task_default_queue": "poll",
         "task_create_missing_queues": False,
-        "task_routes": {
-            "tasks.session.*": {"queue": SESSIONS},
-            "tasks.poll.*": {"queue": "poll"},
-            "tasks.publish.*": {"queue": "publish"},
-            "tasks.merge_close.*": {"queue": "merge_close"},
-        },
+        "task_routes": {f"{module}.*": {"queue": queue} for queue, module in TASKS.items()},
         # Early ack, nothing prefetched: a worker that holds an unacked message dies when Redis restarts, and late
         # acks start a running task twice after a lost connection. A worker's death is covered by its leases.
         "task_acks_late": False,
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
-        # Nobody waits for results: what a session did is in its history. An expiry would have beat clean up after them.
+        # Results are not waited for: what a session did is in its history. An expiry would have beat clean up after it.
         "task_ignore_result": True,
         "result_expires": None,
         # Flower needs events; they cost half again of a task's CPU time, which is nothing beside an agent.
@@ -97,27 +92,27 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
     _said: tuple[object, ...] = ()
 
     def on_success(self, retval: object, task_id: str, args: Any, kwargs: Any) -> None:
-        """All is well again; the next failure is news."""
+        """Log the next failure again, whatever it is."""
         self._said = ()
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Say what happened, unless its session has said so, or the tick before this one failed likewise."""
+        """Log the failure, unless its session has done so or the task failed likewise the last time."""
         reason = str(exc) or type(exc).__name__
         before, self._said = self._said, (*args, reason)
         if self._said != before and ALREADY_TOLD not in getattr(exc, "__notes__", ()):
             log.error("task_failed", task=self.name, id=task_id, reason=reason)
 
     def after_return(self, status: str, retval: object, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Note when a tick was last carried out, for who watches."""
+        """Note when a tick was last carried out, for the metrics."""
         tick = self.name.rpartition(".")[2]
         if tick in schedule.TICKS:
             wiring.here().counts.ticked(tick, ok=status == states.SUCCESS)
 
 
 class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
-    """Celery's own, but a tick that cannot be sent is one line, said once until a tick is sent again: not a page.
+    """Celery's scheduler, except that ticks that cannot be sent are one log line until one is sent again.
 
-    The time of a file says when one was sent last, for whoever watches over beat.
+    The time of the file `beat.alive` says when the last one was sent, for what supervises beat.
     """
 
     _failing = False
@@ -145,13 +140,13 @@ os.environ.setdefault("FLOWER_CONF", str(Path(__file__).with_name("local") / "fl
 app = Celery(
     "orchestrator",
     task_cls=OneLineTask,
-    include=[f"tasks.{name}" for name in ("merge_close", "poll", "publish", "session")],
+    include=sorted(TASKS.values()),
 )
 app.add_defaults(configuration)
 
 
 def nudge(task: Task, *args: Any, **options: Any) -> None:
-    """Enqueue a task whose loss does no harm, because the next tick does the same: a dead broker is one log line."""
+    """Enqueue a task. A dead broker is one log line, because the next tick does the same."""
     try:
         _enqueue(lambda: task.apply_async(args, **options))
     except RedisUnavailable as error:
@@ -159,7 +154,7 @@ def nudge(task: Task, *args: Any, **options: Any) -> None:
 
 
 def tick(queue: str) -> None:
-    """Have a control queue's task run soon; a dead broker is one log line, as the next tick does the same."""
+    """Have a control queue's task run soon. A dead broker is one log line, because the next tick does the same."""
     try:
         wake(queue)
     except RedisUnavailable as error:
@@ -167,15 +162,15 @@ def tick(queue: str) -> None:
 
 
 def wake(queue: str, task: str = "") -> None:
-    """As `tick`, for who has to know: RedisUnavailable when it could not be enqueued. By default the queue's own task.
+    """Enqueue a task, by default the queue's own; raise RedisUnavailable when that fails.
 
-    One that waits in its queue already will see whatever this one would. Looking costs a tenth of enqueuing, and a
-    worker that is down finds one message, not one for each session.
+    Nothing is enqueued while a message waits in the queue: it will see what this one would. Looking costs a tenth of
+    enqueuing, and a worker that is down finds one message, not one for each session.
     """
     here = wiring.here()
     if here.client.llen(here.keys(f"celery:{queue}")) == 0:
-        # By name: who wakes a queue need not have its tasks.
-        _enqueue(lambda: app.send_task(task or f"tasks.{queue}.{queue}", queue=queue))
+        # By name: the caller need not have loaded the queue's tasks.
+        _enqueue(lambda: app.send_task(task or f"{TASKS[queue]}.{queue}", queue=queue))
 
 
 def _enqueue(send: Callable[[], object]) -> None:
@@ -194,16 +189,15 @@ _stop = mmap.mmap(-1, 1)
 
 
 def stopping() -> bool:
-    """Whether this worker was told to stop."""
+    """True once this worker was told to stop."""
     return _stop[0] == 1
 
 
 class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-    """Says every two seconds how many sessions this worker can run at once; a poll claims no more than that.
+    """Announces every two seconds how many sessions this worker can run at once; a poll claims no more than that.
 
-    It also looks for sessions whose worker fell silent: a session worker can take them up, whatever holds up the polls.
-
-    A worker that serves the control queues too keeps one process free for them.
+    It also looks for sessions without a live worker, so that they are taken up even while polls hang. A worker that
+    serves the control queues too keeps one process free for them.
     """
 
     requires = {"celery.worker.components:Pool", "celery.worker.components:Timer"}  # noqa: RUF012 - Celery's own form
@@ -234,7 +228,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
         self._quietly(self._announce_and_look, hostname, slots)
 
     def _announce_and_look(self, hostname: str, slots: int) -> None:
-        # As one: a Redis that takes no writes would answer the look, and be news again at the next announcement.
+        # In one call: a Redis that takes no writes would answer the look, and each announcement would be logged anew.
         self._leases.announce(hostname, slots, for_s=ANNOUNCED_FOR_S)
         if self._leases.silent():
             wake(SESSIONS, "tasks.session.rescue")

@@ -1,12 +1,16 @@
-"""What can go wrong, as one tree.
+"""All errors, as one tree.
 
     OrchestratorError            says what happened, to which issue, and what to do
     ├── SettingsError            orch.toml or the environment is wrong: file, key, fix
-    ├── TransientMCPError        the tracker may answer next time; the gateway tries three times
-    │   └── TrackerUnavailable   it did not, three times: try later, nothing is lost
+    ├── Transient                trying again later may help, and nothing is lost until then
+    │   ├── TransientMCPError    the tracker did not answer this time; the gateway tries three times
+    │   │   └── TrackerUnavailable   it did not, three times
+    │   ├── RedisUnavailable     Redis cannot be reached or started
+    │   ├── GitHubUnavailable    GitHub gave no usable answer this time
+    │   │   └── GitHubRateLimited    and it says from when on
+    │   └── LockTimeout          another process keeps a lock file longer than we wait
     ├── InvalidMCPResponseError  the tracker answered something that is not in its contract
     ├── TrackerRefused           the tracker said no (unknown issue, invalid status ...): trying again cannot help
-    ├── RedisUnavailable         Redis cannot be reached or started
     ├── AgentError               an agent run gave no usable answer
     │   ├── AgentFailed          it exited with a code other than 0, or could not be started
     │   ├── AgentTimedOut        it ran longer than its wall-clock limit
@@ -14,16 +18,15 @@
     │   └── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
     ├── WorkspaceError           git refused
     │   └── CommitMissing        a commit or branch that work stands on is not in this clone
-    ├── GitHubUnavailable        GitHub may answer next time: nothing is lost
-    │   └── GitHubRateLimited    and it says from when on
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
-    ├── CheckpointUnreadable     which merges were settled is not known: nothing is closed by a merge
+    ├── CheckpointUnreadable     the record of settled merges cannot be read: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
     ├── StoppedByHand            a person ended the session with `orch stop`: its issue is open again
     ├── SessionStopped           the run is over, the session is not: it goes on elsewhere
     └── HistoryMismatch          the recorded history does not fit the lifecycle: other limits or other code
 
-Two kinds matter to a caller: TransientMCPError, RedisUnavailable and GitHubUnavailable (try again later), and the rest.
+A caller tells two kinds apart: `Transient`, and the rest. What ends a run of a session but not the session itself is
+listed once more, at the end: `ENDS_RUN_ONLY`.
 """
 
 from __future__ import annotations
@@ -39,7 +42,11 @@ class SettingsError(OrchestratorError):
     """orch.toml or the environment is wrong."""
 
 
-class TransientMCPError(OrchestratorError):
+class Transient(OrchestratorError):
+    """Trying again later may help, and nothing is lost until then."""
+
+
+class TransientMCPError(Transient):
     """The tracker did not answer this time.
 
     `maybe_applied` says whether the call may have been carried out all the same: look before a retry, or a record is
@@ -55,16 +62,36 @@ class TrackerUnavailable(TransientMCPError):
     """The tracker did not answer in any of the tries."""
 
 
+class RedisUnavailable(Transient):
+    """Redis cannot be reached or started."""
+
+
+class GitHubUnavailable(Transient):
+    """GitHub gave no usable answer this time."""
+
+
+class GitHubRateLimited(GitHubUnavailable):
+    """GitHub takes no calls of ours before `until`; asking earlier makes it longer."""
+
+    def __init__(self, message: str, until: datetime) -> None:
+        super().__init__(message)
+        self.until = until
+
+
+class LockTimeout(Transient):
+    """Another process keeps a lock file longer than we wait. `holder` is its process id, or empty if unknown."""
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
 class InvalidMCPResponseError(OrchestratorError):
     """The tracker answered something that is not in its contract."""
 
 
 class TrackerRefused(OrchestratorError):
     """The tracker said no; asking again cannot help."""
-
-
-class RedisUnavailable(OrchestratorError):
-    """Redis cannot be reached or started."""
 
 
 class AgentError(OrchestratorError):
@@ -95,24 +122,12 @@ class CommitMissing(WorkspaceError):
     """A commit or branch that work stands on is not in this clone."""
 
 
-class GitHubUnavailable(OrchestratorError):
-    """GitHub gave no usable answer this time."""
-
-
-class GitHubRateLimited(GitHubUnavailable):
-    """GitHub takes no calls of ours before `until`; asking earlier makes it longer."""
-
-    def __init__(self, message: str, until: datetime) -> None:
-        super().__init__(message)
-        self.until = until
-
-
 class GitHubRefused(OrchestratorError):
     """GitHub said no; asking again cannot help."""
 
 
 class CheckpointUnreadable(OrchestratorError):
-    """Which merges were settled is not known; nothing is closed by a merge until that is mended."""
+    """The record of settled merges cannot be read; nothing is closed by a merge until that is mended."""
 
 
 class LeaseLost(OrchestratorError):
@@ -129,3 +144,7 @@ class StoppedByHand(OrchestratorError):
 
 class HistoryMismatch(OrchestratorError):
     """The recorded history does not fit the lifecycle."""
+
+
+ENDS_RUN_ONLY = (LeaseLost, SessionStopped, RedisUnavailable)
+"""What ends a run but not its session: the session goes on elsewhere, from its last recorded step."""

@@ -1,7 +1,8 @@
-"""Who runs what: a session's record, claims and leases on it, and what Redis knows of an issue."""
+"""Claims, leases and sessions as Redis knows them, and how long an issue waits after an error."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,7 +11,7 @@ from orchestrator.models import Entry, IssueContext
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """What a session worker needs to know, fixed when the session starts; it has no tracker to ask.
+    """All that a session worker knows of its session, fixed at the start: it has no tracker to ask.
 
     `start_from` is the branch a [FIX] issue grows out of, or empty for the base branch.
     """
@@ -23,11 +24,37 @@ class SessionRecord:
     start_from: str = ""
 
 
+FIRST_WAIT_S = 30.0
+LONGEST_WAIT_S = 3600.0
+
+
+def wait_after_error(errors: int, *, limit: int) -> float:
+    """Seconds that an issue waits after so many sessions in a row ended in an error.
+
+    Twice as long after each, up to an hour. From the limit on it is `math.inf`: held until a person asks for it.
+    """
+    if errors >= limit:
+        return math.inf
+    return min(FIRST_WAIT_S * 2.0 ** (errors - 1), LONGEST_WAIT_S)
+
+
+class SessionState(StrEnum):
+    """How far a session is. The values are stored in Redis."""
+
+    CLAIMED = "claimed"  # its issue is taken, and no worker runs it yet
+    RUNNING = "running"  # a worker runs it
+    ENDED = "ended"  # it has a verdict, or its claim was given back
+
+
+LIVE = (SessionState.CLAIMED, SessionState.RUNNING)
+"""The states in which an issue is taken."""
+
+
 class Refusal(StrEnum):
     """Why an issue was not claimed."""
 
-    HELD = "HELD"  # somebody runs it
-    STOPPING = "STOPPING"  # somebody runs it and was told to stop
+    TAKEN = "TAKEN"  # it has a session, claimed or running
+    STOPPING = "STOPPING"  # its session was told to stop and has not ended yet
     PAUSED = "PAUSED"  # nothing is claimed until `orch resume`
     FULL = "FULL"  # no session worker has a free slot
     UNTOLD = "UNTOLD"  # the tracker has still to be told the end of its last session
@@ -36,7 +63,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True)
 class Paused:
-    """Nothing new is claimed: who asked for that, why (or empty), and since when."""
+    """A pause, during which nothing new is claimed: by whom, why (or empty), and since when."""
 
     by: str
     reason: str
@@ -44,18 +71,18 @@ class Paused:
 
 
 class Stop(StrEnum):
-    """What a stop met."""
+    """What a stop found to stop."""
 
     ASKED = "ASKED"  # a session, which ends now
     HELD = "HELD"  # none, but the issue was asked for or held back: it is not claimed until it is asked for again
-    IDLE = "IDLE"  # none, and nobody had asked for it
+    IDLE = "IDLE"  # none, and the issue was not asked for
 
 
 @dataclass(frozen=True)
 class Claim:
     """A lease won for an issue whose session is not started yet, or an expired one to be seen to.
 
-    `stop` is by whom and why the session is to be ended, or empty.
+    `stop` says who asked to end the session and why, or is empty.
     """
 
     issue_id: str
@@ -70,7 +97,7 @@ class Claim:
 class Lease:
     """A session that is ours to run. `token` only grows; Redis refuses writes that bear an older one.
 
-    `taken_from` is the worker that ran the issue before, `stop` by whom and why it is to be ended; both may be empty.
+    `taken_from` is the worker that ran the issue before, `stop` says who asked to end it and why; both may be empty.
     """
 
     issue_id: str
@@ -80,21 +107,17 @@ class Lease:
     stop: str = ""
 
 
-LIVE = frozenset({"claimed", "running"})
-"""The states of an issue that somebody has."""
-
-
 @dataclass(frozen=True)
 class Holding:
-    """An issue as Redis knows it: who runs it, how far it is, how it ended. Times are Unix milliseconds.
+    """An issue's last session as Redis knows it: its worker, its step, its end. Times are Unix milliseconds.
 
-    `delivered_to` is where its work is for whoever merges it, `undelivered` why it could not be brought there yet.
+    `delivered_to` is where its work waits to be merged, `undelivered` why it could not be brought there yet.
     `opened`: the claim became a session; `rescues` counts the workers that its step under way has outlived.
-    `stop` is by whom and why it is being stopped, or was.
+    `stop` says who asked to end it and why; it may have ended since.
     """
 
     issue_id: str
-    state: str
+    state: SessionState
     record: SessionRecord | None
     owner: str
     stage: str
@@ -115,20 +138,20 @@ class Holding:
 
     @property
     def live(self) -> bool:
-        """Whether somebody has it: it is claimed, or runs."""
+        """True while it is claimed or running."""
         return self.state in LIVE
 
     @property
     def held_because(self) -> str:
-        """Why it is held back: how its last session ended, if the stop of a claim did not come after that."""
+        """The reason of its last end, or the stop of its claim if that came later."""
         if self.reason and self.ended_at_ms >= self.claimed_at_ms:
             return self.reason
-        return f"{self.stop or 'stopped by somebody'}, before its session began"
+        return f"{self.stop or 'stopped by hand'}, before its session began"
 
 
 @dataclass(frozen=True)
 class Untold:
-    """An outbox entry. `begun`: somebody began telling it before and may have told it."""
+    """An outbox entry. `begun`: a publisher began with it before and may have told the tracker."""
 
     entry_id: str
     issue_id: str

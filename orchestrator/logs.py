@@ -1,4 +1,4 @@
-"""How log lines look: one event, one line, `key=value` for people or JSON for machines, always on stderr."""
+"""The form of log lines: one event, one line, `key=value` for people or JSON for machines, always on stderr."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import structlog
 
 
 class _Unfailing:
-    """A stream that loses what cannot be written: whoever reads our log may be gone, or the disk full, and neither may
-    stop a session, or the thread that keeps its lease.
+    """A stream that drops what cannot be written.
+
+    The reader of our log may be gone, or the disk full: neither may stop a session, or the thread that keeps its lease.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -32,7 +33,7 @@ class _Unfailing:
 def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> None:
     """Set structlog up for this process; `form` is text, json or auto. Calling it again changes nothing.
 
-    No line has a text that `redact` does not let through.
+    Every text of a line passes through `redact`.
     """
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     structlog.configure(
@@ -53,7 +54,7 @@ def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> N
 
 
 def adopt(logger: logging.Logger) -> None:
-    """Give what a library says through `logging` the look of our own lines, so that one reader can read them all."""
+    """Give the lines of a library that uses `logging` the form of ours."""
     *told, render = structlog.get_config()["processors"]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *told],
@@ -74,33 +75,33 @@ def _redacted(value: object, redact: Callable[[str], str]) -> object:
 
 
 class OncePerMinute(logging.Filter):
-    """Lets a logger say each thing once a minute, in its words but without a traceback."""
+    """Let each message of a logger through once a minute, without its traceback."""
 
     def __init__(self) -> None:
         super().__init__()
         self._silent_until: dict[object, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is news. Two records are the same thing if they share their text before the arguments."""
+        """Let a record through unless one with the same text, before its arguments, was let through within a minute."""
         record.exc_info = None
-        news = self._silent_until.get(record.msg, 0) <= time.monotonic()
-        if news:
+        due = self._silent_until.get(record.msg, 0) <= time.monotonic()
+        if due:
             self._silent_until[record.msg] = time.monotonic() + 60
-        return news
+        return due
 
 
-class News:
-    """What was said of whom last. Kept from one look to the next, it keeps the log free of what has not changed."""
+class Once:
+    """Log a repeated condition once per subject. Keep one instance from one look to the next."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._last: dict[str, str] = {}
 
-    def __call__(self, about: str, what: str) -> bool:
-        """Whether this is not what was said of it before; from now on it is."""
-        before = self._said.get(about)
-        self._said[about] = what
-        return what != before
+    def is_new(self, subject: str, condition: str) -> bool:
+        """True when the subject's condition is another than at the last call."""
+        before = self._last.get(subject)
+        self._last[subject] = condition
+        return condition != before
 
-    def forget(self, about: str) -> None:
-        """All is well with it: the next time is news again."""
-        self._said.pop(about, None)
+    def forget(self, subject: str) -> None:
+        """Forget a subject that is well again: its next condition is new, whatever it is."""
+        self._last.pop(subject, None)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from orchestrator.agent_roles import RoleSteps
-from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
+from orchestrator.errors import ENDS_RUN_ONLY, HistoryMismatch
 from orchestrator.models import (
     DEFAULT_LIMITS,
     QUALITY_MAX_ATTEMPTS,
@@ -128,7 +128,7 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
 
     Running it again is harmless: a recorded step is not done again, and of two records of a step the first one holds.
     Whatever ends a session early is told as SESSION_ERROR and raised again, except where the session goes on elsewhere
-    from what is recorded (LeaseLost, SessionStopped, RedisUnavailable).
+    from what is recorded (ENDS_RUN_ONLY).
     """
     progress = Progress()
     try:
@@ -149,7 +149,7 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
         entries = verdict_entries(about, progress, following, at=now())
         fix_issue_id = history.close(following, entries, reason=progress.why(following))
         return SessionOutcome(following.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle gives no ERROR
-    except (LeaseLost, SessionStopped, RedisUnavailable):
+    except ENDS_RUN_ONLY:
         raise
     except Exception as error:
         entries = error_entries(about, progress, error, at=now())

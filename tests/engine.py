@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.adapters.redis.client import Keys, connect
+from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis.controls import RedisControls
 from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis.leases import RedisLeases

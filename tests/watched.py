@@ -18,7 +18,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
-from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis.counts import RedisCounts
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.adapters.redis.metrics import RedisMetrics

@@ -7,6 +7,7 @@ import re
 from rich.text import Text
 
 from orchestrator.cli.terminal import pause_words
+from orchestrator.leases import SessionState
 from orchestrator.models import Stage, Verdict
 from orchestrator.status import EngineStatus, IssueStatus
 from orchestrator.text import line, span
@@ -53,7 +54,7 @@ def step(issue: IssueStatus) -> Text:
         return Text(issue.verdict, COLOURS[issue.verdict])
     if not issue.live:
         return Text("-", "dim")
-    if issue.stage is None or issue.state == "claimed":
+    if issue.stage is None or issue.state == SessionState.CLAIMED:
         return Text("starting", "dim")
     attempt = f" {issue.attempt}/{issue.limit}" if issue.limit else ""
     return Text(f"{Stage(issue.stage).words}{attempt}")

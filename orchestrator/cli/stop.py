@@ -107,7 +107,7 @@ def answer(issue: str, met: Stop, holding: Holding | None) -> Answer:
     # Without its stop it is a session that somebody has asked for since.
     if holding is None or not holding.stop:
         return Answer(issue, True, "stopped, and started again since")
-    if holding.state != "ended":
+    if holding.live:
         owner = holding.owner or "a worker"
         says = f"{owner} has not confirmed yet; it ends when that answers, or when its lease is over: see `orch status`"
         return Answer(issue, False, says)

@@ -10,8 +10,7 @@ import click
 import uvicorn
 
 from orchestrator import wiring
-from orchestrator.adapters.redis import RedisWebhooks
-from orchestrator.adapters.redis.metrics import RedisMetrics
+from orchestrator.adapters.redis import RedisMetrics, RedisWebhooks
 from orchestrator.errors import OrchestratorError
 from orchestrator.local.programs import start_commands
 from orchestrator.web import metrics, readiness, webhook

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import string
@@ -14,12 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from orchestrator.adapters.process import shim
 from orchestrator.adapters.process.bound import bound_argv, bound_env
+from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.errors import OrchestratorError, RedisUnavailable
+from orchestrator.errors import LockTimeout, OrchestratorError, RedisUnavailable
 from orchestrator.local import flower_login
 from orchestrator.local.programs import program
 from orchestrator.settings import Settings
@@ -81,7 +81,7 @@ class Stack:
         self._children = self._planned(flower=flower)
         self._redis_restarts = _Restarts()
         self._readers: list[threading.Thread] = []
-        self._lock: IO[str] | None = None
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         agent_commands(self.settings)  # a missing agent is better said now than in every session
@@ -154,9 +154,7 @@ class Stack:
             reader.join(timeout=1)
         if self.settings.redis_url is None and "own_redis" in vars(self.wiring):
             self.wiring.own_redis.stop()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
 
     def _planned(self, *, flower: bool) -> list[_Child]:
         ports = {}
@@ -227,21 +225,13 @@ class Stack:
             self._say(name, line)
 
     def _take_lock(self) -> None:
-        """Held by an open file, so it goes with us however we end."""
-        lock = self.wiring.state("up.lock").open("a+")
+        """One stack per project. The lock goes with us however we end."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "?"
-            lock.close()
+            self._lock.enter_context(locked(self.wiring.state("up.lock"), wait_s=0))
+        except LockTimeout as busy:
             raise OrchestratorError(
-                f"the stack of {self.settings.root} is up already (process {holder}); see `orch status`"
+                f"the stack of {self.settings.root} is up already (process {busy.holder or '?'}); see `orch status`"
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._lock = lock
 
 
 def _free_port(wanted: int) -> int:

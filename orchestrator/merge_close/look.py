@@ -24,7 +24,7 @@ from orchestrator.errors import (
     WorkspaceError,
 )
 from orchestrator.leases import SessionRecord
-from orchestrator.logs import News
+from orchestrator.logs import Once
 from orchestrator.merge_close.events import Delivered, Finished, Look, MergeClosePayload, PullText
 from orchestrator.merge_close.poll import MergePoll
 from orchestrator.merge_close.pull_text import pull_text
@@ -90,7 +90,7 @@ class MergeLook:
     poll: MergePoll | None
     deliver: Callable[[Delivered, PullText], str]
     closed: Callable[[Sequence[str]], None]
-    news: News = field(default_factory=News)
+    once: Once = field(default_factory=Once)
 
     def __call__(self) -> list[str]:
         """The issues that are closed now. What goes wrong at one source is noted, and does not stop the others.
@@ -135,10 +135,10 @@ class MergeLook:
                 for result, merged_at in source():
                     self._settle(result, merged_at=merged_at)
                     yield result
-                self.news.forget(name)
+                self.once.forget(name)
             except _PASSED_OVER as error:
                 problems.append(str(error))
-                if self.news(name, str(error)):
+                if self.once.is_new(name, str(error)):
                     log.warning("merges_not_seen", source=name, reason=str(error))
 
     def _local(self) -> Iterator[tuple[MergeCloseResult, None]]:
@@ -148,7 +148,7 @@ class MergeLook:
                 result = apply_merge_close(gateway=self.tracker, payload=payload)
             except (TrackerRefused, InvalidMCPResponseError) as error:
                 result = MergeCloseResult(False, str(error))
-            if self.news(payload.issue_id, result.reason):
+            if self.once.is_new(payload.issue_id, result.reason):
                 log.info("branch_merged", issue=payload.issue_id, applied=result.applied, reason=result.reason)
             yield result, None
 
@@ -174,7 +174,7 @@ class MergeLook:
                 session_id = found[0].session_id
                 problems.append(str(error))
                 self.finished.postponed(issue_id, session_id, str(error), wait_s=TRY_AGAIN_S)
-                if self.news(issue_id, str(error)):
+                if self.once.is_new(issue_id, str(error)):
                     log.warning("not_delivered", issue=issue_id, session=session_id, reason=str(error))
 
     def _deliver(self, record: SessionRecord, reports: Sequence[Report]) -> None:

@@ -15,7 +15,7 @@ import structlog
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
 from orchestrator.issue import context, read
 from orchestrator.leases import Claim, Refusal, SessionRecord
-from orchestrator.logs import News
+from orchestrator.logs import Once
 from orchestrator.models import ISSUE_ID, IssueContext, Limits, session_id_for
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers, too_many_fixes
 from orchestrator.poll.claims import Claims
@@ -32,7 +32,7 @@ RUNNING_ALREADY = "it is running already"
 """The two answers to a wanted issue that are good news; every other final one is a refusal."""
 
 _ANSWERS = {
-    Refusal.HELD: (RUNNING_ALREADY, True),
+    Refusal.TAKEN: (RUNNING_ALREADY, True),
     Refusal.STOPPING: ("it is being stopped; it runs again after that", False),
     Refusal.PAUSED: ("orch is paused; it waits for `orch resume`", False),
     Refusal.FULL: ("it waits for a free slot and is next", False),
@@ -44,7 +44,7 @@ _RUNNABLE = {"open", "in_progress"}
 
 @dataclass(frozen=True)
 class Poll:
-    """One look at the tracker. `start` enqueues a session; `news` is handed on from one poll to the next."""
+    """One look at the tracker. `start` enqueues a session; `once` is handed on from one poll to the next."""
 
     tracker: IssueTracker
     claims: Claims
@@ -52,7 +52,7 @@ class Poll:
     rescue: Rescue
     orchestrator_id: str
     limits: Limits
-    news: News = field(default_factory=News)
+    once: Once = field(default_factory=Once)
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
@@ -83,7 +83,7 @@ class Poll:
     def _ready(self) -> list[Candidate]:
         valid, problems = candidates(self.tracker.get_ready_issues())
         for problem in problems:
-            if self.news(problem, problem):
+            if self.once.is_new(problem, problem):
                 log.warning("malformed_ready_record", problem=problem)
         return valid
 
@@ -126,7 +126,7 @@ class Poll:
         except InvalidMCPResponseError as error:
             log.warning("not_yet_claimed", issue=claim.issue_id, reason=str(error))
             return False
-        self.news.forget(claim.issue_id)
+        self.once.forget(claim.issue_id)
         self.claims.answer(claim.issue_id, RUNNING, done=True)
         log.info("issue_claimed", issue=claim.issue_id, session=session.session_id, token=claim.token)
         self.start(claim.issue_id, claim.token)
@@ -142,7 +142,7 @@ class Poll:
         return f"it waits for {', '.join(waits)} to be closed" if waits else None
 
     def _give_back(self, claim: Claim, reason: str, *, say: Callable[..., object]) -> bool:
-        if self.news(claim.issue_id, reason):
+        if self.once.is_new(claim.issue_id, reason):
             say("not_claimed", issue=claim.issue_id, reason=reason)
         self.claims.abandon(claim)
         self.claims.answer(claim.issue_id, reason, done=True)

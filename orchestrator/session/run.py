@@ -9,14 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.errors import (
-    LeaseLost,
-    OrchestratorError,
-    RedisUnavailable,
-    SessionStopped,
-    StoppedByHand,
-    WorkspaceError,
-)
+from orchestrator.errors import ENDS_RUN_ONLY, OrchestratorError, StoppedByHand, WorkspaceError
 from orchestrator.leases import Lease
 from orchestrator.models import Limits, Progress, Report, Step, Verdict
 from orchestrator.ports import History
@@ -25,10 +18,6 @@ from orchestrator.session.keeper import LeaseKeeper, Renewable
 from orchestrator.session_loop import Doer, perform
 
 log = structlog.get_logger(__name__)
-
-
-LEFT = (LeaseLost, SessionStopped, RedisUnavailable)
-"""What ends a run but not its session: it goes on elsewhere, from its last recorded step."""
 
 
 class SessionLeases(Renewable, Protocol):
@@ -74,7 +63,7 @@ class Sessions:
                     return
                 with structlog.contextvars.bound_contextvars(session=lease.record.session_id):
                     self._run(lease)
-            except LEFT as left:
+            except ENDS_RUN_ONLY as left:
                 log.info("session_left", reason=str(left))
 
     def _run(self, lease: Lease) -> None:
@@ -95,7 +84,7 @@ class Sessions:
             except StoppedByHand as stopped:
                 log.info("session_stopped", reason=str(stopped))
             except OrchestratorError as error:
-                if not isinstance(error, LEFT):
+                if not isinstance(error, ENDS_RUN_ONLY):
                     log.warning("session_failed", verdict=Verdict.ERROR, reason=str(error))
                 raise
 

@@ -12,8 +12,7 @@ import redis
 
 from orchestrator import wiring
 from orchestrator.adapters.mcp.tracker import McpTracker
-from orchestrator.adapters.redis.leases import RedisLeases
-from orchestrator.adapters.redis.merges import RedisMerges
+from orchestrator.adapters.redis import RedisLeases, RedisMerges
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.issue import feedback_of
 from orchestrator.leases import Holding

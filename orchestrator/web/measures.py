@@ -16,16 +16,16 @@ from typing import Generic, TypeVar
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from beat.queues import QUEUES
 from beat.schedule import TICKS
-from orchestrator.adapters.redis import BUCKETS
-from orchestrator.adapters.redis.metrics import QUEUES, Memory, Seen, SeenSession
+from orchestrator.adapters.redis import BUCKETS, STOPPED, Memory, Seen, SeenSession
+from orchestrator.leases import LIVE
 from orchestrator.models import Limits, Stage, Verdict
 from orchestrator.session_loop import under_way
 from orchestrator.settings import Settings
 
-STATES = ("claimed", "running")
 STAGES = tuple(str(stage) for stage in Stage if stage not in (Stage.OVERFLOW, Stage.DONE, Stage.REVIEW_GATE))
-VERDICTS = (*(str(verdict) for verdict in Verdict), "STOPPED")
+VERDICTS = (*(str(verdict) for verdict in Verdict), STOPPED)
 """What a person stopped is no error that says anything of the agents."""
 TOOLS = ("ready", "show_issue", "upsert_issue", "add_feedback", "link", "list_issues")
 OUTCOMES = ("ok", "unavailable", "refused", "invalid", "failed")
@@ -103,7 +103,7 @@ def stage_of(row: SeenSession) -> str:
 
 
 def _sessions(view: View) -> Mapping[Labels, float]:
-    there: dict[Labels, float] = {(state, stage): 0.0 for state in STATES for stage in STAGES}
+    there: dict[Labels, float] = {(state, stage): 0.0 for state in LIVE for stage in STAGES}
     for row in view.seen.sessions.values():
         there[row.state, stage_of(row)] += 1
     return there

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestrator.adapters.redis.metrics import RedisMetrics
+from orchestrator.adapters.redis import RedisMetrics
 from orchestrator.errors import RedisUnavailable
 from orchestrator.settings import Settings
 from orchestrator.web.measures import HERE, MEASURES, UP, View

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from orchestrator.adapters.redis.metrics import RedisMetrics, Seen
+from orchestrator.adapters.redis import RedisMetrics, Seen
 from orchestrator.errors import RedisUnavailable
 from orchestrator.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Where the ports of delivering and closing become real things: beside `wiring`, for those few who merge."""
+"""The wiring of delivering and closing, apart from `project`, because few processes need it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 
 from orchestrator import wiring
 from orchestrator.adapters.git.installation import github_repo
+from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import RedisMerges
 from orchestrator.errors import SettingsError, WorkspaceError
 from orchestrator.merge_close import Delivery, MergeCloseResult, MergeLook, MergePoll, Trust
@@ -26,7 +27,7 @@ TURN_S = 60.0
 
 
 class MergeWiring:
-    """Everything one process needs to deliver finished work and to close what was merged."""
+    """All that one process needs to deliver finished work and to close what was merged."""
 
     def __init__(self, here: wiring.Wiring) -> None:
         self._here = here
@@ -38,22 +39,19 @@ class MergeWiring:
             return self.merge_look()
 
     def close_by_hand(self, payload: MergeClosePayload) -> MergeCloseResult:
-        """What an operator says was merged, by the same rules and in turn with the looks."""
+        """Close what an operator says was merged, by the same rules and in turn with the looks."""
         with self.turn():
             return self.merge_look.close(payload)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """One at a time on this host, which is the tracker's: it has no compare-and-set."""
-        # Here, because session workers load this module with their tasks, and the MCP SDK would take 35 MB of each.
-        from orchestrator.adapters.mcp import flock
-
-        with flock(self._here.state("merges.lock"), timeout_s=TURN_S):
+        with locked(self._here.state("merges.lock"), wait_s=TURN_S):
             yield
 
     @functools.cached_property
     def merge_look(self) -> MergeLook:
-        """One look for merges. Whoever calls it has the `turn`."""
+        """One look for merges. Its caller has the `turn`."""
         return MergeLook(
             publish=self._here.publish,
             tracker=self._here.gateway,
@@ -89,7 +87,7 @@ class MergeWiring:
 
     @functools.cached_property
     def delivery(self) -> Delivery:
-        """What becomes of finished work. SettingsError when what is wanted cannot be."""
+        """The way finished work is delivered. SettingsError when the wanted way is not possible."""
         how, branches = self._settings.deliver, self._here.workspace.delivery()
         if how == "none" or (how is None and branches is None):
             return Delivery()
@@ -125,7 +123,7 @@ class MergeWiring:
             try:
                 self._here.workspace.drop(issue_id)
             except WorkspaceError as error:
-                log.warning("worktree_not_dropped", issue=issue_id, reason=str(error), next="orch gc")
+                log.warning("worktree_not_dropped", issue=issue_id, reason=str(error), hint="orch gc")
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
 from orchestrator.adapters.process.foreign import Limits as ProcessLimits
 from orchestrator.adapters.process.foreign import clean_env
+from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import (
     Keys,
     RedisControls,
@@ -34,7 +35,7 @@ from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.leases import Lease
-from orchestrator.logs import News
+from orchestrator.logs import Once
 from orchestrator.models import Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.ports import Worktree
@@ -49,10 +50,11 @@ if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
 
 STOP_GRACE_S = 10.0
+PUBLISHER_TURN_S = 60.0
 
 
 class Wiring:
-    """Everything one process needs for one project, made when it is first asked for."""
+    """All that one process needs for one project, each part made when it is first asked for."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -76,37 +78,37 @@ class Wiring:
 
     @functools.cached_property
     def patient_client(self) -> redis.Redis:
-        """For what must not be lost while Redis restarts: a step's record costs an agent's work."""
+        """Waits for Redis for a lease time: a step's record that is lost costs an agent's work."""
         return connect(self.redis_url, patience_s=self.settings.lease_seconds)
 
     @functools.cached_property
     def hasty_client(self) -> redis.Redis:
-        """For who has to go on, with or without an answer."""
+        """Gives up after 1 s; for callers that must not block."""
         return connect(self.redis_url, patience_s=1.0)
 
     @functools.cached_property
     def leases(self) -> RedisLeases:
-        """Who runs what."""
+        """Claims, leases and stops."""
         return RedisLeases(self.client, self.keys, lease_s=self.settings.lease_seconds)
 
     @functools.cached_property
     def heartbeat_leases(self) -> RedisLeases:
-        """The leases, for a caller in an event loop that must not be kept waiting."""
+        """The same, for callers that must not block."""
         return RedisLeases(self.hasty_client, self.keys, lease_s=self.settings.lease_seconds)
 
     @functools.cached_property
     def counts(self) -> RedisCounts:
-        """What is counted for those who watch."""
+        """Best-effort counters for the metrics."""
         return RedisCounts(self.hasty_client, self.keys)
 
     @functools.cached_property
     def controls(self) -> RedisControls:
-        """Whether new sessions may start."""
+        """Pausing and resuming."""
         return RedisControls(self.client, self.keys)
 
     @functools.cached_property
     def outbox(self) -> RedisOutbox:
-        """What the tracker has still to be told."""
+        """The entries that the tracker has still to be told."""
         return RedisOutbox(self.client, self.keys)
 
     @functools.cached_property
@@ -169,19 +171,19 @@ class Wiring:
             rescue=self.rescue_silent(start=start, sessions=sessions),
             orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
-            news=self._news,
+            once=self._logged,
         )
 
     def rescue_silent(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Rescue:
-        """One look for sessions whose holder fell silent."""
+        """Recovers sessions without a live worker."""
         return Rescue(self.leases, start, sessions.give_up, self.settings.limits.rescues)
 
     def sweep(self) -> Sweep:
-        """One look for issues that nobody holds."""
+        """Recovers issues in progress that Redis does not know."""
         return Sweep(self.tracker, self.leases, self.orchestrator_id, self._looked_at)
 
     def end_orphans(self) -> None:
-        """End what workers that are gone have left running here."""
+        """End the processes that dead workers left running here."""
 
         def end(issue_id: str, session_id: str) -> int:
             return marked.sweep(self._markers(issue_id) | {"ORCH_SESSION": session_id})
@@ -190,7 +192,7 @@ class Wiring:
 
     @functools.cached_property
     def orchestrator_id(self) -> str:
-        """What our snapshots are signed with. A new name is made known to Redis: one that does not know it lost it."""
+        """The name that signs our snapshots. A new one is noted in Redis: one that does not know it lost its data."""
         root = self.settings.root
         if (known := installation.name_of(root)) is None:
             known = installation.named(root)
@@ -199,23 +201,21 @@ class Wiring:
 
     @functools.cached_property
     def _looked_at(self) -> dict[str, object]:
-        """What this process's sweeps have found not to be ours."""
+        """The issues that this process's sweeps found not to be ours."""
         return {}
 
     @functools.cached_property
-    def _news(self) -> News:
-        """What this process's polls have logged already."""
-        return News()
+    def _logged(self) -> Once:
+        """The conditions that this process's polls have logged already."""
+        return Once()
 
     def publish(self) -> int:
-        """Tell the tracker what waits, as the only one on this host; gives how many entries were told."""
-        from orchestrator.adapters.mcp import flock
-
-        with flock(self.state("publisher.lock"), timeout_s=60.0):
+        """Publish the outbox, as the only publisher on this host; gives the number of entries told."""
+        with locked(self.state("publisher.lock"), wait_s=PUBLISHER_TURN_S):
             return outbox.publish(self.outbox, self.gateway)
 
     def sessions(self, *, owner: str, wake: Callable[[], None], stopping: Callable[[], bool]) -> Sessions:
-        """What runs sessions in this process."""
+        """The runner of sessions in this process."""
         return Sessions(
             leases=self.leases,
             renewals=self.heartbeat_leases,
@@ -265,11 +265,11 @@ class Wiring:
         )
 
     def _session_markers(self, lease: Lease) -> dict[str, str]:
-        """What tells a process of a session from any other."""
+        """Variables that mark the processes of a session."""
         return self._markers(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id}
 
     def _markers(self, issue_id: str) -> dict[str, str]:
-        """What tells a process of an issue's sessions, on this host and from this state folder, from any other."""
+        """Variables that mark the processes of an issue's sessions from this state folder."""
         return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
 
     def _session_logs(self, lease: Lease) -> Path:
@@ -278,7 +278,7 @@ class Wiring:
         return path
 
     def state(self, name: str) -> Path:
-        """A file in the project's state folder, which is made if need be: for its owner, as logs have it all."""
+        """A file in the project's state folder, which is made if need be, and for its owner only."""
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.settings.state_dir / name
 

@@ -18,8 +18,8 @@ import redis
 
 from orchestrator.adapters.git.workspace import create_project
 from orchestrator.adapters.mcp.tracker import McpTracker
+from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.adapters.redis.client import Keys, connect
 from orchestrator.adapters.redis.history import RedisOutbox
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.leases import Holding

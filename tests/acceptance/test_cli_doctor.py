@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.git import installation
+from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.adapters.redis.client import Keys, connect
 from orchestrator.adapters.redis.leases import RedisLeases
 from tests.orch import Orch
 

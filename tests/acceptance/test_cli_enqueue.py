@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.adapters.redis.client import Keys, connect
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import Limits

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.adapters.redis.client import Keys, connect
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.leases import Claim
 from tests.acceptance.project import Project

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.process import shim
+from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.adapters.redis.client import connect
 from tests.acceptance.project import CELERY, CLEAN, Project, Running
 from tests.support import wait_until
 

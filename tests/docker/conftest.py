@@ -26,7 +26,7 @@ from pytest_celery import (  # noqa: F401
     celery_worker_cluster_config,
 )
 
-from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis import connect
 from tests.acceptance.project import Project
 from tests.docker import containers, processes
 

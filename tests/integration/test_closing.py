@@ -14,12 +14,13 @@ from orchestrator.adapters.git.remote import GitDelivery
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
 from orchestrator.issue import feedback_of
+from orchestrator.leases import Claim
 from orchestrator.merge_close.events import NEVER, Delivered, Look, MergeClosePayload, PullText
 from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
 from orchestrator.merge_close.poll import MergePoll, Settled
 from orchestrator.models import Progress, Verdict, utc_now
 from orchestrator.publish.entries import verdict_entries
-from tests.engine import Engine, a_report, about, told_of
+from tests.engine import Engine, a_record, a_report, about, told_of
 from tests.git_project import Host, Project, with_bare
 from tests.merges import payload
 from tests.support import NOON, gateway_to
@@ -150,6 +151,24 @@ def test_a_new_session_delivers_its_own_work_only(engine: Engine, repo: Repo) ->
     assert [] == repo.look()
     assert [] == repo.pushed
     assert [] == list(repo.merges.finished())
+
+
+def test_what_becomes_of_an_old_delivery_does_not_touch_the_new_session(engine: Engine, repo: Repo) -> None:
+    """A push that ended only after the issue was claimed anew, and done again, leaves the new work to be delivered."""
+    done(engine)
+    engine.publish()
+    claim = engine.leases.claim(ISSUE, forced=True)
+    assert isinstance(claim, Claim)
+    engine.leases.open(claim, a_record(ISSUE, "2"), [])
+    engine.history(engine.acquired()).close(Verdict.DONE, [])
+    due_at = repo.merges.due_at_ms(ISSUE)
+    repo.merges.delivered(ISSUE, a_record(ISSUE).session_id, "an old branch")
+    repo.merges.postponed(ISSUE, a_record(ISSUE).session_id, "an old problem", wait_s=3600)
+    holding = engine.leases.holding(ISSUE)
+
+    assert holding is not None
+    assert ("", "", due_at) == (holding.delivered_to, holding.undelivered, repo.merges.due_at_ms(ISSUE))
+    assert [ISSUE] == repo.merges.due()
 
 
 def test_one_source_that_fails_does_not_stop_the_others(engine: Engine, repo: Repo) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis.counts import RedisCounts, timed
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, TrackerRefused, TransientMCPError

@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from orchestrator.adapters.redis.client import KEPT_S, PatientRedis, connect
+from orchestrator.adapters.redis.client import PatientRedis, connect
+from orchestrator.adapters.redis.keys import KEPT_S
 from orchestrator.adapters.redis.leases import SLOWEST_HAND_ON
 from orchestrator.errors import LeaseLost, RedisUnavailable
 from orchestrator.leases import Claim, Refusal
-from orchestrator.models import Progress, StatusEntry, Verdict
+from orchestrator.models import IssueStatus, Progress, StatusEntry, Verdict
 from orchestrator.publish.entries import About, opening_entries, verdict_entries
 from tests.engine import LEASE_S, Engine, a_record, a_report, about, told_of
 from tests.support import NOON, wait_until
@@ -48,7 +49,7 @@ def test_a_held_issue_is_refused(engine):
     """Nobody claims an issue that is claimed or running."""
     engine.claimed(ISSUE)
 
-    assert Refusal.HELD == engine.leases.claim(ISSUE, forced=True)
+    assert Refusal.TAKEN == engine.leases.claim(ISSUE, forced=True)
 
 
 def test_no_more_is_claimed_than_there_are_slots(engine):
@@ -131,6 +132,30 @@ def test_a_claim_that_another_poll_gave_back_is_not_opened(engine):
         engine.leases.open(claim, a_record(ISSUE), [])
 
 
+def test_a_stale_claim_neither_opens_nor_gives_back_the_one_that_followed(engine):
+    """A poll that stood still between its claim and its opening finds the issue claimed anew, and touches nothing."""
+    stale = engine.claimed(ISSUE)
+    engine.leases.abandon(stale)
+    fresh = engine.claimed(ISSUE)
+
+    with pytest.raises(LeaseLost):
+        engine.leases.open(stale, a_record(ISSUE, "stale"), [])
+    engine.leases.abandon(stale)
+    engine.leases.open(fresh, a_record(ISSUE, "fresh"), [])
+
+    assert a_record(ISSUE, "fresh") == engine.acquired().record
+    assert [a_record(ISSUE, "fresh").session_id] == engine.leases.runs(ISSUE)
+
+
+def test_tokens_grow_even_when_the_clock_does_not(engine):
+    """A clock that was set back, or two claims within a millisecond, give no token away again."""
+    ahead = int(engine.client.time()[0] * 1000) + 3_600_000
+    engine.client.set(engine.keys("fence"), ahead)
+    tokens = [engine.claimed(f"i-{number}").token for number in range(3)]
+
+    assert [ahead + 1, ahead + 2, ahead + 3] == tokens
+
+
 def test_tokens_grow_even_when_redis_forgot_the_last_one(engine):
     """A Redis that lost data gives no token twice, so a holder from before cannot pass for the one after."""
     before = engine.running()
@@ -191,6 +216,7 @@ def test_a_silent_holder_loses_the_session_and_can_write_nothing_more(engine):
         engine.history(zombie).close(Verdict.DONE, [])
     engine.leases.release(zombie)
 
+    assert [] == engine.leases.expired()
     assert engine.leases.renew(heir)
     assert [] == engine.history(heir).recorded()
     assert 0 == engine.outbox.waiting()
@@ -402,7 +428,7 @@ def _a_life(engine: Engine) -> list[object]:
     answers.append(list(history.recorded()))
     history.record(a_report(), told_of(first, a_report()))
     history.close(Verdict.DONE, verdict_entries(about(first), _progress(), Verdict.DONE, at=NOON))
-    engine.history(third).close(Verdict.ERROR, [StatusEntry("i-3", "open")], reason="no")
+    engine.history(third).close(Verdict.ERROR, [StatusEntry("i-3", IssueStatus.OPEN)], reason="no")
     answers.append([(untold.issue_id, untold.entry) for untold in _all_told(outbox)])
     leases.withdraw("other@test")
     answers += [leases.free(), leases.wanted(), leases.answered("i-1"), leases.runs("i-1"), leases.workers()]

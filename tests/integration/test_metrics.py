@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.redis.client import Keys, PatientRedis, connect
+from orchestrator.adapters.redis import Keys, connect
+from orchestrator.adapters.redis.client import PatientRedis
 from orchestrator.adapters.redis.metrics import RedisMetrics
 from orchestrator.models import Stage, Verdict
 from orchestrator.web.measures import HERE, MEASURES, UP

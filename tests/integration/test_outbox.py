@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.adapters.redis.history import KEPT_REFUSALS
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
 from orchestrator.memory import MemoryTracker
-from orchestrator.models import FixIssueEntry, Progress, Stage, StatusEntry, Verdict
+from orchestrator.models import FixIssueEntry, IssueStatus, Progress, Stage, StatusEntry, Verdict
 from orchestrator.publish.entries import opening_entries, tell, verdict_entries
 from orchestrator.publish.outbox import publish
 from tests.engine import a_report, about, doing, saying_yes, told_of
@@ -125,6 +126,43 @@ def test_what_comes_back_after_it_was_told_is_looked_for(engine):
     assert ["IMPLEMENT_DONE"] == engine.events(ISSUE)
 
 
+def test_what_a_dead_publisher_began_is_looked_for_by_the_next(engine):
+    """Both had looked before the entry came, so only the mark in Redis says that it may have been told."""
+    dead, heir = engine.outbox, engine.outbox
+    assert (None, None) == (dead.next(), heir.next())
+    looked = engine.client.time()
+    wait_until(
+        lambda: engine.client.time() > (looked[0], looked[1] + 2000), "the entry should be younger than the looks"
+    )
+    lease = engine.running()
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+
+    assert not dead.next().begun
+    assert heir.next().begun
+
+
+def test_the_entries_of_a_step_keep_their_order(engine):
+    """A verdict's status is told after what comes before it in the entries, never before."""
+    entries = [StatusEntry(ISSUE, status) for status in (IssueStatus.OPEN, IssueStatus.CLOSED, IssueStatus.BLOCKED)]
+    outbox, told = engine.outbox, []
+    engine.history(engine.running()).close(Verdict.ERROR, entries)
+    while untold := outbox.next():
+        told.append(untold.entry)
+        outbox.told(untold)
+
+    assert entries == told
+
+
+def test_the_list_of_refusals_does_not_grow_for_ever(engine):
+    """The newest are kept; a tracker that refuses everything does not fill Redis."""
+    lease, outbox = engine.running(), engine.outbox
+    engine.client.rpush(engine.keys("refused"), *(str(number) for number in range(KEPT_REFUSALS)))
+    engine.history(lease).record(a_report(), told_of(lease, a_report()))
+    outbox.told(outbox.next(), refusal="the newest")
+
+    assert ["the newest", *(str(number) for number in range(KEPT_REFUSALS - 1))] == outbox.refused()
+
+
 def test_what_is_new_is_told_without_looking(engine):
     """Looking costs a call to a slow tracker; an entry that only this publisher can have seen needs none."""
     outbox = engine.outbox
@@ -177,7 +215,7 @@ def test_a_refused_entry_is_put_aside_and_the_next_one_is_told(engine):
     issue_id = engine.tracker.file("One")
     lease = engine.running("i-deleted")
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
-    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, "needs_review")])
+    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW)])
 
     assert 1 == engine.publish()
     assert "needs_review" == engine.status(issue_id)
@@ -188,11 +226,11 @@ def test_an_entry_that_cannot_be_read_is_put_aside(engine):
     """An entry that another version wrote stops nothing else, and its issue can be claimed again."""
     issue_id = engine.tracker.file("One")
     lease = engine.running("i-odd")
-    engine.history(lease).close(Verdict.DONE, [StatusEntry("i-odd", "needs_review")])
+    engine.history(lease).close(Verdict.DONE, [StatusEntry("i-odd", IssueStatus.NEEDS_REVIEW)])
     ((entry_id, fields),) = engine.client.xrange(engine.keys("outbox"))
     engine.client.xdel(engine.keys("outbox"), entry_id)
     engine.client.xadd(engine.keys("outbox"), {**fields, "entry": '{"of": "tomorrow"}'})
-    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, "needs_review")])
+    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW)])
 
     assert 1 == engine.publish()
     assert "needs_review" == engine.status(issue_id)

@@ -308,7 +308,7 @@ def test_somebody_elses_folder(deep, tmp_path):
     folder, place = deep
     place.symlink_to(tmp_path)
 
-    with pytest.raises(RedisUnavailable, match="belongs to somebody else"):
+    with pytest.raises(RedisUnavailable, match="belongs to another user"):
         redis_server.ensure(folder)
     assert redis_server.find(folder) is None
 

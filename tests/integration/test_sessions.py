@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from orchestrator.adapters.redis.client import connect
+from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.errors import AgentFailed, RedisUnavailable
 from orchestrator.leases import Refusal

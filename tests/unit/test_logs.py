@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from orchestrator.logs import OncePerMinute
+from orchestrator.logs import Once, OncePerMinute
 
 
 def test_one_thing_is_said_once_a_minute_and_without_a_traceback(caplog, monkeypatch):
@@ -33,3 +33,16 @@ def test_one_thing_is_said_once_a_minute_and_without_a_traceback(caplog, monkeyp
 def all_levels(caplog):
     """Everything that a logger lets through is looked at."""
     caplog.set_level(logging.DEBUG)
+
+
+def test_a_condition_is_new_once_per_subject_until_it_changes_or_is_over():
+    """A poll every few seconds logs what is wrong with an issue once, and again when it comes back."""
+    once = Once()
+
+    assert [True, False] == [once.is_new("i-a1b2", "blocked"), once.is_new("i-a1b2", "blocked")]
+    assert once.is_new("i-c3d4", "blocked")
+    assert once.is_new("i-a1b2", "malformed")
+
+    once.forget("i-a1b2")
+
+    assert once.is_new("i-a1b2", "malformed")

@@ -1,9 +1,8 @@
 """The tracker's server over MCP."""
 
-from orchestrator.adapters.mcp.tracker import McpTracker, flock, probe
+from orchestrator.adapters.mcp.tracker import McpTracker, probe
 
 __all__ = [
     "McpTracker",
-    "flock",
     "probe",
 ]

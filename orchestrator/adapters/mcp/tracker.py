@@ -7,15 +7,13 @@ callers tell apart.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -25,12 +23,12 @@ from mcp import MCPError, StdioServerParameters
 from pydantic import ValidationError
 
 from orchestrator.adapters.mcp.connection import Connection
-from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TransientMCPError
+from orchestrator.adapters.process.lock import locked
+from orchestrator.errors import InvalidMCPResponseError, LockTimeout, TrackerRefused, TransientMCPError
 
 MAX_STRING_BYTES = 131_071
 """The longest string the tracker takes, in UTF-8: it travels as one word of a command line."""
 
-_LOCK_POLL_S = 0.01
 _GONE = (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT)
 
 # A failed result that may pass, by its text; anchored, because texts also quote what the caller sent.
@@ -173,10 +171,19 @@ class McpTracker:
             if self._lock_path is None:
                 yield
             else:
-                with flock(self._lock_path, timeout_s=self._timeout_s):
+                with self._host_lock(self._lock_path):
                     yield
         finally:
             self._turn.release()
+
+    @contextmanager
+    def _host_lock(self, path: Path) -> Iterator[None]:
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, wait_s=self._timeout_s))
+            except LockTimeout as busy:
+                raise TransientMCPError(str(busy), maybe_applied=False) from busy
+            yield
 
     def _connected(self) -> Connection:
         """A connection that just answered a ping, so that a call which then fails has most likely been taken up."""
@@ -208,27 +215,6 @@ def probe(tracker: McpTracker) -> list[str]:
     except (TransientMCPError, InvalidMCPResponseError) as error:
         return [str(error)]
     return []
-
-
-@contextmanager
-def flock(path: Path, *, timeout_s: float) -> Iterator[None]:
-    """Hold the lock on a file; opened anew each time, so that a forked child does not inherit the lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + timeout_s
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    message = f"another process has held {path} for {timeout_s:g} s"
-                    raise TransientMCPError(message, maybe_applied=False) from None
-                time.sleep(_LOCK_POLL_S)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # said aloud: closing alone leaves it to a child forked meanwhile
 
 
 def _forget_after_fork(reference: weakref.ref[McpTracker]) -> None:

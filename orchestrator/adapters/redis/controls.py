@@ -1,48 +1,33 @@
-"""What a person has switched, in Redis: whether new sessions may start. It outlives every process of ours."""
+"""Pausing, and the webhook deliveries that were taken, in Redis: both outlive every process of ours."""
 
 from __future__ import annotations
 
 import redis
 
-from orchestrator.adapters.redis.client import NOW, Keys, Scripts
+from orchestrator.adapters.redis.keys import Keys
+from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.leases import Paused
-
-_PAUSE = (
-    NOW
-    + """
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'by', ARGV[1], 'reason', ARGV[2], 'at', string.format('%d', now))
-end
-return redis.call('HMGET', KEYS[1], 'by', 'reason', 'at')
-"""
-)
-
-_RESUME = """
-local before = redis.call('HMGET', KEYS[1], 'by', 'reason', 'at')
-redis.call('DEL', KEYS[1])
-return before
-"""
 
 
 class RedisControls:
     """Pausing. While orch is paused no claim is won (the claim's script looks here); what runs goes on to its end."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._redis = Scripts(client)
+        self._scripts = Scripts(client, keys)
         self._paused = keys("paused")
 
     def pause(self, *, by: str, reason: str) -> Paused:
-        """From now on nothing new is claimed. Gives the pause that holds: the first one, if there was one already."""
-        by, reason, at_ms = self._redis.call(_PAUSE, [self._paused], [by, reason])
+        """Claim nothing new from now on. Gives the pause that holds: the first one, if there was one already."""
+        by, reason, at_ms = self._scripts.run("pause", by=by, reason=reason)
         return Paused(by, reason, int(at_ms))
 
     def resume(self) -> Paused | None:
-        """From now on new sessions may start. Gives the pause that was ended, if there was one."""
-        return _pause(self._redis.call(_RESUME, [self._paused], []))
+        """Let new sessions start again. Gives the pause that was ended, if there was one."""
+        return _pause(self._scripts.run("resume"))
 
     def paused(self) -> Paused | None:
         """The pause that holds, if any."""
-        return _pause(self._redis.client.hmget(self._paused, "by", "reason", "at"))
+        return _pause(self._scripts.client.hmget(self._paused, "by", "reason", "at"))
 
 
 def _pause(row: list[str | None]) -> Paused | None:
@@ -50,7 +35,7 @@ def _pause(row: list[str | None]) -> Paused | None:
     return None if by is None else Paused(by, reason or "", int(at_ms or 0))
 
 
-KEPT_S = 4 * 24 * 3600
+DELIVERY_KEPT_S = 4 * 24 * 3600
 """GitHub sends a delivery again, under the same id, for three days."""
 
 
@@ -62,9 +47,9 @@ class RedisWebhooks:
         self._keys = keys
 
     def seen(self, delivery: str) -> bool:
-        """Whether it was remembered."""
+        """True when it was remembered."""
         return bool(self._client.exists(self._keys("webhook", delivery)))
 
     def remember(self, delivery: str) -> None:
         """Remember it. A second time changes nothing but the four days."""
-        self._client.set(self._keys("webhook", delivery), 1, ex=KEPT_S)
+        self._client.set(self._keys("webhook", delivery), 1, ex=DELIVERY_KEPT_S)

@@ -1,15 +1,14 @@
-"""The Redis we bring ourselves, when nobody gives us one: private, on a Unix socket, durable, and gone with its owner.
+"""Our own Redis, for a project that is given none: private, on a Unix socket, durable, and gone with its owner.
 
-One file makes this safe, `redis/lock`. Whoever wants to start a server takes an exclusive lock on it and hands the open
-file down to the server, so the lock is held from just before the start to the server's last breath, by whatever way it
-ends. Two servers on one append-only file would destroy it; the lock cannot be held twice. In the file stands the owner,
+One file makes this safe, `redis/lock`. The process that starts a server takes an exclusive lock on it and hands the
+open file down to the server, so the lock is held from just before the start until the server has ended, in whatever
+way. Two servers on one append-only file would destroy it; the lock cannot be held twice. In the file stands the owner,
 the process that the server ends with.
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import hashlib
 import os
 import re
@@ -20,13 +19,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.adapters.process.bound import bound_argv, bound_env
+from orchestrator.adapters.process.lock import holder, open_lock, sign, try_lock
 from orchestrator.errors import RedisUnavailable
 
 OLDEST_MAJOR = 7
@@ -117,14 +116,17 @@ def _ensure(state_dir: Path) -> RedisServer:
     for folder in (state_dir, state_dir / "redis", path.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _ours(path.parent):
-        raise RedisUnavailable(f"{path.parent} belongs to somebody else; remove it, or set ORCH_STATE_DIR")
+        raise RedisUnavailable(f"{path.parent} belongs to another user; remove it, or set ORCH_STATE_DIR")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if _stays(state_dir, path):
             return RedisServer(path)
-        with _locked(_lock_file(state_dir)) as lock:
-            if lock is not None:
+        lock = open_lock(_lock_file(state_dir))
+        try:
+            if try_lock(lock):
                 return _start(state_dir, path, lock)
+        finally:
+            os.close(lock)  # and not unlocked: the server that was started holds on to its copy
         time.sleep(0.02)  # another process starts the server, or it is about to end
     raise RedisUnavailable(
         f"{_lock_file(state_dir)} has been held for {START_SECONDS:g} s by a Redis that does not answer here; "
@@ -132,28 +134,12 @@ def _ensure(state_dir: Path) -> RedisServer:
     )
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """The lock as an open file, or None while somebody else holds it. Whoever it is handed down to holds it on."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
-    finally:
-        os.close(lock)
-
-
 def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
     """Run the server under the lock that we hold, and wait until it answers."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("redis_server.ensure starts a server from the main thread only")
     binary = find_server()
-    os.truncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    sign(lock)
     log = _log_file(state_dir)
     with log.open("ab") as output:
         told = output.tell()
@@ -216,7 +202,7 @@ def _last_line(log: Path, told: int) -> str:
 
 
 def _answers(path: Path) -> bool:
-    """Whether a server answers PING there. False while it loads its data."""
+    """True when a server answers PING there; False while it loads its data."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2)
@@ -228,14 +214,14 @@ def _answers(path: Path) -> bool:
 
 
 def _stays(state_dir: Path, path: Path) -> bool:
-    """Whether a server answers there and will go on to: one whose owner is dead has been told to end, and soon does."""
+    """True when a server answers there and its owner lives; without its owner it ends within moments."""
     return _answers(path) and (sys.platform != "linux" or _lives(_lock_file(state_dir)))
 
 
 def _lives(lock_file: Path) -> bool:
-    """Whether the owner lives; a zombie does not."""
+    """True when the owner lives; a zombie does not."""
     try:
-        owner = int(lock_file.read_text())
+        owner = int(holder(lock_file))
         state = Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, ValueError):
         return False
@@ -251,7 +237,7 @@ def _log_file(state_dir: Path) -> Path:
 
 
 def _socket_path(state_dir: Path) -> Path:
-    """Beside the data when that is short enough and nobody has to escape it, else in a private folder under /tmp.
+    """Beside the data when that path is short enough and needs no escapes, else in a private folder under /tmp.
 
     Flower does not read what is escaped. Not under XDG_RUNTIME_DIR: that is emptied when its user logs out, and we run
     overnight.
@@ -264,7 +250,7 @@ def _socket_path(state_dir: Path) -> Path:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether nobody else can have put something there in our name. False when there is no such folder."""
+    """True when it is a folder of ours, into which no other user can have put anything."""
     try:
         found = folder.lstat()
     except OSError:

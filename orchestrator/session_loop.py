@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from orchestrator.agent_roles import RoleSteps
-from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
+from orchestrator.agent_roles import Implementer, Reviewer, RoleSteps
+from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
 from orchestrator.models import (
     DEFAULT_LIMITS,
     QUALITY_MAX_ATTEMPTS,
@@ -30,7 +30,7 @@ from orchestrator.models import (
     session_id_for,
     utc_now,
 )
-from orchestrator.ports import History, Implementer, IssueTracker, Reviewer
+from orchestrator.ports import IssueTracker
 from orchestrator.publish.entries import (
     ALREADY_TOLD,
     About,
@@ -116,19 +116,38 @@ def paths(limits: Limits = DEFAULT_LIMITS) -> Iterator[Path]:
             yield Path(tuple(steps), following)
 
 
-class Doer(Protocol):
-    """Does one step."""
-
-    def __call__(self, step: Step, progress: Progress) -> Report:
-        """The step's report. Whatever it raises ends the session in SESSION_ERROR."""
+Doer = Callable[[Step, Progress], Report]
+"""Does one step and gives its report. Whatever it raises ends the session in SESSION_ERROR."""
 
 
-def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Callable[[], datetime]) -> SessionOutcome:
+class History(Protocol):
+    """The recorded reports of one session, in order, and what they make the tracker be told."""
+
+    def recorded(self) -> Sequence[Report]:
+        """All reports so far."""
+
+    def record(self, report: Report, entries: Iterable[Entry]) -> None:
+        """Record a step's report and its entries together. The first record of a step holds. Raises `LeaseLost`."""
+
+    def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> str | None:
+        """Record the end, once, and why, for people; gives the [FIX] issue's id if known yet. Raises `LeaseLost`."""
+
+
+def perform(
+    about: About,
+    do: Doer,
+    history: History,
+    *,
+    limits: Limits,
+    now: Callable[[], datetime],
+    stopped: Callable[[StoppedByHand], StoppedByHand] = lambda by_hand: by_hand,
+) -> SessionOutcome:
     """Replay what is recorded, then do, record and tell one step after another, to the verdict.
 
     Running it again is harmless: a recorded step is not done again, and of two records of a step the first one holds.
     Whatever ends a session early is told as SESSION_ERROR and raised again, except where the session goes on elsewhere
-    from what is recorded (LeaseLost, SessionStopped, RedisUnavailable).
+    from what is recorded (LeaseLost, SessionStopped, RedisUnavailable). `stopped` clears up after a step that a person
+    ended, and gives the error to tell instead.
     """
     progress = Progress()
     try:
@@ -138,7 +157,10 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
         while isinstance(following, Step):
             report = next(recorded, None)
             if report is None:
-                report = do(following, progress)
+                try:
+                    report = do(following, progress)
+                except StoppedByHand as by_hand:
+                    raise stopped(by_hand) from by_hand
                 history.record(report, step_entries(about, progress.after(report), report))
             elif (report.stage, report.attempt) != (following.stage, following.attempt):
                 raise HistoryMismatch(_mismatch(about, following, report))

@@ -26,8 +26,8 @@ from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.cli import discover
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
-from orchestrator.models import utc_now
-from orchestrator.settings import FILE, ROLES, Settings, from_environment
+from orchestrator.models import Role, utc_now
+from orchestrator.settings import FILE, Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.wiring import Wiring, tracker_command
 from orchestrator.wiring.merges import MergeWiring
@@ -193,7 +193,7 @@ def _tracker(wiring: Wiring) -> Iterator[Finding]:
 def _agents(wiring: Wiring) -> Iterator[Finding]:
     settings = wiring.settings
     played: dict[tuple[str, ...] | None, list[str]] = {}
-    for role in ROLES:
+    for role in Role:
         agent = settings.agent(role)
         played.setdefault(agent.command if agent else None, []).append(role)
     env = foreign.clean_env(os.environ, allow=settings.agents.env)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -82,6 +83,17 @@ class LeaseKeeper:
         self.hold()
         if self._stopping():
             raise SessionStopped(f"{self._lease.issue_id}: the worker stops; the session goes on elsewhere")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Around a step: `hold` at its end, instead of anything that it raises without the lease.
+
+        By then others may have ended our agent or changed its worktree, and that is why it failed.
+        """
+        try:
+            yield
+        finally:
+            self.hold()
 
     def _holds(self) -> bool:
         if not self._lost and self._monotonic() - self._renewed > self._lease_s:

@@ -18,11 +18,10 @@ from orchestrator.errors import (
     WorkspaceError,
 )
 from orchestrator.leases import Lease
-from orchestrator.models import Limits, Progress, Report, Step, Verdict
-from orchestrator.ports import History
+from orchestrator.models import Limits, Progress, Verdict
 from orchestrator.publish.entries import About, error_entries
 from orchestrator.session.keeper import LeaseKeeper, Renewable
-from orchestrator.session_loop import Doer, perform
+from orchestrator.session_loop import Doer, History, perform
 
 log = structlog.get_logger(__name__)
 
@@ -89,8 +88,14 @@ class Sessions:
         with keeper:
             log.info("session_started", token=lease.token)
             try:
-                do = self._stoppable(lease, self.doer(lease, keeper))
-                outcome = perform(_about(lease), do, self.history(lease), limits=limits, now=self.now)
+                outcome = perform(
+                    _about(lease),
+                    self.doer(lease, keeper),
+                    self.history(lease),
+                    limits=limits,
+                    now=self.now,
+                    stopped=lambda by_hand: self._put_aside(lease, str(by_hand)),
+                )
                 log.info("session_ended", verdict=outcome.final_state)
             except StoppedByHand as stopped:
                 log.info("session_stopped", reason=str(stopped))
@@ -99,18 +104,8 @@ class Sessions:
                     log.warning("session_failed", verdict=Verdict.ERROR, reason=str(error))
                 raise
 
-    def _stoppable(self, lease: Lease, do: Doer) -> Doer:
-        """Does the steps, and puts the work of one aside that a person stopped."""
-
-        def done(step: Step, progress: Progress) -> Report:
-            try:
-                return do(step, progress)
-            except StoppedByHand as stopped:
-                raise self._stopped(lease, str(stopped)) from stopped
-
-        return done
-
-    def _stopped(self, lease: Lease, stop: str) -> StoppedByHand:
+    def _put_aside(self, lease: Lease, stop: str) -> StoppedByHand:
+        """Put the unfinished work aside; the error that tells who stopped the session and where the work is."""
         try:
             refs = self.put_aside(lease)
         except WorkspaceError as error:
@@ -123,7 +118,7 @@ class Sessions:
         lease = self.leases.acquire(issue_id, self.owner)
         if lease is None:
             return
-        error = self._stopped(lease, lease.stop) if lease.stop else _rescued_too_often(issue_id)
+        error = self._put_aside(lease, lease.stop) if lease.stop else _rescued_too_often(issue_id)
         entries = error_entries(_about(lease), Progress(), error, at=self.now())
         self.history(lease).close(Verdict.ERROR, entries, reason=str(error))
 

@@ -9,11 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from orchestrator.models import Role
 from orchestrator.settings import redis_url
 from orchestrator.settings.keys import shown
-
-ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
-
 
 SHELL_WORDS = frozenset("|&;<>()")
 
@@ -309,7 +307,7 @@ class Settings(RepoSettings):
         """What verifies an issue of this level: L0, L1, L2, or `-`. None when nothing is set for it."""
         return {"L0": self.verify.L0, "L1": self.verify.L1, "L2": self.verify.L2}.get(level) or self.verify.default
 
-    def agent(self, role: str) -> AgentSettings | None:
-        """Who plays this role, one of ROLES; None when nobody is set."""
-        own: AgentSettings | None = getattr(self.agents, role) if role in ROLES else None
+    def agent(self, role: Role) -> AgentSettings | None:
+        """The agent that plays this role; None when none is set."""
+        own: AgentSettings | None = getattr(self.agents, role)
         return own or self.agents.default

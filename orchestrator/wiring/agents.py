@@ -9,8 +9,8 @@ from importlib import resources
 
 from orchestrator.adapters.agents.command import AgentCommand
 from orchestrator.adapters.process.foreign import Limits as ProcessLimits
-from orchestrator.agent_roles import ROLES
 from orchestrator.errors import SettingsError
+from orchestrator.models import Role
 from orchestrator.settings.tables import Settings
 
 MB = 1_000_000
@@ -31,13 +31,13 @@ def agent_commands(settings: Settings) -> dict[str, AgentCommand]:
     bounds = ProcessLimits(
         wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB
     )
-    unset = [role for role in ROLES if settings.agent(role) is None]
+    unset = [role for role in Role if settings.agent(role) is None]
     if unset:
         raise SettingsError(
             f"orch.toml: agents: no command for {', '.join(unset)};"
             ' write e.g. [agents.default] command = ["claude", "-p"], or run `orch init`'
         )
-    played = {role: agent for role in ROLES if (agent := settings.agent(role))}
+    played = {role: agent for role in Role if (agent := settings.agent(role))}
     return {
         role: AgentCommand(agent.command, agent.prompt, bounds, settings.agents.env) for role, agent in played.items()
     }

@@ -37,13 +37,13 @@ from orchestrator.leases import Lease
 from orchestrator.logs import News
 from orchestrator.models import Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
-from orchestrator.ports import Worktree
 from orchestrator.publish import outbox
-from orchestrator.session import LeaseKeeper, Sessions, Tools, WorktreeSteps, end_orphans, put_aside
+from orchestrator.session import LeaseKeeper, Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.text import redactor
 from orchestrator.wiring.agents import MB, agent_commands, prompt_template, tracker_command
+from orchestrator.workspace import Worktree
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -232,8 +232,8 @@ class Wiring:
         )
 
     @functools.cached_property
-    def _tools(self) -> Tools:
-        return Tools(
+    def _tools(self) -> SessionTools:
+        return SessionTools(
             workspace=self.workspace,
             remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
             transport=self._transport,

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.process.foreign import Limits
+from orchestrator.agent_roles import AgentTransport
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,
@@ -20,7 +21,6 @@ from orchestrator.errors import (
     SessionStopped,
     SettingsError,
 )
-from orchestrator.ports import AgentTransport
 
 ROLE = "spec_reviewer"
 Make = Callable[..., AgentTransport]

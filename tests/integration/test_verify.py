@@ -14,7 +14,7 @@ from orchestrator.adapters.agents.verify import CommandVerifier
 from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import SessionStopped, WorkspaceError
 from orchestrator.models import VerificationEvidence
-from orchestrator.ports import Verifier, Worktree
+from orchestrator.workspace import Verifier, Worktree
 
 LIMITS = Limits(20)
 Verify = Callable[..., VerificationEvidence]

@@ -50,7 +50,7 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
+from orchestrator.models import Role
 
 Argv = Annotated[list[str], Field(min_length=1)]
 Misbehaviour = Literal["garbage", "hang", "exit3", "flood", "fork"]
@@ -105,14 +105,14 @@ class Playbook(_Strict):
         """The entry for the number-th run of a role, counting from 1."""
         turns: Sequence[Implementation | Review] = getattr(self, role)
         if not turns:
-            return Implementation() if role == "implementer" else Review()
+            return Implementation() if role == Role.IMPLEMENTER else Review()
         return turns[min(number, len(turns)) - 1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play one turn and print its answer; the exit code."""
     parser = argparse.ArgumentParser(prog="scripted", description="An agent that follows a playbook.")
-    parser.add_argument("--role", required=True, choices=ROLES)
+    parser.add_argument("--role", required=True, choices=[role.value for role in Role])
     parser.add_argument("--issue", required=True)
     parser.add_argument("--playbook", required=True, type=Path)
     options = parser.parse_args(arguments)

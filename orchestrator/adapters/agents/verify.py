@@ -13,8 +13,8 @@ from orchestrator.adapters.process import foreign, shim
 from orchestrator.adapters.process.foreign import Ended, Finished, Limits
 from orchestrator.errors import SessionStopped
 from orchestrator.models import VerificationEvidence
-from orchestrator.ports import Worktree
 from orchestrator.text import redactor
+from orchestrator.workspace import Worktree
 
 OVER_LIMIT = 124
 """The exit code of a command that we ended because of a limit, as timeout(1) has it."""

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.adapters.git.remote import RemoteAway, RemoteRefs, work_of
 from orchestrator.errors import WorkspaceError
 from orchestrator.models import ISSUE_ID
-from orchestrator.ports import Leftover, LeftoverKind
 
 BRANCHES, ASIDE, STARTS, REMOTE = "refs/heads/orch/", "refs/orch/wip/", "refs/orch/start/", "refs/orch/"
+
+
+class LeftoverKind(StrEnum):
+    """What an issue can leave behind, in the order in which it goes: a dropped worktree looks at its branch."""
+
+    WORKTREE = "worktree"
+    BRANCH = "branch"
+    ASIDE = "put-aside work"
+    REMOTE = "remote ref"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something of an issue in git: a folder, or a ref and where it stands. `why` it may go, or what would be lost."""
+
+    issue_id: str
+    kind: LeftoverKind
+    name: str
+    commit: str = ""
+    may_go: bool = False
+    why: str = ""
+
+    def judged(self, why: str, *, may_go: bool) -> Leftover:
+        """The same, judged."""
+        return replace(self, may_go=may_go, why=why)
 
 
 class GitLeftovers:

@@ -19,8 +19,8 @@ import structlog
 from orchestrator.adapters.git.command import Git, run
 from orchestrator.errors import CommitMissing, LeaseLost, WorkspaceError
 from orchestrator.leases import Lease
-from orchestrator.ports import NOTHING_FETCHED, Fetched
 from orchestrator.text import commit_message, one_line
+from orchestrator.workspace import NOTHING_FETCHED, Fetched
 
 log = structlog.get_logger(__name__)
 

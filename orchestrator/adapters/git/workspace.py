@@ -33,8 +33,8 @@ from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.errors import WorkspaceError
 from orchestrator.leases import Lease
 from orchestrator.models import ISSUE_ID
-from orchestrator.ports import NOTHING_FETCHED, Fetched, Worktree
 from orchestrator.text import one_line
+from orchestrator.workspace import NOTHING_FETCHED, Fetched, Worktree
 
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
 

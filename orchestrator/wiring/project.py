@@ -14,8 +14,7 @@ import redis
 from orchestrator import logs
 from orchestrator.adapters.agents.command import CommandTransport
 from orchestrator.adapters.agents.verify import CommandVerifier
-from orchestrator.adapters.git import GitWorkspace, installation
-from orchestrator.adapters.git.installation import base_branch
+from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
 from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
 from orchestrator.adapters.process.foreign import Limits as ProcessLimits
@@ -192,8 +191,8 @@ class Wiring:
     def orchestrator_id(self) -> str:
         """What our snapshots are signed with. A new name is made known to Redis: one that does not know it lost it."""
         root = self.settings.root
-        if (known := installation.name_of(root)) is None:
-            known = installation.named(root)
+        if (known := installation_of(root)) is None:
+            known = name_installation(root)
             self.leases.meet(known)
         return known
 

@@ -34,10 +34,12 @@ CONFIG = (
     "gc.auto=0",
     "maintenance.auto=false",
 )
-# Where a user may keep an identity, the config and the way to a remote; any other GIT_* could point at another repo.
+# Where a user may keep an identity, the config, the way to a remote and the borders of a search; any other GIT_* could
+# point at another repo.
 INHERITED = frozenset(
     {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"}
     | {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"}
+    | {"GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"}
     | {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_SSL_CAINFO", "GIT_PROXY_COMMAND"}
 )
 
@@ -59,7 +61,7 @@ class Git:
         done = self._run(args, folder, stdin, env)
         if done.returncode:
             raise WorkspaceError(
-                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr)}; "
+                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr.decode('utf-8', 'replace'))}; "
                 f"put it right in {self.common}, then reopen the issue"
             )
         return os.fsdecode(done.stdout).rstrip("\n")
@@ -120,6 +122,23 @@ class Git:
             ) from error
 
 
+def question(folder: Path, *args: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
+    """The answer of git in a folder, whatever it says. WorkspaceError when there is no git or folder, or no answer."""
+    try:
+        done = run(args, folder=folder, env={}, stdin=b"", timeout_s=timeout_s)
+    except FileNotFoundError as error:
+        missing = (
+            f"there is no folder {folder}" if not folder.is_dir() else "git is not on PATH; install git 2.30 or newer"
+        )
+        raise WorkspaceError(missing) from error
+    except OSError as error:
+        raise WorkspaceError(f"{folder}: git could not be run: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise WorkspaceError(f"{folder}: git did not answer in {timeout_s:g} s") from error
+    out, err = os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
 def run(
     args: Sequence[str], *, folder: Path, env: Mapping[str, Path | str], stdin: bytes, timeout_s: float
 ) -> subprocess.CompletedProcess[bytes]:
@@ -164,8 +183,8 @@ def _verb(args: Sequence[str]) -> str:
     return rest[0]
 
 
-def reason(stderr: bytes) -> str:
+def reason(stderr: str) -> str:
     """Git's last word on what went wrong."""
-    lines = [one_line(line) for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [one_line(line) for line in stderr.splitlines() if line.strip()]
     grave = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (grave or lines or ["git said nothing"])[-1]

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from orchestrator.adapters.git.refs import ASIDE, BRANCHES, REMOTE, STARTS
 from orchestrator.adapters.git.remote import RemoteAway, RemoteRefs, work_of
 from orchestrator.errors import WorkspaceError
-from orchestrator.models import ISSUE_ID
-
-BRANCHES, ASIDE, STARTS, REMOTE = "refs/heads/orch/", "refs/orch/wip/", "refs/orch/start/", "refs/orch/"
+from orchestrator.models import ISSUE_ID, branch_of
 
 
 class LeftoverKind(StrEnum):
@@ -118,7 +117,7 @@ class GitLeftovers:
         if safe := self._safe(work_of(self._git, leftover.commit), bases):
             return leftover.judged(safe, may_go=True)
         drop = {
-            LeftoverKind.BRANCH: f"git branch -D orch/{leftover.issue_id}",
+            LeftoverKind.BRANCH: f"git branch -D {branch_of(leftover.issue_id)}",
             LeftoverKind.REMOTE: f"git push {self._refs.name} :{leftover.name}",
         }.get(leftover.kind, f"git update-ref -d {leftover.name}")
         why = f"not merged into {self._base}, nor on a branch of a remote; merge it, push it, or end it with `{drop}`"

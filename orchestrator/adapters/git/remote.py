@@ -17,8 +17,10 @@ from contextlib import contextmanager
 import structlog
 
 from orchestrator.adapters.git.command import Git, run
+from orchestrator.adapters.git.refs import branch_ref, remote_ref
 from orchestrator.errors import CommitMissing, LeaseLost, WorkspaceError
 from orchestrator.leases import Lease
+from orchestrator.models import branch_of
 from orchestrator.text import commit_message, one_line
 from orchestrator.workspace import NOTHING_FETCHED, Fetched
 
@@ -104,7 +106,7 @@ class GitRemote:
         self._git = refs.git
         self._lease = lease
         self._host = host
-        self._ref = f"refs/orch/{lease.issue_id}"
+        self._ref = remote_ref(branch_of(lease.issue_id))
         self._base_ref = f"refs/heads/{base}"
         self._value: str | None = None  # what the ref stands on as far as we know, empty without a ref
         self._work = ""  # the commit that it has of us
@@ -116,7 +118,7 @@ class GitRemote:
         if not self._there:
             return NOTHING_FETCHED
         start_from = self._lease.record.start_from
-        first = f"refs/{start_from}" if start_from else self._base_ref
+        first = remote_ref(start_from) if start_from else self._base_ref
         found: dict[str, str] = {}
         with self._forgiving():
             found = self._refs.read(self._ref, first, self._base_ref)
@@ -207,21 +209,21 @@ class GitDelivery:
 
         Running it again changes nothing. A branch that somebody else has pushed to is left as it is.
         """
-        branch = f"refs/heads/orch/{issue_id}"
+        name, branch = branch_of(issue_id), branch_ref(issue_id)
         try:
-            found = self._refs.read(branch, f"refs/orch/{issue_id}")
+            found = self._refs.read(branch, remote_ref(name))
             if self._refs.git.commit_of(commit) is None:
                 raise CommitMissing(f"{issue_id}: commit {commit[:12]} is neither here nor on {self._refs.name}")
             there = found.get(branch, "")
             if there and not self._ours(there, issue_id, commit):
                 raise WorkspaceError(
-                    f"{issue_id}: somebody else has pushed to orch/{issue_id} on {self._refs.name}; "
+                    f"{issue_id}: somebody else has pushed to {name} on {self._refs.name}; "
                     "merge or remove what is there, and the work is pushed"
                 )
             if there != commit:
                 self._refs.swap(branch, there, commit)
         except RemoteAway as away:
-            raise WorkspaceError(f"{issue_id}: orch/{issue_id} could not be pushed: {away}") from away
+            raise WorkspaceError(f"{issue_id}: {name} could not be pushed: {away}") from away
 
     def _ours(self, there: str, issue_id: str, commit: str) -> bool:
         """Whether nothing of anybody else is lost with it: our commit has it, or a session of the issue made it."""

@@ -2,12 +2,9 @@
 
 What this file knows and no other: an agent may do anything to its worktree (commit, switch branches, leave a rebase
 going, delete `.git`), so nothing here believes the worktree's own `.git`, HEAD or index. We work through the repo's git
-folder, the files, and an index of our own; the agent's side is put right at the end of every verb.
+folder, the files, and an index of our own; the agent's side is put right at the end of every verb. The refs are in
+`refs`; the folders:
 
-    refs/heads/orch/<issue>        the branch: the truth, and what is delivered
-    refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
-    refs/orch/wip/<issue>/<sha>    what was put aside: interrupted work, an agent's own commits. Never deleted here
-    refs/orch/<issue>              on the remote only: the branch for other hosts, see git_remote
     <worktrees>/<issue>/           the files
     <worktrees>/.orch/<issue>/     our lock, and our index, which no agent's git writes
 
@@ -20,13 +17,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from orchestrator.adapters.git.checkout import TRACKER_FOLDER, Checkout
-from orchestrator.adapters.git.command import IDENTITY, Git, reason, run
+from orchestrator.adapters.git.command import IDENTITY, Git, question, reason
 from orchestrator.adapters.git.leftovers import GitLeftovers
 from orchestrator.adapters.git.merges import GitMerges
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
@@ -47,10 +43,10 @@ def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "mai
     folder.mkdir(parents=True, exist_ok=True)
 
     def git(*args: str) -> str:
-        done = run(args, folder=folder, env={}, stdin=b"", timeout_s=60)
+        done = question(folder, *args, timeout_s=60)
         if done.returncode:
             raise WorkspaceError(f"no project could be made in {folder}: {reason(done.stderr)}; name another folder")
-        return os.fsdecode(done.stdout).strip()
+        return done.stdout.strip()
 
     git("init", "--quiet", "--template=", f"--initial-branch={branch}")
     if not git("rev-list", "--all", "--max-count=1"):
@@ -266,18 +262,10 @@ class GitWorkspace:
     @cached_property
     def _git_folders(self) -> tuple[Path, Path]:
         """The git folder that all worktrees share, and the main checkout's own (most often the same)."""
-        args = ("rev-parse", "--git-common-dir", "--absolute-git-dir")
-        try:
-            done = run(args, folder=self._repo, env={}, stdin=b"", timeout_s=self._timeout_s)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise WorkspaceError(
-                f"git cannot be asked about {self._repo}: {error}; check git and `repo` in orch.toml"
-            ) from error
+        done = question(self._repo, "rev-parse", "--git-common-dir", "--absolute-git-dir", timeout_s=self._timeout_s)
         if done.returncode:
-            raise WorkspaceError(
-                f"{self._repo} is no git repo for us: {reason(done.stderr)}; check `repo` in orch.toml"
-            )
-        common, own = os.fsdecode(done.stdout).splitlines()
+            raise WorkspaceError(f"{self._repo} is no git repo for us: {reason(done.stderr)}; check ORCH_PROJECT_ROOT")
+        common, own = done.stdout.splitlines()
         return (self._repo / common).resolve(), Path(own).resolve()
 
 

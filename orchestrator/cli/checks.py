@@ -215,7 +215,7 @@ def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str])
             [str(program), "--version"],
             cwd=Path(folder),
             env=env,
-            limits=foreign.Limits(wall_s=VERSION_S, output_bytes=10_000),
+            bounds=foreign.Bounds(wall_s=VERSION_S, output_bytes=10_000),
             stdout=Path(folder, "said"),
             stderr=None,
         )

@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestrator.models import Role
-from orchestrator.settings import redis_url
-from orchestrator.settings.keys import shown
-
-SHELL_WORDS = frozenset("|&;<>()")
-
-
-def _argv(value: object) -> object:
-    """Text is split into words as a shell would, but no shell ever runs it."""
-    if not isinstance(value, str):
-        return tuple(value) if isinstance(value, list) else value
-    words = shlex.shlex(value, posix=True, punctuation_chars=True)
-    words.whitespace_split, words.commenters = True, ""
-    argv = tuple(words)
-    if any(SHELL_WORDS.issuperset(word) for word in argv if word) or (argv and re.match(r"\w+=", argv[0])):
-        raise ValueError('has shell syntax in it, but no shell runs it (["sh", "-c", "..."] would)')
-    return argv
-
-
-def _runnable(argv: tuple[str, ...]) -> tuple[str, ...]:
-    if not argv or not argv[0]:
-        raise ValueError("names no program")
-    if any("\0" in word for word in argv):
-        raise ValueError("has a NUL character in it")
-    return argv
-
-
-def _fits(pattern: str, what: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {what} (is {shown(text)})")
-        return text
-
-    return AfterValidator(check)
-
-
-def _accepted(url: str) -> str:
-    redis_url.client_url(url)
-    return url
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("must be a whole path, from / on")
-    return path
-
-
-Command = Annotated[tuple[str, ...], BeforeValidator(_argv), AfterValidator(_runnable)]
-
-
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400, json_schema_extra={"unit": "seconds"})]
-
-
-Count = Annotated[int, Field(ge=1, le=100)]
-
-
-ProjectName = Annotated[str, _fits(r"[a-z0-9-]{1,40}", "1 to 40 of a-z, 0-9 and -")]
-
-
-BranchName = Annotated[str, _fits(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f]+", "the name of a branch")]
-
-
-RemoteName = Annotated[str, _fits(r"((?!-)[\w./-]+)?", "the name of a git remote, or empty")]
-
-
-VariableName = Annotated[str, _fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
-
-
-AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+from orchestrator.settings.kinds import (
+    AnyCase,
+    BranchName,
+    Command,
+    Count,
+    ProjectName,
+    RedisUrl,
+    RemoteName,
+    Seconds,
+    VariableName,
+    WholePath,
+    fits,
+)
 
 
 class _Table(BaseModel):
@@ -86,7 +29,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Limits(_Table):
+class LimitSettings(_Table):
     """How long, how often, how much."""
 
     spec_attempts: Count = Field(
@@ -107,7 +50,7 @@ class Limits(_Table):
     errors_in_a_row: Count = Field(default=3, description="Sessions that end in an error before no new one is started")
 
 
-class Verify(_Table):
+class VerifySettings(_Table):
     """What to run in the worktree to know that the work is good: a list of words, or text that is split into words."""
 
     default: Command | None = Field(
@@ -154,10 +97,10 @@ class Agents(_Table):
 class GitHubSettings(_Table):
     """Where pull requests are, and whose merges count. The token is ORCH_GITHUB_TOKEN."""
 
-    repo: Annotated[str, _fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
+    repo: Annotated[str, fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
         default=None, examples=["me/my-repo"], description="The repo on GitHub. Unset: from the URL of `remote`"
     )
-    api: Annotated[str, _fits(r"https?://\S+", "an http address")] = Field(
+    api: Annotated[str, fits(r"https?://\S+", "an http address")] = Field(
         default="https://api.github.com", description="GitHub's API; another address for GitHub Enterprise"
     )
     authors: tuple[str, ...] = Field(
@@ -227,8 +170,8 @@ class RepoSettings(_Table):
         json_schema_extra={"unit": "seconds"},
         description="How long after its last sign of life a worker loses its session to another",
     )
-    limits: Limits = Limits()
-    verify: Verify = Verify()
+    limits: LimitSettings = LimitSettings()
+    verify: VerifySettings = VerifySettings()
     agents: Agents = Agents()
     github: GitHubSettings = GitHubSettings()
 
@@ -236,7 +179,7 @@ class RepoSettings(_Table):
 class Environment(_Table):
     """What the environment says. An empty variable counts as unset."""
 
-    redis_url: Annotated[str, AfterValidator(_accepted)] | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         alias="ORCH_REDIS_URL",
         examples=["redis://localhost:6379/0"],
@@ -250,7 +193,7 @@ class Environment(_Table):
         examples=["/home/me/my-repo"],
         description="The repo's folder. Unset: the nearest folder from here up with an orch.toml, else the git repo",
     )
-    state_dir: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+    state_dir: WholePath | None = Field(
         default=None,
         alias="ORCH_STATE_DIR",
         strict=False,

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 
-from orchestrator.adapters.agents.command import AgentCommand
-from orchestrator.adapters.process.foreign import Limits as ProcessLimits
+from orchestrator.adapters.agents import AgentCommand
+from orchestrator.adapters.process.foreign import Bounds
 from orchestrator.errors import SettingsError
 from orchestrator.models import Role
-from orchestrator.settings.tables import Settings
+from orchestrator.settings import Settings
 
 MB = 1_000_000
 
@@ -28,9 +28,7 @@ def tracker_command(settings: Settings) -> Sequence[str]:
 def agent_commands(settings: Settings) -> dict[str, AgentCommand]:
     """Each role's command. SettingsError names the roles that nobody plays."""
     limits = settings.limits
-    bounds = ProcessLimits(
-        wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB
-    )
+    bounds = Bounds(wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB)
     unset = [role for role in Role if settings.agent(role) is None]
     if unset:
         raise SettingsError(

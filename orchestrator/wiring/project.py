@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import redis
 
 from orchestrator import logs
-from orchestrator.adapters.agents.command import CommandTransport
-from orchestrator.adapters.agents.verify import CommandVerifier
+from orchestrator.adapters.agents import CommandTransport, CommandVerifier
 from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
 from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
-from orchestrator.adapters.process.foreign import Limits as ProcessLimits
-from orchestrator.adapters.process.foreign import clean_env
+from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.adapters.redis import (
     Keys,
     RedisControls,
@@ -258,7 +256,7 @@ class Wiring:
         limits = self.settings.limits
         return CommandVerifier(
             logs=self._session_logs(lease),
-            limits=ProcessLimits(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
+            bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
             env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._session_markers(lease)),
             cancel=keeper.cut,
         )

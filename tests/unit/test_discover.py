@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator import settings
 from orchestrator.adapters.git import base_branch, github_repo
 from orchestrator.cli import discover
-from orchestrator.settings.tables import Limits, RepoSettings
+from orchestrator.settings.tables import LimitSettings, RepoSettings
 
 
 def which(*installed):
@@ -180,7 +180,7 @@ def test_rendered_file_is_read_back(tmp_path, agent):
     assert ("make", "test") == found.verify_command("-")
     assert (agent and agent.implementer) == found.agent("implementer")
     assert (agent and agent.reviewer) == found.agent("spec_reviewer") == found.agent("quality_reviewer")
-    silence = found.limits.agent_seconds if agent and agent.silent else Limits().silence_seconds
+    silence = found.limits.agent_seconds if agent and agent.silent else LimitSettings().silence_seconds
     assert silence == found.limits.silence_seconds
 
 
@@ -199,7 +199,7 @@ def test_comments_hold_too(tmp_path):
     text = discover.render_orch_toml(project="acme")
     found = read(tmp_path, re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE))
 
-    assert Limits() == found.limits
+    assert LimitSettings() == found.limits
     assert (4, 5, "main") == (found.concurrency, found.poll_interval, found.base)
     assert ("ANTHROPIC_API_KEY",) == found.agents.env
     assert ("make", "e2e") == found.verify_command("L2")

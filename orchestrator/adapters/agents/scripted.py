@@ -80,7 +80,7 @@ class Implementation(Turn):
     verification: Argv | None = None
 
 
-class Check(_Strict):
+class ChecklistItem(_Strict):
     """One checklist item, and the command that tells whether it holds."""
 
     item: str
@@ -91,7 +91,7 @@ class Check(_Strict):
 class Review(Turn):
     """One run of a reviewer."""
 
-    checks: list[Check] = []
+    checks: list[ChecklistItem] = []
 
 
 class Playbook(_Strict):

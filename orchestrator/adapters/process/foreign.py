@@ -51,7 +51,7 @@ class Ended(Enum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class Bounds:
     """How long a program may run, how long it may print nothing, and how many bytes of each stream are kept.
 
     A program that goes beyond any of them is ended with all its descendants.
@@ -63,7 +63,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Ran:
     """One run. `stderr` is the same file as `stdout` when they were merged; exit code 128+n stands for signal n."""
 
     ended: Ended
@@ -80,12 +80,12 @@ def run(
     cwd: Path,
     env: Mapping[str, str],
     stdin: bytes = b"",
-    limits: Limits,
+    bounds: Bounds,
     stdout: Path,
     stderr: Path | None,
     cancel: Event | None = None,
     on_output: Callable[[], None] | None = None,
-) -> Finished:
+) -> Ran:
     """Run a program to its end or to a limit; when this returns or raises, none of its descendants is alive.
 
     Output is in the files as soon as it is printed; `stderr=None` writes both streams into one, in the order in which
@@ -109,14 +109,14 @@ def run(
         for pipe, file in ((child.stdout, out), (child.stderr, err)):
             if pipe and file:
                 os.set_blocking(pipe.fileno(), False)
-                copies.register(pipe, selectors.EVENT_READ, _Copy(file, limits.output_bytes))
-        ended = _follow(child, copies, limits, start, cancel or Event(), on_output)
+                copies.register(pipe, selectors.EVENT_READ, _Copy(file, bounds.output_bytes))
+        ended = _follow(child, copies, bounds, start, cancel or Event(), on_output)
         _end(child, mark, shim.AT_ONCE if ended is Ended.CANCELLED else signal.SIGTERM)
         for key in list(copies.get_map().values()):
             while key.data.room >= 0 and _copy(copies, key):
                 pass
     code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-    return Finished(ended, code, stdout, stderr or stdout, started_at, time.monotonic() - start)
+    return Ran(ended, code, stdout, stderr or stdout, started_at, time.monotonic() - start)
 
 
 def clean_env(
@@ -187,7 +187,7 @@ def _start(
 def _follow(
     child: subprocess.Popen[bytes],
     copies: selectors.BaseSelector,
-    limits: Limits,
+    bounds: Bounds,
     start: float,
     cancel: Event,
     on_output: Callable[[], None] | None,
@@ -198,9 +198,9 @@ def _follow(
         now = time.monotonic()
         if cancel.is_set():
             return Ended.CANCELLED
-        if now - start > limits.wall_s:
+        if now - start > bounds.wall_s:
             return Ended.WALL
-        if limits.silence_s is not None and now - heard > limits.silence_s:
+        if bounds.silence_s is not None and now - heard > bounds.silence_s:
             return Ended.SILENCE
         ready = copies.select(_TICK_S)
         if not ready and child.poll() is not None:  # it was killed, and somebody still holds its streams

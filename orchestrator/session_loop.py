@@ -42,6 +42,22 @@ from orchestrator.publish.entries import (
     verdict_entries,
 )
 
+__all__ = [
+    "QUALITY_MAX_ATTEMPTS",
+    "SPEC_MAX_ATTEMPTS",
+    "Doer",
+    "History",
+    "Path",
+    "Session",
+    "SingleSessionOrchestrator",
+    "ToldAtOnce",
+    "advance",
+    "paths",
+    "perform",
+    "session",
+    "under_way",
+]
+
 Session = Generator[Step, Report, Verdict]
 
 _NO_TIME = datetime.min.replace(tzinfo=UTC)

@@ -1,6 +1,6 @@
 """Every knob, once."""
 
-from orchestrator.settings.load import FILE, checkout_name, from_environment, load, project_name
+from orchestrator.settings.loading import FILE, checkout_name, from_environment, load, project_name
 from orchestrator.settings.tables import AgentSettings, Settings
 
 __all__ = [

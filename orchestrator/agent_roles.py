@@ -1,6 +1,6 @@
-"""Asking the three roles: a step becomes a question, and the answer, found and parsed, becomes the step's report.
+"""Ask the three roles: a step becomes a prompt, and the answer, found and parsed, becomes the step's report.
 
-What a role is told is in `prompts`. Real agents wrap their JSON in prose and code fences, so the answer is looked for;
+The prompts are in `prompts`. Real agents wrap their JSON in prose and code fences, so the answer is looked for;
 if it is not there or not valid, the role is asked once more with the reason. A second bad answer is an error, not a
 failed review.
 """
@@ -120,11 +120,11 @@ class RoleAgentAdapter:
         return self._ask(Role.IMPLEMENTER, implementer_prompt(prompt, fix_list), _ImplementerAnswer).result()
 
     def spec_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
-        """Ask whether every line of the checklist is true."""
+        """Ask for a review against every line of the checklist."""
         return self.review(Role.SPEC_REVIEWER, prompt, result=implementer_result, attempt=attempt)
 
     def quality_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
-        """Ask whether the change should be merged as it is."""
+        """Ask for a review of the change's quality."""
         return self.review(Role.QUALITY_REVIEWER, prompt, result=implementer_result, attempt=attempt)
 
     def review(self, role: Role, prompt: str, *, result: ImplementerResult, attempt: int) -> ReviewResult:
@@ -172,7 +172,7 @@ def json_objects(text: str) -> Iterator[dict[str, object]]:
 
 
 class Steps(ABC):
-    """Does the steps of a session: has each done by the role it is for, and makes a report of the answer."""
+    """The steps of a session: each is done by its role, and the answer becomes its report."""
 
     now: Callable[[], datetime]
 
@@ -233,7 +233,7 @@ def to_review(step: Step, progress: Progress) -> ImplementerResult:
 
 
 def claimed_evidence(progress: Progress) -> VerificationEvidence | str:
-    """The implementer's own claim, where nobody verifies independently; or why there is none that counts."""
+    """The implementer's own claim, for hosts without a verification of their own; or why there is none that counts."""
     result = progress.implementer_result
     if result is None or result.verification is None:
         return "the implementer gave no verification"

@@ -1,4 +1,4 @@
-"""Everything that an agent is told: the user's template for the issue, then what its role owes.
+"""Every prompt of an agent: the user's template for the issue, then its role's task and the answer it owes.
 
 A template is rendered strictly: placeholders are replaced, nothing else happens.
 """

@@ -2,7 +2,7 @@
 
 Deciding is pure: `session` is a generator that yields steps and receives reports, and playing recorded reports back
 into it *is* the recovery. Doing is a callable that turns a step into a report. Telling is a list of entries for the
-tracker, recorded together with the report and delivered by whoever owns the history.
+tracker, recorded together with the report and delivered by the owner of the history.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def advance(life: Session, report: Report | None = None) -> Step | Verdict:
 
 
 def under_way(passed: Iterable[bool], limits: Limits) -> Step:
-    """The step that a session is at whose reports so far came out like this, or its last one when none follows."""
+    """The step of a session whose reports so far passed or failed like this; the last one when no step follows."""
     life = session(limits)
     step = advance(life)
     assert isinstance(step, Step)
@@ -133,11 +133,11 @@ def paths(limits: Limits = DEFAULT_LIMITS) -> Iterator[Path]:
 
 
 Doer = Callable[[Step, Progress], Report]
-"""Does one step and gives its report. Whatever it raises ends the session in SESSION_ERROR."""
+"""Does one step and gives its report. Any error it raises ends the session in SESSION_ERROR."""
 
 
 class History(Protocol):
-    """The recorded reports of one session, in order, and what they make the tracker be told."""
+    """The recorded reports of one session, in order, and the entries for the tracker that go with them."""
 
     def recorded(self) -> Sequence[Report]:
         """All reports so far."""
@@ -161,9 +161,9 @@ def perform(
     """Replay what is recorded, then do, record and tell one step after another, to the verdict.
 
     Running it again is harmless: a recorded step is not done again, and of two records of a step the first one holds.
-    Whatever ends a session early is told as SESSION_ERROR and raised again, except where the session goes on elsewhere
-    from what is recorded (LeaseLost, SessionStopped, RedisUnavailable). `stopped` clears up after a step that a person
-    ended, and gives the error to tell instead.
+    An error that ends a session early is told as SESSION_ERROR and raised again, except where the session goes on
+    elsewhere from what is recorded (LeaseLost, SessionStopped, RedisUnavailable). `stopped` clears up after a step that
+    a person ended, and gives the error to tell instead.
     """
     progress = Progress()
     try:
@@ -230,7 +230,7 @@ class ToldAtOnce:
 
 
 class SingleSessionOrchestrator:
-    """Runs sessions in the host's own process, one issue at a time, with the tracker at hand."""
+    """Sessions in the host's own process, one issue at a time, with the tracker at hand."""
 
     SPEC_MAX_ATTEMPTS = SPEC_MAX_ATTEMPTS
     QUALITY_MAX_ATTEMPTS = QUALITY_MAX_ATTEMPTS
@@ -250,7 +250,7 @@ class SingleSessionOrchestrator:
         session_id: str | None = None,
         orchestrator_id: str = "orch-main",
     ) -> SessionOutcome:
-        """One session to its end. What is raised once it has started is told as SESSION_ERROR and raised again."""
+        """Run one session to its end. An error after its start is told as SESSION_ERROR and raised again."""
         started = self._now()
         about = About(issue, session_id or session_id_for(issue.issue_id, started.isoformat()), orchestrator_id)
         history = ToldAtOnce(self._gateway)

@@ -1,4 +1,4 @@
-"""Where an issue's agents work, as a session asks for it: worktrees, their remote, and verifications there."""
+"""The workspace of an issue's agents, as a session asks for it: worktree, remote, verification."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Remote(Protocol):
     """One holder's work on one issue, where other hosts find it. No method fails for a remote that is away."""
 
     def fetch(self) -> Fetched:
-        """What the remote has for the issue."""
+        """Fetch the issue's commits from the remote."""
 
     def push(self, commit: str) -> None:
         """Have the remote hold `commit` for the issue. Raises `LeaseLost` when a newer holder has pushed there."""

@@ -27,11 +27,11 @@ log = structlog.get_logger(__name__)
 
 
 LEFT = (LeaseLost, SessionStopped, RedisUnavailable)
-"""What ends a run but not its session: it goes on elsewhere, from its last recorded step."""
+"""Errors that end a run but not its session: it goes on elsewhere, from its last recorded step."""
 
 
 class SessionLeases(Renewable, Protocol):
-    """The part of the leases that running a session needs."""
+    """The part of the leases that running a session uses."""
 
     def acquire(self, issue_id: str, owner: str) -> Lease | None:
         """Take an opened session over."""
@@ -39,7 +39,7 @@ class SessionLeases(Renewable, Protocol):
 
 @dataclass(frozen=True)
 class Sessions:
-    """Runs sessions as one worker process. `owner` is its name; `doer` makes what does a session's steps.
+    """The sessions of one worker process. `owner` is its name; `doer` makes what does a session's steps.
 
     `put_aside` ends what is left of a session on this host and gives the refs that keep its unfinished work.
 
@@ -61,7 +61,7 @@ class Sessions:
     def run(self, issue_id: str) -> None:
         """Run the issue's session from its last recorded step to its verdict.
 
-        Leaves quietly when there is nothing to run here: somebody else has the lease, the session is over, Redis is
+        Leaves quietly when there is nothing to run here: another worker has the lease, the session is over, Redis is
         away, or the worker stops (then the lease is given back). A session that a person stopped ends here, with its
         work put aside. Raises what else ended the session in SESSION_ERROR.
         """
@@ -114,7 +114,7 @@ class Sessions:
         return StoppedByHand(f"{stop}; {kept} in the clone of {self.owner.rpartition('/')[0]}")
 
     def give_up(self, issue_id: str) -> None:
-        """End a session that nobody runs: it was stopped, or taken up again too often without getting anywhere."""
+        """End a session without a worker: it was stopped, or taken up again too often without getting anywhere."""
         lease = self.leases.acquire(issue_id, self.owner)
         if lease is None:
             return

@@ -1,4 +1,4 @@
-"""Doing a session's steps in a git worktree: agents work and review there, and we verify there."""
+"""The steps of a session, done in a git worktree: agents work and review there, and we verify there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_CHANGE_CHARS = 60_000
 
 @dataclass(frozen=True)
 class SessionTools:
-    """What a session works with. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
+    """The tools of a session. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
 
     workspace: Workspace
     remote: Callable[[Lease], Remote]
@@ -58,7 +58,7 @@ def put_aside(lease: Lease, tools: SessionTools) -> list[str]:
 
 
 class WorktreeSteps(Steps):
-    """Does the steps of one session in its worktree, while its lease is ours.
+    """The steps of one session, done in its worktree while its lease is ours.
 
     A step that was cut off is done again from the commit of the last recorded one.
     """
@@ -94,7 +94,9 @@ class WorktreeSteps(Steps):
                         return report
                 log.warning("worktree_gone")
                 self._worktree = None
-            raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
+            raise WorkspaceError(
+                f"{self._lease.issue_id}: its worktree was deleted twice in a row; find out what does it"
+            )
 
     def implement(self, step: Step) -> ImplementerResult:
         """Ask the implementer, and make one commit of what it changed, on the remote too."""
@@ -133,7 +135,7 @@ class WorktreeSteps(Steps):
         return self._tools.verifier(self._lease, self._here, self._keeper)(command, self._here, progress.commit)
 
     def _prepare(self, progress: Progress) -> None:
-        """The worktree as the last recorded step left it, here and on the remote; nothing when it is there already."""
+        """Make the worktree as the last recorded step left it, here and on the remote, if it is not prepared yet."""
         if self._worktree:
             return
         workspace, record = self._tools.workspace, self._lease.record
@@ -160,7 +162,7 @@ class WorktreeSteps(Steps):
         return self._worktree
 
     def _gone(self) -> bool:
-        """Whether the worktree was deleted since it was prepared."""
+        """True when the worktree was deleted since it was prepared."""
         return self._worktree is not None and not self._worktree.path.is_dir()
 
     @cached_property
@@ -194,7 +196,7 @@ class WorktreeSteps(Steps):
 
 
 def _facts(report: Report) -> dict[str, object]:
-    """What a log line says of a step."""
+    """A step's report, in the fields of a log line."""
     if report.stage is not Stage.VERIFICATION:
         failed = bounded_text("; ".join(report.failed_items))
         return {"result": Status.FAIL, "failed": failed} if failed else {"result": Status.PASS}

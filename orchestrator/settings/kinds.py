@@ -1,4 +1,4 @@
-"""The kinds of values that a setting may have, and what is wrong with one that is none."""
+"""The kinds of values that a setting may have, each with its own error."""
 
 from __future__ import annotations
 

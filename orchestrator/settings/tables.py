@@ -1,4 +1,7 @@
-"""Every setting, with its type, default and description: the tables of orch.toml and the environment."""
+"""Every setting, with its type, default and description: the tables of orch.toml and the environment.
+
+A field's description is its line in the docs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class _Table(BaseModel):
 
 
 class LimitSettings(_Table):
-    """How long, how often, how much."""
+    """Limits of time, tries and output."""
 
     spec_attempts: Count = Field(
         default=3, description="Spec reviews a session may fail before it overflows into a [FIX] issue"
@@ -51,7 +54,7 @@ class LimitSettings(_Table):
 
 
 class VerifySettings(_Table):
-    """What to run in the worktree to know that the work is good: a list of words, or text that is split into words."""
+    """Verification commands, run in the worktree: a list of words, or text that is split into words."""
 
     default: Command | None = Field(
         default=None,
@@ -70,7 +73,7 @@ class VerifySettings(_Table):
 
 
 class AgentSettings(_Table):
-    """How to start one agent for one answer."""
+    """The command that starts one agent for one answer."""
 
     command: Command = Field(examples=[["claude", "-p"]], description="The agent's command line, without the prompt")
     prompt: Literal["stdin", "file", "argument"] = Field(
@@ -80,7 +83,7 @@ class AgentSettings(_Table):
 
 
 class Agents(_Table):
-    """Who plays which role; a role without a table of its own is played by `default`."""
+    """The agents of the roles; a role without a table of its own is played by `default`."""
 
     env: tuple[VariableName, ...] = Field(
         default=(),
@@ -95,7 +98,7 @@ class Agents(_Table):
 
 
 class GitHubSettings(_Table):
-    """Where pull requests are, and whose merges count. The token is ORCH_GITHUB_TOKEN."""
+    """The repo of pull requests, and the authors whose merges count. The token is ORCH_GITHUB_TOKEN."""
 
     repo: Annotated[str, fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
         default=None, examples=["me/my-repo"], description="The repo on GitHub. Unset: from the URL of `remote`"
@@ -120,7 +123,7 @@ class TrackerCommand(_Table):
 
 
 class RepoSettings(_Table):
-    """What orch.toml says."""
+    """The keys of orch.toml."""
 
     project: ProjectName | None = Field(
         default=None,
@@ -177,7 +180,7 @@ class RepoSettings(_Table):
 
 
 class Environment(_Table):
-    """What the environment says. An empty variable counts as unset."""
+    """The environment variables. An empty one counts as unset."""
 
     redis_url: RedisUrl | None = Field(
         default=None,
@@ -225,7 +228,7 @@ class Environment(_Table):
 
 
 class Settings(RepoSettings):
-    """What the rest of the program asks. Made by `load`."""
+    """All settings of one process, as the rest of the program reads them. Made by `load`."""
 
     project: ProjectName
     root: Path
@@ -238,16 +241,16 @@ class Settings(RepoSettings):
 
     @property
     def worktrees(self) -> Path:
-        """Where the sessions' checkouts are."""
+        """The folder of the sessions' checkouts."""
         return self.state_dir / "worktrees"
 
     @property
     def logs(self) -> Path:
-        """Where the full output of agents and verifications is."""
+        """The folder of the full output of agents and verifications."""
         return self.state_dir / "logs"
 
     def verify_command(self, level: str) -> tuple[str, ...] | None:
-        """What verifies an issue of this level: L0, L1, L2, or `-`. None when nothing is set for it."""
+        """The command that verifies an issue of this level: L0, L1, L2, or `-`. None when none is set."""
         return {"L0": self.verify.L0, "L1": self.verify.L1, "L2": self.verify.L2}.get(level) or self.verify.default
 
     def agent(self, role: Role) -> AgentSettings | None:

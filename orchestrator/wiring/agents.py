@@ -17,7 +17,7 @@ MB = 1_000_000
 
 
 def tracker_command(settings: Settings) -> Sequence[str]:
-    """How the tracker's server is started: sudocode's if it is installed (or asked for), else ours."""
+    """The command of the tracker's server: sudocode's if it is installed (or asked for), else ours."""
     if not isinstance(settings.tracker, str):
         return settings.tracker.command
     if settings.tracker == "sudocode" or (settings.tracker == "auto" and shutil.which("sudocode-mcp")):
@@ -26,7 +26,7 @@ def tracker_command(settings: Settings) -> Sequence[str]:
 
 
 def agent_commands(settings: Settings) -> dict[str, AgentCommand]:
-    """Each role's command. SettingsError names the roles that nobody plays."""
+    """Each role's command. SettingsError names the roles without one."""
     limits = settings.limits
     bounds = Bounds(wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB)
     unset = [role for role in Role if settings.agent(role) is None]

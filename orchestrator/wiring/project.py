@@ -178,7 +178,7 @@ class Wiring:
         return Sweep(self.tracker, self.leases, self.orchestrator_id, self._looked_at)
 
     def end_orphans(self) -> None:
-        """End what workers that are gone have left running here."""
+        """End the processes here of workers that are gone."""
 
         def end(issue_id: str, session_id: str) -> int:
             return marked.sweep(self._markers(issue_id) | {"ORCH_SESSION": session_id})
@@ -187,7 +187,7 @@ class Wiring:
 
     @functools.cached_property
     def orchestrator_id(self) -> str:
-        """What our snapshots are signed with. A new name is made known to Redis: one that does not know it lost it."""
+        """The name that signs our snapshots. Redis is told a new one: if it does not know it, it lost its memory."""
         root = self.settings.root
         if (known := installation_of(root)) is None:
             known = name_installation(root)
@@ -212,7 +212,7 @@ class Wiring:
             return outbox.publish(self.outbox, self.gateway)
 
     def sessions(self, *, owner: str, wake: Callable[[], None], stopping: Callable[[], bool]) -> Sessions:
-        """What runs sessions in this process."""
+        """The sessions of this process."""
         return Sessions(
             leases=self.leases,
             renewals=self.heartbeat_leases,
@@ -262,11 +262,11 @@ class Wiring:
         )
 
     def _session_markers(self, lease: Lease) -> dict[str, str]:
-        """What tells a process of a session from any other."""
+        """The markers of a session's processes."""
         return self._markers(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id}
 
     def _markers(self, issue_id: str) -> dict[str, str]:
-        """What tells a process of an issue's sessions, on this host and from this state folder, from any other."""
+        """The markers of an issue's processes, on this host and from this state folder."""
         return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
 
     def _session_logs(self, lease: Lease) -> Path:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,14 @@ from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
 from orchestrator.session_loop import perform
 from orchestrator.workspace import NOTHING_FETCHED, Fetched, Remote, Worktree
 from tests.git_project import Host, Project, with_bare
-from tests.support import an_issue, evidence, noon
+from tests.support import NOON, an_issue, evidence, noon
 
 ISSUE = "i-abc"
 REF = f"refs/orch/{ISSUE}"
 RECORD = SessionRecord("s-1", "orch-main", an_issue(issue_id=ISSUE), 3, 2)
 LEASE_S = 30.0
-IMPLEMENTED = json.dumps({"code_changed_at": "2026-01-05T12:00:00Z", "notes": "did it", "verification": None})
+SAID = datetime(2020, 1, 1, tzinfo=UTC)
+IMPLEMENTED = json.dumps({"code_changed_at": SAID.isoformat(), "notes": "did it", "verification": None})
 PASSED = json.dumps({"passed": True, "failed_items": [], "fix_list": [], "notes": "good"})
 
 Deed = Callable[["Session", Path], object]
@@ -187,6 +189,15 @@ def test_a_session_is_one_pushed_commit_reviewed_and_verified(session: Session) 
     assert {session.branch} == {report.commit for report in history.reports}
     assert "A\twork.py" == session.git("diff", "--name-status", "main", session.branch)
     assert f"{RECORD.issue.title}\n\ndid it" in session.git("log", "-1", "--format=%B", session.branch).strip()
+
+
+def test_the_time_of_a_change_is_ours(session: Session) -> None:
+    """Evidence must not be older than the change: the agent's word counts only where it changed nothing."""
+    report, progress = session.implemented()
+    unchanged = session.steps(Step(Stage.SPEC_FIX), progress)
+
+    assert (NOON, SAID) == (report.code_changed_at, unchanged.code_changed_at)
+    assert report.commit == unchanged.commit
 
 
 def test_what_a_reviewer_changes_is_thrown_away(session: Session) -> None:
@@ -354,7 +365,7 @@ def test_a_worktree_that_is_deleted_twice_ends_the_session(session: Session) -> 
     """Somebody does it on purpose: a person has to see."""
     session.deeds = {Role.IMPLEMENTER: lambda _session, here: shutil.rmtree(here)}
 
-    with pytest.raises(WorkspaceError, match="its worktree was deleted in two steps running"):
+    with pytest.raises(WorkspaceError, match="its worktree was deleted twice in a row"):
         session.steps(Step(Stage.RUNNING), Progress())
     assert 2 == session.asked.count(Role.IMPLEMENTER)
 

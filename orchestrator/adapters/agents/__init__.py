@@ -1,4 +1,4 @@
-"""Agents and verifications: how a role is asked, how its answer comes back, what our own commands say."""
+"""Agents and verifications: commands of the user's, run in a worktree."""
 
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.agents.verify import CommandVerifier

@@ -40,7 +40,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 @dataclass(frozen=True)
 class AgentCommand:
-    """How one role is started. `prompt` says how the prompt gets there; `allow_env` what more the agent may see.
+    """The command of one role. `prompt` says how the prompt is handed over; `allow_env` names more variables to pass.
 
     In argv, {role}, {issue}, {cwd}, {prompt_file} and, when the prompt is an argument, {prompt} are filled in; a
     literal brace is doubled. Raises `SettingsError` for anything else.
@@ -77,7 +77,7 @@ class AgentCommand:
 
 
 class CommandTransport:
-    """Runs the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
+    """Run the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
 
     `env` is what may be passed on, by `foreign.clean_env`; the markers in it always are. Each call leaves
     `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`, as they came; what is given back, and what an error says,
@@ -179,7 +179,7 @@ class CommandTransport:
 
 
 def _last_words(ran: Ran) -> str:
-    """The last line that says anything, on stderr or else on stdout, fit to be part of one line."""
+    """The last line that is not blank, on stderr or else on stdout, fit to be part of one line."""
     for path in (ran.stderr, ran.stdout):
         for line in reversed(foreign.tail(path, 4_000).splitlines()):
             if words := "".join(filter(str.isprintable, _ESCAPES.sub("", line))).strip():

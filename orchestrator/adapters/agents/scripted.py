@@ -64,7 +64,7 @@ class _Strict(BaseModel):
 
 
 class Turn(_Strict):
-    """What every entry of a playbook can say."""
+    """The fields of every entry of a playbook."""
 
     notes: str = ""
     seconds: float = Field(default=0, ge=0)
@@ -95,7 +95,7 @@ class Review(Turn):
 
 
 class Playbook(_Strict):
-    """What each role does, run by run."""
+    """The turns of each role, run by run."""
 
     implementer: list[Implementation] = []
     spec_reviewer: list[Review] = []
@@ -214,7 +214,7 @@ def _below_here(name: str) -> Path:
 
 
 def _think(seconds: float) -> None:
-    """Take that long; a line at least every second shows that somebody is there."""
+    """Take that long; a line at least every second shows that the agent is alive."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         _tell(f"thinking, {left:.1f} s to go")

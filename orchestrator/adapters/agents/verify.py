@@ -1,4 +1,4 @@
-"""Verification: a command of ours, run in the worktree, and what we saw of it."""
+"""Verification: a command of ours, run in the worktree, and the evidence of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OVER_LIMIT = 124
 
 
 class CommandVerifier:
-    """Runs verification commands with `env` as their environment.
+    """Run verification commands with `env` as their environment.
 
     The whole output, both streams as a terminal would show them, stays in `logs`; evidence carries its last
     `max_output_chars` characters, redacted. Running it again gives new evidence and another log.
@@ -71,7 +71,7 @@ class CommandVerifier:
         )
 
     def _remark(self, ran: Ran) -> str | None:
-        """What the output alone does not tell."""
+        """The remark that the output alone does not make."""
         match ran.ended:
             case Ended.WALL:
                 return f"orch: ended after {self._bounds.wall_s:g} s, the time limit of a verification"

@@ -59,7 +59,7 @@ class Checkout:
         return commit
 
     def merge_base(self, base: str, tip: str) -> str:
-        """Where `tip` left base."""
+        """The commit at which `tip` left base."""
         if (found := self.git.ask("merge-base", base, tip)) is None:
             raise WorkspaceError(
                 f"{self.issue_id}: {self.branch} shares no history with base; rename that branch, then reopen the issue"
@@ -74,7 +74,7 @@ class Checkout:
         return self.git("log", *shape, *commits, "--not", *known).splitlines()
 
     def paths_between(self, commit: str, tree: str) -> list[str]:
-        """What differs, sorted."""
+        """The paths that differ, sorted."""
         names = os.fsencode(self.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", commit, tree)).split(b"\0")
         return sorted(name.decode("utf-8", "replace") for name in names if name)
 
@@ -254,7 +254,7 @@ class Checkout:
         return None
 
     def _claims(self, admin: Path) -> bool:
-        """Is it the registration of our folder, or one by its name that was cut off before it said whose it is?"""
+        """True for the registration of our folder, or for one of its name that was cut off before it named a folder."""
         pointer = _content(admin / "gitdir")
         if not pointer:
             return admin.name == self.issue_id

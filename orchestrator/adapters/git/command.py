@@ -1,4 +1,7 @@
-"""Running git so that neither its user's configuration nor the caller's environment has a say, and what it answers."""
+"""Run git, the one way in this program: a clean environment, a limit of time, and errors that say what to do.
+
+Neither the user's configuration nor the caller's environment changes what a command does.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ class Git:
         self._timeout_s = timeout_s
 
     def __call__(self, *args: str, folder: Path | None = None, stdin: str = "", **env: Path) -> str:
-        """What `git args` prints, without its last newlines. WorkspaceError when git refuses."""
+        """The output of `git args`, without its last newlines. WorkspaceError when git refuses."""
         done = self._run(args, folder, stdin, env)
         if done.returncode:
             raise WorkspaceError(
@@ -80,17 +83,17 @@ class Git:
         return self("rev-parse", "--verify", f"{commit}^{{tree}}")
 
     def beyond(self, commit: str, *known: str) -> bool:
-        """Does `commit` bring any commit that cannot be reached from `known`?"""
+        """True when `commit` brings any commit that cannot be reached from `known`."""
         return bool(self("rev-list", "--max-count=1", commit, "--not", *known))
 
     def holds(self, tip: str, commit: str) -> bool:
-        """Can `commit` be reached from `tip`?"""
+        """True when `commit` can be reached from `tip`."""
         return self.ask("merge-base", "--is-ancestor", commit, tip) is not None
 
     def has_work(self, tip: str, commit: str) -> bool:
-        """Would merging `commit` into `tip` change nothing? So it is too where it was squashed or rebased.
+        """True when merging `commit` into `tip` would change nothing, also after a squash or a rebase.
 
-        No where they conflict, and with a git older than 2.38, which cannot tell.
+        False where they conflict, and with a git older than 2.38, which cannot tell.
         """
         return self.ask("merge-tree", "--write-tree", tip, commit) == self.tree_of(tip)
 
@@ -123,7 +126,7 @@ class Git:
 
 
 def question(folder: Path, *args: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
-    """The answer of git in a folder, whatever it says. WorkspaceError when there is no git or folder, or no answer."""
+    """Ask git in a folder; a no is an answer too. WorkspaceError when there is no git, no folder, or no answer."""
     try:
         done = run(args, folder=folder, env={}, stdin=b"", timeout_s=timeout_s)
     except FileNotFoundError as error:
@@ -184,7 +187,7 @@ def _verb(args: Sequence[str]) -> str:
 
 
 def reason(stderr: str) -> str:
-    """Git's last word on what went wrong."""
+    """The last error line of git."""
     lines = [one_line(line) for line in stderr.splitlines() if line.strip()]
     grave = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (grave or lines or ["git said nothing"])[-1]

@@ -1,4 +1,4 @@
-"""What issues leave behind in a repo, its worktrees and its remote: found, judged by what would be lost, removed."""
+"""Leftovers of issues in a repo, its worktrees and its remote: found, judged by what would be lost, removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.models import ISSUE_ID, branch_of
 
 
 class LeftoverKind(StrEnum):
-    """What an issue can leave behind, in the order in which it goes: a dropped worktree looks at its branch."""
+    """The kinds of leftovers, in the order of removal: dropping a worktree reads its branch."""
 
     WORKTREE = "worktree"
     BRANCH = "branch"
@@ -124,7 +124,7 @@ class GitLeftovers:
         return leftover.judged(why, may_go=False)
 
     def _safe(self, work: str, bases: Iterable[str]) -> str:
-        """Why nothing is lost without this commit; empty when something would be."""
+        """The reason that nothing is lost without this commit; empty when something would be."""
         for base in bases:
             if self._git.holds(base, work) or self._git.has_work(base, work):
                 return f"merged into {self._base}"

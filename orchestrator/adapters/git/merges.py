@@ -1,4 +1,4 @@
-"""Which delivered commits were merged into the base, seen in the repo itself: no forge is needed.
+"""Merges of delivered commits into the base, found in the repo itself, without a forge.
 
 Nothing is remembered and nothing is written but loose objects: each look asks about the commits it is given. A merge is
 proved by history (the base holds the commit) or, where history was rewritten (squash, rebase), by content: a commit of

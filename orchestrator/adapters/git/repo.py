@@ -50,7 +50,7 @@ def base_commit(root: Path, base: str) -> str | None:
 
 
 def base_holds(root: Path, base: str, commit: str) -> bool | None:
-    """Whether the base holds the commit, here or at origin; None when this checkout does not reach that far."""
+    """True when the base holds the commit, here or at origin; None when this checkout does not reach that far."""
     asked = ("merge-base", "--is-ancestor", f"{commit}^{{commit}}")
     answers = {question(root, *asked, ref).returncode for ref in _bases(base)}
     return True if 0 in answers else False if 1 in answers else None
@@ -69,6 +69,6 @@ def _bases(base: str) -> tuple[str, str]:
 
 
 def _answer(root: Path, *arguments: str) -> str | None:
-    """What git answers; None when it says no, or there is no repo."""
+    """Git's answer; None when it says no, or there is no repo."""
     answer = question(root, *arguments)
     return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -1,6 +1,6 @@
 """The Workspace port over the `git` command line: one branch, one folder and one commit per step for each issue.
 
-What this file knows and no other: an agent may do anything to its worktree (commit, switch branches, leave a rebase
+An agent may do anything to its worktree (commit, switch branches, leave a rebase
 going, delete `.git`), so nothing here believes the worktree's own `.git`, HEAD or index. We work through the repo's git
 folder, the files, and an index of our own; the agent's side is put right at the end of every verb. The refs are in
 `refs`; the folders:
@@ -86,22 +86,22 @@ class GitWorkspace:
         self._answer_s = answer_s
 
     def remote(self, lease: Lease, *, host: str) -> GitRemote:
-        """Where a session's work is for other hosts, as its holder on `host` sees it."""
+        """The remote copy of a session's work, for other hosts, as its holder on `host` sees it."""
         return GitRemote(self._refs(self._look(lease.issue_id).git), base=self._base, lease=lease, host=host)
 
     def leftovers(self) -> GitLeftovers:
-        """What issues have left behind here and on the remote."""
+        """The leftovers of issues, here and on the remote."""
         return GitLeftovers(
             self._refs(self._git("leftovers")), worktrees=self._worktrees, base=self._base, drop=self.drop
         )
 
     def merges(self) -> GitMerges:
-        """Which delivered work was merged into base: here, or on the remote as this clone last saw it."""
+        """Merges of delivered work into base: here, or on the remote as this clone last saw it."""
         git = self._git("merges")
         return GitMerges(git, base=lambda: self._base_commit(git))
 
     def delivery(self) -> GitDelivery | None:
-        """What brings finished work to the remote; None without one."""
+        """Delivery of finished work to the remote; None without one."""
         refs = self._refs(self._git("delivery"))
         return GitDelivery(refs) if refs.exists() else None
 
@@ -124,7 +124,7 @@ class GitWorkspace:
         try:
             return self._prepared(issue_id, start_from, fetched)
         except WorkspaceError:
-            # If somebody deleted it meanwhile, a new one is as good; what else is wrong says so once more.
+            # If it was deleted meanwhile, a new one is as good; any other problem is raised once more.
             if self._look(issue_id).path.is_dir():
                 raise
         return self._prepared(issue_id, start_from, fetched)
@@ -229,7 +229,7 @@ class GitWorkspace:
         return found
 
     def _find_base(self, git: Git, fetched: str = "") -> str | None:
-        """Where sessions start from. Nobody pulls in a clone that only runs sessions, so its own branch may be old."""
+        """The commit sessions start from. A clone that only runs sessions is not pulled: its own branch may be old."""
         theirs = fetched or git.commit_of(f"refs/remotes/{self._remote}/{self._base}")
         return _ahead(git, git.commit_of(f"refs/heads/{self._base}"), theirs)
 

@@ -1,7 +1,7 @@
 """One call to GitHub: a yes in time, or an error that says whether asking again can help.
 
-What this file knows: how GitHub says "later" (four ways) and how it says "no". While GitHub asks for quiet, no call is
-made at all.
+GitHub says "later" in four ways, and "no" in others; this module tells them apart. While GitHub asks for quiet, no call
+is made at all.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class _Pull(BaseModel):
 
 
 class PullRequestEvent(BaseModel):
-    """What GitHub says when something happens to a pull request: to a webhook, and to a workflow in its event file."""
+    """An event of a pull request, as GitHub sends it to a webhook and puts it into a workflow's event file."""
 
     action: str
     pull_request: _Pull
@@ -142,7 +142,7 @@ class GitHub:
         return [pull for pull in known.pulls if pull.closed_at >= since]
 
     def on_branch(self, commit: str, branch: str) -> bool:
-        """Whether the branch holds the commit now; no when GitHub does not know the commit."""
+        """True when the branch holds the commit now; False when GitHub does not know the commit."""
         try:
             answer = self._call("GET", f"/compare/{quote(branch)}...{quote(commit)}", params={"per_page": 1})
         except NotFound:

@@ -1,6 +1,6 @@
-"""Runs foreign programs: within limits, streamed to files, and leaving no process behind.
+"""Run foreign programs: within bounds, streamed to files, and leaving no process behind.
 
-What it knows that no other module does: how to give a program input without ever waiting for it to read, how to follow
+This module alone knows how to give a program input without ever waiting for it to read, how to follow
 its output in bounded memory, and how to be sure that all of it has ended (with `shim` and `marked`).
 """
 
@@ -41,7 +41,7 @@ _OUR_SECRETS = re.compile(r"(GH|GITHUB)_\w*(TOKEN|PAT|SECRET|KEY)\w*|(SUDOCODE|O
 
 
 class Ended(Enum):
-    """Why a run ended: by itself, or which limit ended it."""
+    """The end of a run: by itself, or by one of the bounds."""
 
     EXITED = "exited"
     WALL = "wall"
@@ -52,7 +52,7 @@ class Ended(Enum):
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long a program may run, how long it may print nothing, and how many bytes of each stream are kept.
+    """The bounds of a program: seconds it may run, seconds without output, bytes kept of each stream.
 
     A program that goes beyond any of them is ended with all its descendants.
     """
@@ -86,7 +86,7 @@ def run(
     cancel: Event | None = None,
     on_output: Callable[[], None] | None = None,
 ) -> Ran:
-    """Run a program to its end or to a limit; when this returns or raises, none of its descendants is alive.
+    """Run a program to its end or to a bound; when this returns or raises, none of its descendants is alive.
 
     Output is in the files as soon as it is printed; `stderr=None` writes both streams into one, in the order in which
     they came. `on_output` is called after each piece, and may raise to end the run. `cancel` is seen within 50 ms,
@@ -122,7 +122,7 @@ def run(
 def clean_env(
     source: Mapping[str, str], *, allow: Iterable[str] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """What of `source` a foreign program may see: the usual names, those allowed by name, and `extra` on top.
+    """The environment of a foreign program: the usual names of `source`, those allowed by name, and `extra` on top.
 
     Raises `SettingsError` when a name is allowed that holds our own secrets: agents read text from strangers, so tokens
     for the tracker and GitHub stay with the orchestrator.
@@ -144,7 +144,7 @@ def tail(path: Path, max_bytes: int) -> str:
 
 
 def new_log(logs: Path, name: str, suffix: str) -> Path:
-    """An empty file `<n>-<name><suffix>`, n being one more than the highest in `logs`; nobody else gets the same."""
+    """An empty file `<n>-<name><suffix>`, n being one more than the highest in `logs`; no other call gets the same."""
     logs.mkdir(parents=True, exist_ok=True)
     taken = (path.name.partition("-")[0] for path in logs.iterdir())
     number = max(map(int, filter(str.isdecimal, taken)), default=0)
@@ -158,7 +158,7 @@ def new_log(logs: Path, name: str, suffix: str) -> Path:
 
 @dataclass
 class _Copy:
-    """Where a stream goes, and how many more bytes of it are kept."""
+    """The file of a stream, and how many more bytes of it are kept."""
 
     file: BufferedWriter
     room: int
@@ -169,7 +169,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """The program under a shim of its own, in a session of its own: a Ctrl-C at our terminal is for us to handle."""
     with TemporaryFile() as source:
-        # A file, not a pipe: nobody has to feed it, whether the program reads all of it or nothing.
+        # A file, not a pipe: it needs no feeding, whether the program reads all of it or nothing.
         source.write(stdin)
         source.seek(0)
         return subprocess.Popen(
@@ -203,7 +203,7 @@ def _follow(
         if bounds.silence_s is not None and now - heard > bounds.silence_s:
             return Ended.SILENCE
         ready = copies.select(_TICK_S)
-        if not ready and child.poll() is not None:  # it was killed, and somebody still holds its streams
+        if not ready and child.poll() is not None:  # it was killed, and another process still holds its streams
             return Ended.EXITED
         for key, _ in ready:
             if not _copy(copies, key):
@@ -249,5 +249,5 @@ def _end(child: subprocess.Popen[bytes], mark: Mapping[str, str], how: signal.Si
 
 
 def _alive(pids: Iterable[int]) -> bool:
-    """Whether one of them is more than a body that nobody has reaped."""
+    """True when one of them is more than a zombie."""
     return any(marked.stat(pid)[0] not in "XZ" for pid in pids)

@@ -1,4 +1,4 @@
-"""Runs one command and lets nothing of it survive.
+"""Run one command and let nothing of it survive.
 
     python -m orchestrator.adapters.process.shim [--parent PID] [--] argv...
 
@@ -87,7 +87,7 @@ def descendants(root: int) -> set[int]:
 def kill_below(root: int) -> None:
     """SIGKILL to everything below `root`, stopped first, since a stopped process cannot fork its way out.
 
-    One round: what was being born meanwhile may be left, so callers repeat it until nobody is. Repeating is harmless.
+    One round: a process born meanwhile may be left, so callers repeat it until none is. Repeating is harmless.
     """
     stopped: set[int] = set()
     for _ in range(100):  # a chain of forks may slip away for a while; the next round is as good as this one
@@ -124,7 +124,7 @@ class _Family:
         self.status: int | None = None
 
     def reap(self) -> bool:
-        """Collect the dead; whether anybody lives.
+        """Collect the dead; True when any process still lives.
 
         A subreaper inherits every orphan below it, so no child means no descendant. No scan can say that as surely.
         """
@@ -139,7 +139,7 @@ class _Family:
             return False
 
     def end(self, signals: _Signals, *, grace_s: float) -> None:
-        """Return when nobody is left: ask, wait for `grace_s` at most, then kill."""
+        """Return when no process is left: ask, wait for `grace_s` at most, then kill."""
         deadline = time.monotonic() + grace_s
         if grace_s:
             self._signal(signal.SIGTERM)
@@ -225,7 +225,7 @@ def _children_by_scan(pid: int) -> set[int]:
 def _groups(root: int) -> set[int]:
     """The process groups below `root`. A signal to a group reaches all members at once, also those just being forked.
 
-    And nobody else: every group below is in a session that began below, and groups do not cross sessions.
+    And no other process: every group below is in a session that began below, and groups do not cross sessions.
     """
     groups = {_group(pid) for pid in descendants(root)}
     return groups - {_group(root), 0}

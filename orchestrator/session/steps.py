@@ -104,7 +104,7 @@ class WorktreeSteps(Steps):
         self._keeper.hold()
         before = self._tools.workspace.head(self._here)
         commit = self._tools.workspace.commit(self._here, self._message(step, result.notes))
-        # Before it is recorded: whoever finds the record must find the commit.
+        # Before it is recorded: the reader of the record must find the commit.
         self._remote.push(commit)
         changed_at = self.now() if commit != before else result.code_changed_at
         return replace(result, commit=commit, code_changed_at=changed_at)

@@ -112,7 +112,7 @@ class Session:
         self.steps = WorktreeSteps(self.lease, self.tools, self.keeper)
 
     def lose(self) -> None:
-        """The lease is over, and nobody has said so yet."""
+        """End the lease without any word of it."""
         self.clock.now += LEASE_S + 1
 
     def _agent(self, worktree: Worktree, role: Role) -> str:
@@ -234,7 +234,7 @@ def test_a_step_begins_where_the_last_recorded_one_ended(project: Project, host:
 # Without the lease
 
 
-def test_a_step_that_begins_without_the_lease_asks_nobody(session: Session) -> None:
+def test_a_step_that_begins_without_the_lease_asks_no_agent(session: Session) -> None:
     """Not even the processes of the session are swept: they may be the heir's."""
     session.lose()
 
@@ -280,7 +280,7 @@ def test_a_lease_that_is_lost_while_the_remote_answers_leaves_the_worktree_to_th
 
 
 def test_an_implementation_without_the_lease_is_neither_committed_nor_pushed(session: Session) -> None:
-    """Lost while the agent worked: its files stay in the worktree for whoever prepares it next."""
+    """Lost while the agent worked: its files stay in the worktree for the next worker."""
     session.deeds = {Role.IMPLEMENTER: lambda _session, here: (edits()(session, here), session.lose())}
 
     with pytest.raises(LeaseLost):
@@ -362,7 +362,7 @@ def test_a_verification_whose_worktree_is_deleted_is_done_again(session: Session
 
 
 def test_a_worktree_that_is_deleted_twice_ends_the_session(session: Session) -> None:
-    """Somebody does it on purpose: a person has to see."""
+    """That is no accident: a person has to see."""
     session.deeds = {Role.IMPLEMENTER: lambda _session, here: shutil.rmtree(here)}
 
     with pytest.raises(WorkspaceError, match="its worktree was deleted twice in a row"):

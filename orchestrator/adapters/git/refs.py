@@ -1,9 +1,11 @@
 """The names of an issue's refs.
 
-refs/heads/orch/<issue>        the branch: the truth, and what is delivered
-refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
-refs/orch/wip/<issue>/<sha>    what was put aside: interrupted work, an agent's own commits. Kept until `orch gc`
-refs/orch/<issue>              on the remote only: the branch for other hosts, see `remote`
+    refs/heads/orch/<issue>        the branch: the truth, and what is delivered
+    refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
+    refs/orch/wip/<issue>/<sha>    put aside: interrupted work, an agent's own commits. Kept until `orch gc`
+    refs/orch/<issue>              on the remote only: the branch for other hosts, see `remote`
+
+No other module spells them.
 """
 
 from __future__ import annotations

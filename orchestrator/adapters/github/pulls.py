@@ -167,7 +167,7 @@ class GitHub:
         try:
             return _parsed(_PULL, self._call("POST", "/pulls", content=wanted))
         except GitHubRefused:
-            # Somebody opened it between our look and this call.
+            # It was opened between our look and this call.
             if pull := self._open_pull(branch):
                 return pull
             raise

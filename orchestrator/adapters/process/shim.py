@@ -6,10 +6,10 @@ The one file that knows how to end a whole family of processes. It is the subrea
 so daemons and grandchildren in sessions of their own stay below it, and it ends them all
 
 - when it gets SIGTERM, SIGINT or SIGHUP,
-- when its parent dies (PID, or whoever started it), be it by kill -9,
+- when its parent dies (PID, or else its starter), be it by kill -9,
 - when the command itself ends.
 
-First SIGTERM, then up to GRACE_S to leave, then SIGKILL until nobody is left. With SIGUSR1 (AT_ONCE), or once that
+First SIGTERM, then up to GRACE_S to leave, then SIGKILL until none is left. With SIGUSR1 (AT_ONCE), or once that
 comes, SIGKILL only. The exit code is the command's: 128+n
 when signal n ended it, 127 when it was not found, 126 when it could not be executed (one line on stderr says so).
 
@@ -143,7 +143,7 @@ class _Family:
         deadline = time.monotonic() + grace_s
         if grace_s:
             self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # whoever is stopped could not hear it
+            self._signal(signal.SIGCONT)  # a stopped process could not react to it
         while self.reap() and (left := deadline - time.monotonic()) > 0:
             if AT_ONCE in signals.wait(left):
                 break

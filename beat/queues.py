@@ -1,22 +1,15 @@
-"""The queues: the tasks that each carries, and the worker that serves it.
-
-    worker     serves                        how many
-    sessions   sessions                      any number, on any host
-    control    poll, publish, merge_close    on one host, the tracker's
-
-A plain `celery -A orchestrator worker` serves all of them.
-"""
+"""The queues, and the tasks that each carries. `orchestrator/local/programs.py` says which process serves which."""
 
 from __future__ import annotations
 
-SESSIONS = "sessions"
-CONTROL = ("poll", "publish", "merge_close")
+SESSIONS, POLL, PUBLISH, MERGE_CLOSE = "sessions", "poll", "publish", "merge_close"
+CONTROL = (POLL, PUBLISH, MERGE_CLOSE)
 QUEUES = (SESSIONS, *CONTROL)
 
 TASKS = {
     SESSIONS: "tasks.session",
-    "poll": "tasks.poll",
-    "publish": "tasks.publish",
-    "merge_close": "tasks.merge_close",
+    POLL: "tasks.poll",
+    PUBLISH: "tasks.publish",
+    MERGE_CLOSE: "tasks.merge_close",
 }
 """The module with a queue's tasks."""

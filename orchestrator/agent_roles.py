@@ -1,13 +1,15 @@
-"""What each role is told, and how its answer is found and parsed.
+"""Ask the three roles: a step becomes a prompt, and the answer, found and parsed, becomes the step's report.
 
-Real agents wrap their JSON in prose and code fences, so the answer is looked for; if it is not there or not valid,
-the role is asked once more with the reason. A second bad answer is an error, not a failed review.
+The prompts are in `prompts`. Real agents wrap their JSON in prose and code fences, so the answer is looked for;
+if it is not there or not valid, the role is asked once more with the reason. A second bad answer is an error, not a
+failed review.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,14 +28,30 @@ from pydantic import (
 )
 
 from orchestrator.errors import HistoryMismatch, MalformedAnswer
-from orchestrator.models import ImplementerResult, Progress, Report, ReviewResult, Stage, Step, VerificationEvidence
-from orchestrator.ports import AgentTransport, Implementer, Reviewer
+from orchestrator.models import (
+    ImplementerResult,
+    Progress,
+    Report,
+    ReviewResult,
+    Role,
+    Stage,
+    Step,
+    VerificationEvidence,
+)
+from orchestrator.prompts import implementer_prompt, prompt_once_more, reviewer_prompt
 from orchestrator.text import last_line, sendable
 
-IMPLEMENTER = "implementer"
-SPEC_REVIEWER = "spec_reviewer"
-QUALITY_REVIEWER = "quality_reviewer"
-ROLES = (IMPLEMENTER, SPEC_REVIEWER, QUALITY_REVIEWER)
+AgentTransport = Callable[[str, str], str]
+"""Ask one agent once: (role, prompt) to everything it printed.
+
+Raises `AgentFailed`, `AgentTimedOut` or `AgentSilent`; and `SessionStopped` when the run was cut off.
+"""
+
+Implementer = Callable[[str, Sequence[str]], ImplementerResult]
+"""The implementer of a session: (prompt, fix_list). An empty fix_list asks for the implementation."""
+
+Reviewer = Callable[[str, ImplementerResult, int], ReviewResult]
+"""A reviewer of a session: (prompt, implementer_result, attempt). Attempts count from 1."""
 
 # The answer comes last. Starts are tried in the end of the output only, so that hostile output costs bounded time.
 SEARCHED_CHARS = 262_144
@@ -86,48 +104,6 @@ class _ReviewerAnswer(_Answer):
 
 AnswerT = TypeVar("AnswerT", _ImplementerAnswer, _ReviewerAnswer)
 
-_IMPLEMENT = """
-# Your role: implementer
-
-Do the work described above. {task}
-
-When you are done, end your answer with one JSON object in a ```json fence, and nothing after it:
-{{"code_changed_at": "<ISO-8601 time with zone of your last edit>",
- "notes": "<what you did and decided, for the reviewers, at most 20 lines>",
- "verification": {{"command": "<the test command you ran>", "output": "<its last lines>", "exit_code": 0,
-                  "produced_at": "<ISO-8601 time with zone>"}}}}
-`verification` is null if you ran nothing.
-"""
-
-_REVIEW = """
-# Your role: {title}
-
-You did not write this code. Change nothing in the worktree: whatever you change is thrown away. {task}
-This is attempt {attempt}.
-
-The implementer's notes (a claim, not a fact):
-{notes}
-
-The implementer's own verification (a claim, not a fact; it is run again after the reviews):
-{claim}
-
-End your answer with one JSON object in a ```json fence, and nothing after it:
-{{"passed": true or false, "failed_items": ["<each thing that is not true, in the checklist's words>"],
- "fix_list": ["<what to do about each, concretely: file and change>"], "notes": "<at most 10 lines>"}}
-"""
-
-_REVIEW_TASKS = {
-    SPEC_REVIEWER: (
-        "spec reviewer",
-        "Check every line of the checklist against the code itself. Pass only if each one is true.",
-    ),
-    QUALITY_REVIEWER: (
-        "quality reviewer",
-        "The spec review has passed. Judge the change as a careful colleague: is it correct at the edges, simple, "
-        "named and tested as the code around it is? Fail it only for what should not be merged.",
-    ),
-}
-
 
 class RoleAgentAdapter:
     """The three roles over one transport `(role, prompt) -> str`.
@@ -136,40 +112,31 @@ class RoleAgentAdapter:
     whatever the transport raises.
     """
 
-    def __init__(self, transport: AgentTransport | Callable[[str, str], str]) -> None:
+    def __init__(self, transport: AgentTransport) -> None:
         self._transport = transport
 
     def implementer(self, prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
         """Ask for the implementation, or with a fix_list for those fixes."""
-        fixes = "\n".join(f"- {fix}" for fix in fix_list)
-        task = f"It has been reviewed; fix exactly this:\n\n{fixes}\n" if fix_list else ""
-        return self._ask(IMPLEMENTER, prompt + _IMPLEMENT.format(task=task), _ImplementerAnswer).result()
+        return self._ask(Role.IMPLEMENTER, implementer_prompt(prompt, fix_list), _ImplementerAnswer).result()
 
     def spec_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
-        """Ask whether every line of the checklist is true."""
-        return self._review(SPEC_REVIEWER, prompt, implementer_result, attempt)
+        """Ask for a review against every line of the checklist."""
+        return self.review(Role.SPEC_REVIEWER, prompt, result=implementer_result, attempt=attempt)
 
     def quality_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
-        """Ask whether the change should be merged as it is."""
-        return self._review(QUALITY_REVIEWER, prompt, implementer_result, attempt)
+        """Ask for a review of the change's quality."""
+        return self.review(Role.QUALITY_REVIEWER, prompt, result=implementer_result, attempt=attempt)
 
-    def _review(self, role: str, prompt: str, result: ImplementerResult, attempt: int) -> ReviewResult:
-        title, task = _REVIEW_TASKS[role]
-        claim = result.verification
-        told = _REVIEW.format(
-            title=title,
-            task=task,
-            attempt=attempt,
-            notes=result.notes or "(none)",
-            claim=f"`{claim.command}` exited with {claim.exit_code}\n{claim.output}" if claim else "(none)",
-        )
-        return self._ask(role, prompt + told, _ReviewerAnswer).result()
+    def review(self, role: Role, prompt: str, *, result: ImplementerResult, attempt: int) -> ReviewResult:
+        """Ask one of the reviewers."""
+        told = reviewer_prompt(role, prompt, result=result, attempt=attempt)
+        return self._ask(role, told, _ReviewerAnswer).result()
 
-    def _ask(self, role: str, prompt: str, shape: type[AnswerT]) -> AnswerT:
+    def _ask(self, role: Role, prompt: str, shape: type[AnswerT]) -> AnswerT:
         try:
             return parse_answer(role, self._transport(role, prompt), shape)
         except MalformedAnswer as bad:
-            again = f"{prompt}\n# Once more\n\nYour last answer could not be used: {bad}.\nEnd with the JSON object.\n"
+            again = prompt_once_more(prompt, str(bad))
         return parse_answer(role, self._transport(role, again), shape)
 
 
@@ -204,11 +171,69 @@ def json_objects(text: str) -> Iterator[dict[str, object]]:
         yield value
 
 
-Verify = Callable[[Progress], VerificationEvidence | str]
+class Steps(ABC):
+    """The steps of a session: each is done by its role, and the answer becomes its report."""
+
+    now: Callable[[], datetime]
+
+    def __call__(self, step: Step, progress: Progress) -> Report:
+        """Do one step."""
+        match step.stage:
+            case Stage.RUNNING | Stage.SPEC_FIX | Stage.QUALITY_FIX:
+                return _implemented(step, self.implement(step), at=self.now())
+            case Stage.SPEC_REVIEW:
+                return _reviewed(step, self.review(Role.SPEC_REVIEWER, step, progress), progress, at=self.now())
+            case Stage.QUALITY_REVIEW:
+                return _reviewed(step, self.review(Role.QUALITY_REVIEWER, step, progress), progress, at=self.now())
+            case _:
+                return _verified(step, self.verify(progress), progress, at=self.now())
+
+    @abstractmethod
+    def implement(self, step: Step) -> ImplementerResult:
+        """Have the code changed: the implementation, or the step's fixes."""
+
+    @abstractmethod
+    def review(self, role: Role, step: Step, progress: Progress) -> ReviewResult:
+        """Have the implementation judged."""
+
+    @abstractmethod
+    def verify(self, progress: Progress) -> VerificationEvidence | str:
+        """Evidence of a verification, or why there is none that counts."""
+
+
+@dataclass(frozen=True)
+class RoleSteps(Steps):
+    """Steps done by three callables, in a host's own process; the implementer's claim is the verification."""
+
+    prompt: str
+    implementer: Implementer
+    spec_reviewer: Reviewer
+    quality_reviewer: Reviewer
+    now: Callable[[], datetime]
+
+    def implement(self, step: Step) -> ImplementerResult:
+        """Ask the implementer."""
+        return self.implementer(self.prompt, list(step.fix_list))
+
+    def review(self, role: Role, step: Step, progress: Progress) -> ReviewResult:
+        """Ask the reviewer."""
+        ask = self.spec_reviewer if role is Role.SPEC_REVIEWER else self.quality_reviewer
+        return ask(self.prompt, to_review(step, progress), step.attempt)
+
+    def verify(self, progress: Progress) -> VerificationEvidence | str:
+        """Take the implementer's own claim."""
+        return claimed_evidence(progress)
+
+
+def to_review(step: Step, progress: Progress) -> ImplementerResult:
+    """The implementation that a review is about. Raises HistoryMismatch when there is none yet."""
+    if progress.implementer_result is None:
+        raise HistoryMismatch(f"{step.stage} {step.attempt}: there is nothing to review yet")
+    return progress.implementer_result
 
 
 def claimed_evidence(progress: Progress) -> VerificationEvidence | str:
-    """The implementer's own claim, where nobody verifies independently; or why there is none that counts."""
+    """The implementer's own claim, for hosts without a verification of their own; or why there is none that counts."""
     result = progress.implementer_result
     if result is None or result.verification is None:
         return "the implementer gave no verification"
@@ -217,60 +242,36 @@ def claimed_evidence(progress: Progress) -> VerificationEvidence | str:
     return result.verification
 
 
-@dataclass(frozen=True)
-class RoleSteps:
-    """Does steps by asking the three roles, and verifies."""
+def _implemented(step: Step, result: ImplementerResult, *, at: datetime) -> Report:
+    return Report(
+        step.stage,
+        step.attempt,
+        at,
+        notes=result.notes,
+        commit=result.commit,
+        code_changed_at=result.code_changed_at,
+        evidence=result.verification,
+    )
 
-    prompt: str
-    implementer: Implementer
-    spec_reviewer: Reviewer
-    quality_reviewer: Reviewer
-    now: Callable[[], datetime]
-    verify: Verify = claimed_evidence
 
-    def __call__(self, step: Step, progress: Progress) -> Report:
-        """Ask whom the step is for."""
-        match step.stage:
-            case Stage.RUNNING | Stage.SPEC_FIX | Stage.QUALITY_FIX:
-                return self._implemented(step, self.implementer(self.prompt, list(step.fix_list)))
-            case Stage.SPEC_REVIEW:
-                return self._reviewed(step, self.spec_reviewer, progress)
-            case Stage.QUALITY_REVIEW:
-                return self._reviewed(step, self.quality_reviewer, progress)
-            case _:
-                return self._verified(step, progress)
+def _reviewed(step: Step, result: ReviewResult, progress: Progress, *, at: datetime) -> Report:
+    return Report(
+        step.stage,
+        step.attempt,
+        at,
+        passed=result.passed,
+        failed_items=tuple(result.failed_items),
+        # An empty list would ask the implementer to start over.
+        fix_list=tuple(result.fix_list or result.failed_items or (() if result.passed else (result.notes,))),
+        notes=result.notes,
+        commit=progress.commit,
+    )
 
-    def _blank(self, step: Step) -> Report:
-        return Report(step.stage, step.attempt, self.now())
 
-    def _verified(self, step: Step, progress: Progress) -> Report:
-        evidence = self.verify(progress)
-        report = replace(self._blank(step), commit=progress.commit)
-        if isinstance(evidence, str):
-            return replace(report, passed=False, notes=evidence)
-        failed = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
-        passed = evidence.exit_code == 0
-        return replace(report, passed=passed, evidence=evidence, notes="" if passed else failed)
-
-    def _implemented(self, step: Step, result: ImplementerResult) -> Report:
-        return replace(
-            self._blank(step),
-            notes=result.notes,
-            commit=result.commit,
-            code_changed_at=result.code_changed_at,
-            evidence=result.verification,
-        )
-
-    def _reviewed(self, step: Step, reviewer: Reviewer, progress: Progress) -> Report:
-        if progress.implementer_result is None:
-            raise HistoryMismatch(f"{step.stage} {step.attempt}: there is nothing to review yet")
-        result: ReviewResult = reviewer(self.prompt, progress.implementer_result, step.attempt)
-        return replace(
-            self._blank(step),
-            passed=result.passed,
-            failed_items=tuple(result.failed_items),
-            # An empty list would ask the implementer to start over.
-            fix_list=tuple(result.fix_list or result.failed_items or (() if result.passed else (result.notes,))),
-            notes=result.notes,
-            commit=progress.commit,
-        )
+def _verified(step: Step, evidence: VerificationEvidence | str, progress: Progress, *, at: datetime) -> Report:
+    report = Report(step.stage, step.attempt, at, commit=progress.commit)
+    if isinstance(evidence, str):
+        return replace(report, passed=False, notes=evidence)
+    failed = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
+    passed = evidence.exit_code == 0
+    return replace(report, passed=passed, evidence=evidence, notes="" if passed else failed)

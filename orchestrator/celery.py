@@ -1,7 +1,7 @@
 """The Celery app: `celery -A orchestrator worker`, `beat` and `flower` need no further flags.
 
-`beat/queues.py` says which worker serves which queue, `beat/schedule.py` what is sent when. A message is a wake-up, the
-lease in Redis is the truth. What Celery on Redis really does (measured on Celery 5.7,
+`orchestrator/local/programs.py` says which worker serves which queue, `beat/schedule.py` what is sent when. A message
+is a wake-up, the lease in Redis is the truth. What Celery on Redis really does (measured on Celery 5.7,
 kombu 5.7, Redis 7) decides every setting below; docs/adr/0002 has the measurements.
 """
 

@@ -31,6 +31,14 @@ class Stage(StrEnum):
         return "implement" if self is Stage.RUNNING else self.lower().replace("_", " ")
 
 
+class Role(StrEnum):
+    """An agent's part in a session: the words that agents, playbooks and orch.toml know it by."""
+
+    IMPLEMENTER = "implementer"
+    SPEC_REVIEWER = "spec_reviewer"
+    QUALITY_REVIEWER = "quality_reviewer"
+
+
 class IssueStatus(StrEnum):
     """What the tracker says of an issue; its own words."""
 

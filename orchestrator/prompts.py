@@ -1,11 +1,14 @@
-"""The prompt template, rendered strictly: placeholders are replaced, nothing else happens."""
+"""Every prompt of an agent: the user's template for the issue, then its role's task and the answer it owes.
+
+A template is rendered strictly: placeholders are replaced, nothing else happens.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from orchestrator.models import IssueContext
+from orchestrator.models import ImplementerResult, IssueContext, Role
 
 PLACEHOLDERS = ("manifest_id", "task_id", "gate_id", "epic_id", "title", "depends_on", "dod_checklist_full")
 OPTIONAL_PLACEHOLDERS = ("issue_id", "description")
@@ -31,3 +34,89 @@ def render_prompt(template_text: str, payload: Mapping[str, str]) -> str:
 def render_issue_prompt(template_text: str, issue: IssueContext) -> str:
     """The template rendered for one issue; it may use the seven PLACEHOLDERS and the OPTIONAL_PLACEHOLDERS."""
     return render_prompt(template_text, {name: getattr(issue, name) for name in PLACEHOLDERS + OPTIONAL_PLACEHOLDERS})
+
+
+_IMPLEMENT = """
+# Your role: implementer
+
+Do the work described above. {task}
+
+When you are done, end your answer with one JSON object in a ```json fence, and nothing after it:
+{{"code_changed_at": "<ISO-8601 time with zone of your last edit>",
+ "notes": "<what you did and decided, for the reviewers, at most 20 lines>",
+ "verification": {{"command": "<the test command you ran>", "output": "<its last lines>", "exit_code": 0,
+                  "produced_at": "<ISO-8601 time with zone>"}}}}
+`verification` is null if you ran nothing.
+"""
+
+_REVIEW = """
+# Your role: {title}
+
+You did not write this code. Change nothing in the worktree: whatever you change is thrown away. {task}
+This is attempt {attempt}.
+
+The implementer's notes (a claim, not a fact):
+{notes}
+
+The implementer's own verification (a claim, not a fact; it is run again after the reviews):
+{claim}
+
+End your answer with one JSON object in a ```json fence, and nothing after it:
+{{"passed": true or false, "failed_items": ["<each thing that is not true, in the checklist's words>"],
+ "fix_list": ["<what to do about each, concretely: file and change>"], "notes": "<at most 10 lines>"}}
+"""
+
+_REVIEW_TASKS = {
+    Role.SPEC_REVIEWER: (
+        "spec reviewer",
+        "Check every line of the checklist against the code itself. Pass only if each one is true.",
+    ),
+    Role.QUALITY_REVIEWER: (
+        "quality reviewer",
+        "The spec review has passed. Judge the change as a careful colleague: is it correct at the edges, simple, "
+        "named and tested as the code around it is? Fail it only for what should not be merged.",
+    ),
+}
+
+_CHANGE = """
+# The change
+
+{change}
+"""
+
+_AGAIN = """
+# Once more
+
+Your last answer could not be used: {problem}.
+End with the JSON object.
+"""
+
+
+def implementer_prompt(prompt: str, fix_list: Sequence[str]) -> str:
+    """The issue's prompt and the implementer's task: the implementation, or with a fix_list those fixes."""
+    fixes = "\n".join(f"- {fix}" for fix in fix_list)
+    task = f"It has been reviewed; fix exactly this:\n\n{fixes}\n" if fix_list else ""
+    return prompt + _IMPLEMENT.format(task=task)
+
+
+def reviewer_prompt(role: Role, prompt: str, *, result: ImplementerResult, attempt: int) -> str:
+    """The issue's prompt, a reviewer's task, and what the implementer claims."""
+    title, task = _REVIEW_TASKS[role]
+    claim = result.verification
+    return prompt + _REVIEW.format(
+        title=title,
+        task=task,
+        attempt=attempt,
+        notes=result.notes or "(none)",
+        claim=f"`{claim.command}` exited with {claim.exit_code}\n{claim.output}" if claim else "(none)",
+    )
+
+
+def prompt_with_change(prompt: str, change: str) -> str:
+    """The issue's prompt and the difference that is to be reviewed."""
+    return prompt + _CHANGE.format(change=change)
+
+
+def prompt_once_more(prompt: str, problem: str) -> str:
+    """A prompt that was answered badly, and why the answer could not be used."""
+    return prompt + _AGAIN.format(problem=problem)

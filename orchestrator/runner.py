@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from orchestrator.agent_roles import Implementer, Reviewer
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.issue import context, feedback_of, read
@@ -29,7 +30,7 @@ from orchestrator.models import (
     utc_now,
 )
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers
-from orchestrator.ports import Implementer, IssueTracker, Reviewer
+from orchestrator.ports import IssueTracker
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
 from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce

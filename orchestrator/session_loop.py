@@ -2,7 +2,7 @@
 
 Deciding is pure: `session` is a generator that yields steps and receives reports, and playing recorded reports back
 into it *is* the recovery. Doing is a callable that turns a step into a report. Telling is a list of entries for the
-tracker, recorded together with the report and delivered by whoever owns the history.
+tracker, recorded together with the report and delivered by the owner of the history.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from orchestrator.agent_roles import RoleSteps
-from orchestrator.errors import ENDS_RUN_ONLY, HistoryMismatch
+from orchestrator.agent_roles import Implementer, Reviewer, RoleSteps
+from orchestrator.errors import ENDS_RUN_ONLY, HistoryMismatch, StoppedByHand
 from orchestrator.models import (
     DEFAULT_LIMITS,
     QUALITY_MAX_ATTEMPTS,
@@ -30,7 +30,7 @@ from orchestrator.models import (
     session_id_for,
     utc_now,
 )
-from orchestrator.ports import History, Implementer, IssueTracker, Reviewer
+from orchestrator.ports import IssueTracker
 from orchestrator.publish.entries import (
     ALREADY_TOLD,
     About,
@@ -41,6 +41,22 @@ from orchestrator.publish.entries import (
     tell,
     verdict_entries,
 )
+
+__all__ = [
+    "QUALITY_MAX_ATTEMPTS",
+    "SPEC_MAX_ATTEMPTS",
+    "Doer",
+    "History",
+    "Path",
+    "Session",
+    "SingleSessionOrchestrator",
+    "ToldAtOnce",
+    "advance",
+    "paths",
+    "perform",
+    "session",
+    "under_way",
+]
 
 Session = Generator[Step, Report, Verdict]
 
@@ -75,7 +91,7 @@ def advance(life: Session, report: Report | None = None) -> Step | Verdict:
 
 
 def under_way(passed: Iterable[bool], limits: Limits) -> Step:
-    """The step that a session is at whose reports so far came out like this, or its last one when none follows."""
+    """The step of a session whose reports so far passed or failed like this; the last one when no step follows."""
     life = session(limits)
     step = advance(life)
     assert isinstance(step, Step)
@@ -116,19 +132,38 @@ def paths(limits: Limits = DEFAULT_LIMITS) -> Iterator[Path]:
             yield Path(tuple(steps), following)
 
 
-class Doer(Protocol):
-    """Does one step."""
-
-    def __call__(self, step: Step, progress: Progress) -> Report:
-        """The step's report. Whatever it raises ends the session in SESSION_ERROR."""
+Doer = Callable[[Step, Progress], Report]
+"""Does one step and gives its report. Any error it raises ends the session in SESSION_ERROR."""
 
 
-def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Callable[[], datetime]) -> SessionOutcome:
+class History(Protocol):
+    """The recorded reports of one session, in order, and the entries for the tracker that go with them."""
+
+    def recorded(self) -> Sequence[Report]:
+        """All reports so far."""
+
+    def record(self, report: Report, entries: Iterable[Entry]) -> None:
+        """Record a step's report and its entries together. The first record of a step holds. Raises `LeaseLost`."""
+
+    def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> str | None:
+        """Record the end, once, and why, for people; gives the [FIX] issue's id if known yet. Raises `LeaseLost`."""
+
+
+def perform(
+    about: About,
+    do: Doer,
+    history: History,
+    *,
+    limits: Limits,
+    now: Callable[[], datetime],
+    stopped: Callable[[StoppedByHand], StoppedByHand] = lambda by_hand: by_hand,
+) -> SessionOutcome:
     """Replay what is recorded, then do, record and tell one step after another, to the verdict.
 
     Running it again is harmless: a recorded step is not done again, and of two records of a step the first one holds.
-    Whatever ends a session early is told as SESSION_ERROR and raised again, except where the session goes on elsewhere
-    from what is recorded (ENDS_RUN_ONLY).
+    An error that ends a session early is told as SESSION_ERROR and raised again, except where the session goes on
+    elsewhere from what is recorded (ENDS_RUN_ONLY). `stopped` clears up after a step that
+    a person ended, and gives the error to tell instead.
     """
     progress = Progress()
     try:
@@ -138,7 +173,10 @@ def perform(about: About, do: Doer, history: History, *, limits: Limits, now: Ca
         while isinstance(following, Step):
             report = next(recorded, None)
             if report is None:
-                report = do(following, progress)
+                try:
+                    report = do(following, progress)
+                except StoppedByHand as by_hand:
+                    raise stopped(by_hand) from by_hand
                 history.record(report, step_entries(about, progress.after(report), report))
             elif (report.stage, report.attempt) != (following.stage, following.attempt):
                 raise HistoryMismatch(_mismatch(about, following, report))
@@ -192,7 +230,7 @@ class ToldAtOnce:
 
 
 class SingleSessionOrchestrator:
-    """Runs sessions in the host's own process, one issue at a time, with the tracker at hand."""
+    """Sessions in the host's own process, one issue at a time, with the tracker at hand."""
 
     SPEC_MAX_ATTEMPTS = SPEC_MAX_ATTEMPTS
     QUALITY_MAX_ATTEMPTS = QUALITY_MAX_ATTEMPTS
@@ -212,7 +250,7 @@ class SingleSessionOrchestrator:
         session_id: str | None = None,
         orchestrator_id: str = "orch-main",
     ) -> SessionOutcome:
-        """One session to its end. What is raised once it has started is told as SESSION_ERROR and raised again."""
+        """Run one session to its end. An error after its start is told as SESSION_ERROR and raised again."""
         started = self._now()
         about = About(issue, session_id or session_id_for(issue.issue_id, started.isoformat()), orchestrator_id)
         history = ToldAtOnce(self._gateway)

@@ -1,4 +1,4 @@
-"""The tasks that run sessions, and take up those that nobody runs any more."""
+"""The tasks that run sessions, and take up those without a worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_issue_session(self: Any, issue_id: str) -> None:
 def rescue(self: Any) -> None:
     """Take up the sessions whose worker fell silent, as a poll does, which may be waiting for the tracker.
 
-    Running it again is harmless: whoever takes a session up extends its lease.
+    Running it again is harmless: taking a session up extends its lease.
     """
     wiring.here().rescue_silent(start=start, sessions=sessions(self.request.hostname))()
 

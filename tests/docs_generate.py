@@ -21,7 +21,7 @@ from orchestrator.cli import main as orch
 from orchestrator.local.programs import PROGRAMS
 from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
-from orchestrator.settings.load import settings_table
+from orchestrator.settings.loading import settings_table
 from orchestrator.web.measures import HERE, MEASURES, UP, Durations, Measure
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,12 +19,12 @@ from orchestrator.memory import MemoryTracker
 from orchestrator.models import Limits, Progress, Report, Stage, Step, Verdict
 from orchestrator.poll.claim import Poll
 from orchestrator.poll.rescue import Rescue
-from orchestrator.ports import History, IssueTracker
+from orchestrator.ports import IssueTracker
 from orchestrator.publish import outbox
 from orchestrator.publish.entries import About, step_entries
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
-from orchestrator.session_loop import Doer
+from orchestrator.session_loop import Doer, History
 from orchestrator.snapshot import read_snapshot
 from tests.support import NOON, Roles, an_issue, gateway_to, noon
 

@@ -24,7 +24,7 @@ from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.adapters.redis.metrics import RedisMetrics
 from orchestrator.cli.web import listen
 from orchestrator.local.programs import start_commands
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from orchestrator.settings.tables import Settings
 from orchestrator.web import metrics, readiness
 from orchestrator.web.app import make_app

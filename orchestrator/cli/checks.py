@@ -18,16 +18,15 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from orchestrator.adapters.git import installation
-from orchestrator.adapters.git.installation import base_branch, commit_of, git, top_of
+from orchestrator.adapters.git import base_branch, base_commit, git_version, installation_of, top_of
 from orchestrator.adapters.mcp import probe
 from orchestrator.adapters.process import foreign
 from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
-from orchestrator.models import utc_now
-from orchestrator.settings import FILE, ROLES, Settings, from_environment
+from orchestrator.models import Role, utc_now
+from orchestrator.settings import FILE, Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.wiring import Wiring, tracker_command
 from orchestrator.wiring.merges import MergeWiring
@@ -89,7 +88,7 @@ def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _git() -> Iterator[Finding]:
-    said = git(Path(), "--version").stdout.strip()
+    said = git_version()
     if _numbers(said) < OLDEST_GIT:
         yield _fail(f"{said} is too old", f"install git {'.'.join(map(str, OLDEST_GIT))} or newer")
     else:
@@ -113,7 +112,7 @@ def _repo(wiring: Wiring) -> Iterator[Finding]:
     base = settings.base or base_branch(root)
     if base is None:
         yield _fail("no branch is checked out, so none to start from is known", "set base in orch.toml")
-    elif commit := commit_of(root, base):
+    elif commit := base_commit(root, base):
         yield _ok(f"{root}, sessions start from {base} ({commit})")
     else:
         yield _fail(f"there is no branch {base}, here or at origin", "correct base in orch.toml")
@@ -170,7 +169,7 @@ def _redis(wiring: Wiring) -> Iterator[Finding]:
 
 def _remembers(wiring: Wiring, client: Redis) -> bool:
     """Whether Redis knows this installation, if there is one yet."""
-    name = installation.name_of(wiring.settings.root)
+    name = installation_of(wiring.settings.root)
     return name in (None, RedisLeases(client, wiring.keys, lease_s=wiring.settings.lease_seconds).met())
 
 
@@ -193,7 +192,7 @@ def _tracker(wiring: Wiring) -> Iterator[Finding]:
 def _agents(wiring: Wiring) -> Iterator[Finding]:
     settings = wiring.settings
     played: dict[tuple[str, ...] | None, list[str]] = {}
-    for role in ROLES:
+    for role in Role:
         agent = settings.agent(role)
         played.setdefault(agent.command if agent else None, []).append(role)
     env = foreign.clean_env(os.environ, allow=settings.agents.env)
@@ -216,7 +215,7 @@ def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str])
             [str(program), "--version"],
             cwd=Path(folder),
             env=env,
-            limits=foreign.Limits(wall_s=VERSION_S, output_bytes=10_000),
+            bounds=foreign.Bounds(wall_s=VERSION_S, output_bytes=10_000),
             stdout=Path(folder, "said"),
             stderr=None,
         )

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import click
 
 from orchestrator import wiring
+from orchestrator.adapters.git import Leftover, LeftoverKind
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import WorkspaceError
-from orchestrator.ports import Leftover, LeftoverKind
 from orchestrator.status import leases_if_up
 from orchestrator.text import line
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from orchestrator import settings, tracker
-from orchestrator.adapters.git.installation import base_branch, top_of
+from orchestrator.adapters.git import base_branch, top_of
 from orchestrator.cli import discover
 from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.cli.terminal import json_option, print_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from orchestrator.adapters.git.installation import git
+from orchestrator.adapters.git import base_holds
 from orchestrator.adapters.github import PullRequestEvent
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
@@ -81,7 +81,7 @@ def _audit(settings: Settings, event: PullRequestEvent, pull: PullRequest) -> Au
         pull,
         trust,
         show_issue=_committed(settings.root / jsonl.FOLDER / "issues.jsonl"),
-        on_base=lambda commit: _holds(settings.root, trust.base, commit),
+        on_base=lambda commit: base_holds(settings.root, trust.base, commit),
     )
 
 
@@ -123,13 +123,6 @@ def _committed(path: Path) -> Callable[[str], Mapping[str, object]]:
         return lines[-1] | {"feedback": newest_first}
 
     return show
-
-
-def _holds(root: Path, base: str, commit: str) -> bool | None:
-    """Whether the base holds the commit, here or at origin; None when this checkout does not reach that far."""
-    refs = (f"refs/heads/{base}", f"refs/remotes/origin/{base}")
-    answers = {git(root, "merge-base", "--is-ancestor", f"{commit}^{{commit}}", ref).returncode for ref in refs}
-    return True if 0 in answers else False if 1 in answers else None
 
 
 def _as_object(found: Audit, pull: PullRequest | None) -> dict[str, object]:

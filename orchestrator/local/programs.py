@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from beat.queues import MERGE_CLOSE, POLL, PUBLISH, SESSIONS
+
 CELERY = ("-m", "celery", "--quiet", "-A", "orchestrator")
 QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "warning")
 
@@ -57,15 +59,15 @@ PROGRAMS = (
     Program(
         "worker",
         "runs sessions; agents are its children",
-        queues=("sessions",),
+        queues=(SESSIONS,),
         node="sessions",
         slots=None,
         hidden=(GITHUB, FLOWER_LOGIN),
     ),
     Program(
-        "control", "claims issues, and tells the tracker", queues=("poll", "publish"), node="control", hidden=(GITHUB,)
+        "control", "claims issues, and tells the tracker", queues=(POLL, PUBLISH), node="control", hidden=(GITHUB,)
     ),
-    Program("merges", "delivers finished work, and closes what is merged", queues=("merge_close",), node="merges"),
+    Program("merges", "delivers finished work, and closes what is merged", queues=(MERGE_CLOSE,), node="merges"),
     Program("beat", "the clock", arguments=(*CELERY, "beat", "--loglevel", "warning", "--pidfile="), hidden=(GITHUB,)),
     Program(
         "web",

@@ -3,12 +3,12 @@
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.orphans import end_orphans
 from orchestrator.session.run import Sessions
-from orchestrator.session.steps import Tools, WorktreeSteps, put_aside
+from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
 
 __all__ = [
     "LeaseKeeper",
+    "SessionTools",
     "Sessions",
-    "Tools",
     "WorktreeSteps",
     "end_orphans",
     "put_aside",

@@ -1,10 +1,11 @@
-"""Keeping a lease while a step runs, and knowing at once when it is gone."""
+"""Keep a lease while a step runs, and notice at once when it is gone."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,13 +21,13 @@ TICK_S = 0.2
 
 
 class Renewable(Protocol):
-    """The part of the leases that a holder needs."""
+    """The part of the leases that a holder uses."""
 
     def renew(self, lease: Lease) -> bool:
-        """Whether the lease is still ours; if so, for another lease time."""
+        """Renew the lease for another lease time; False when it is not ours any more."""
 
     def stop_asked(self, lease: Lease) -> str:
-        """By whom and why our session is to be ended; empty when it is not."""
+        """The words of the person who stops our session; empty when none does."""
 
     def release(self, lease: Lease) -> None:
         """Give the session back."""
@@ -83,6 +84,17 @@ class LeaseKeeper:
         if self._stopping():
             raise SessionStopped(f"{self._lease.issue_id}: the worker stops; the session goes on elsewhere")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Around a step: `hold` at its end, instead of anything that it raises without the lease.
+
+        By then others may have ended our agent or changed its worktree, and that is why it failed.
+        """
+        try:
+            yield
+        finally:
+            self.hold()
+
     def _holds(self) -> bool:
         if not self._lost and self._monotonic() - self._renewed > self._lease_s:
             self._lost = f"its lease could not be renewed for {self._lease_s:g} s"
@@ -111,7 +123,7 @@ class LeaseKeeper:
         try:
             self._renew_until_over()
         finally:
-            # However this ended: nobody renews the lease from here on.
+            # However this ended: the lease is not renewed from here on.
             if not self._over.is_set():
                 self.cut.set()
 

@@ -8,13 +8,13 @@ from orchestrator.leases import Holding
 from orchestrator.session.keeper import log
 
 Families = Mapping[tuple[str, str], set[int]]
-"""Who is above the processes of a session, up to the first process, for each issue and session id."""
+"""The processes above those of a session, up to the first process, for each issue and session id."""
 
 
 def end_orphans(families: Families, holding: Callable[[str], Holding | None], sweep: Callable[[str, str], int]) -> None:
     """End what is left of sessions on this host whose worker is gone, or whose session another worker has by now.
 
-    For a worker that starts. A session is left alone while the one who has it by Redis is above its processes.
+    For a worker that starts. A session is left alone while its worker, by Redis, is above its processes.
     Raises RedisUnavailable, before anything is touched of a session that Redis was not asked about.
     """
     for (issue_id, session_id), above in families.items():

@@ -11,17 +11,16 @@ import structlog
 
 from orchestrator.errors import ENDS_RUN_ONLY, OrchestratorError, StoppedByHand, WorkspaceError
 from orchestrator.leases import Lease
-from orchestrator.models import Limits, Progress, Report, Step, Verdict
-from orchestrator.ports import History
+from orchestrator.models import Limits, Progress, Verdict
 from orchestrator.publish.entries import About, error_entries
 from orchestrator.session.keeper import LeaseKeeper, Renewable
-from orchestrator.session_loop import Doer, perform
+from orchestrator.session_loop import Doer, History, perform
 
 log = structlog.get_logger(__name__)
 
 
 class SessionLeases(Renewable, Protocol):
-    """The part of the leases that running a session needs."""
+    """The part of the leases that running a session uses."""
 
     def acquire(self, issue_id: str, owner: str) -> Lease | None:
         """Take an opened session over."""
@@ -29,7 +28,7 @@ class SessionLeases(Renewable, Protocol):
 
 @dataclass(frozen=True)
 class Sessions:
-    """Runs sessions as one worker process. `owner` is its name; `doer` makes what does a session's steps.
+    """The sessions of one worker process. `owner` is its name; `doer` makes what does a session's steps.
 
     `put_aside` ends what is left of a session on this host and gives the refs that keep its unfinished work.
 
@@ -51,7 +50,7 @@ class Sessions:
     def run(self, issue_id: str) -> None:
         """Run the issue's session from its last recorded step to its verdict.
 
-        Leaves quietly when there is nothing to run here: somebody else has the lease, the session is over, Redis is
+        Leaves quietly when there is nothing to run here: another worker has the lease, the session is over, Redis is
         away, or the worker stops (then the lease is given back). A session that a person stopped ends here, with its
         work put aside. Raises what else ended the session in SESSION_ERROR.
         """
@@ -78,8 +77,14 @@ class Sessions:
         with keeper:
             log.info("session_started", token=lease.token)
             try:
-                do = self._stoppable(lease, self.doer(lease, keeper))
-                outcome = perform(_about(lease), do, self.history(lease), limits=limits, now=self.now)
+                outcome = perform(
+                    _about(lease),
+                    self.doer(lease, keeper),
+                    self.history(lease),
+                    limits=limits,
+                    now=self.now,
+                    stopped=lambda by_hand: self._put_aside(lease, str(by_hand)),
+                )
                 log.info("session_ended", verdict=outcome.final_state)
             except StoppedByHand as stopped:
                 log.info("session_stopped", reason=str(stopped))
@@ -88,18 +93,8 @@ class Sessions:
                     log.warning("session_failed", verdict=Verdict.ERROR, reason=str(error))
                 raise
 
-    def _stoppable(self, lease: Lease, do: Doer) -> Doer:
-        """Does the steps, and puts the work of one aside that a person stopped."""
-
-        def done(step: Step, progress: Progress) -> Report:
-            try:
-                return do(step, progress)
-            except StoppedByHand as stopped:
-                raise self._stopped(lease, str(stopped)) from stopped
-
-        return done
-
-    def _stopped(self, lease: Lease, stop: str) -> StoppedByHand:
+    def _put_aside(self, lease: Lease, stop: str) -> StoppedByHand:
+        """Put the unfinished work aside; the error that tells who stopped the session and where the work is."""
         try:
             refs = self.put_aside(lease)
         except WorkspaceError as error:
@@ -108,11 +103,11 @@ class Sessions:
         return StoppedByHand(f"{stop}; {kept} in the clone of {self.owner.rpartition('/')[0]}")
 
     def give_up(self, issue_id: str) -> None:
-        """End a session that nobody runs: it was stopped, or taken up again too often without getting anywhere."""
+        """End a session without a worker: it was stopped, or taken up again too often without getting anywhere."""
         lease = self.leases.acquire(issue_id, self.owner)
         if lease is None:
             return
-        error = self._stopped(lease, lease.stop) if lease.stop else _rescued_too_often(issue_id)
+        error = self._put_aside(lease, lease.stop) if lease.stop else _rescued_too_often(issue_id)
         entries = error_entries(_about(lease), Progress(), error, at=self.now())
         self.history(lease).close(Verdict.ERROR, entries, reason=str(error))
 

@@ -1,4 +1,4 @@
-"""Doing a session's steps in a git worktree: agents work and review there, and we verify there."""
+"""The steps of a session, done in a git worktree: agents work and review there, and we verify there."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ from functools import cached_property
 
 import structlog
 
-from orchestrator.agent_roles import RoleAgentAdapter, RoleSteps
+from orchestrator.agent_roles import AgentTransport, RoleAgentAdapter, Steps, to_review
 from orchestrator.errors import AgentError, CommitMissing, SettingsError, WorkspaceError
 from orchestrator.leases import Lease
-from orchestrator.models import ImplementerResult, Progress, Report, ReviewResult, Stage, Step, VerificationEvidence
-from orchestrator.ports import AgentTransport, Remote, Reviewer, Verifier, Workspace, Worktree
-from orchestrator.prompts import render_issue_prompt
+from orchestrator.models import (
+    ImplementerResult,
+    Progress,
+    Report,
+    ReviewResult,
+    Role,
+    Stage,
+    Step,
+    VerificationEvidence,
+)
+from orchestrator.prompts import prompt_with_change, render_issue_prompt
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.snapshot import Status
 from orchestrator.text import bounded_text, commit_message
+from orchestrator.workspace import Remote, Verifier, Workspace, Worktree
 
 log = structlog.get_logger(__name__)
 
 MAX_CHANGE_CHARS = 60_000
 
-_CHANGE = """
-# The change
-
-{change}
-"""
-
 
 @dataclass(frozen=True)
-class Tools:
-    """What a session works with. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
+class SessionTools:
+    """The tools of a session. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
 
     workspace: Workspace
     remote: Callable[[Lease], Remote]
@@ -45,7 +48,7 @@ class Tools:
     now: Callable[[], datetime]
 
 
-def put_aside(lease: Lease, tools: Tools) -> list[str]:
+def put_aside(lease: Lease, tools: SessionTools) -> list[str]:
     """End what still runs of the session on this host, and give the refs that keep what its step had done so far.
 
     Running it again gives none. Raises WorkspaceError.
@@ -54,13 +57,14 @@ def put_aside(lease: Lease, tools: Tools) -> list[str]:
     return tools.workspace.put_aside(lease.issue_id)
 
 
-class WorktreeSteps:
-    """Does the steps of one session in its worktree.
+class WorktreeSteps(Steps):
+    """The steps of one session, done in its worktree while its lease is ours.
 
     A step that was cut off is done again from the commit of the last recorded one.
     """
 
-    def __init__(self, lease: Lease, tools: Tools, keeper: LeaseKeeper) -> None:
+    def __init__(self, lease: Lease, tools: SessionTools, keeper: LeaseKeeper) -> None:
+        self.now = tools.now
         self._lease = lease
         self._tools = tools
         self._keeper = keeper
@@ -71,42 +75,69 @@ class WorktreeSteps:
 
         If the worktree is deleted under it the step counts for nothing, and is done again in a new one, once.
         """
-        with structlog.contextvars.bound_contextvars(stage=step.stage, attempt=step.attempt):
-            try:
-                return self._told(step, progress)
-            finally:
-                # What was raised without a lease was raised by the loss of it: others may have ended our agent by now.
-                self._keeper.hold()
+        with structlog.contextvars.bound_contextvars(stage=step.stage, attempt=step.attempt), self._keeper.held():
+            for _ in range(2):
+                self._keeper.check()
+                began = self.now()
+                log.debug("step_started")
+                try:
+                    self._prepare(progress)
+                    report = super().__call__(step, progress)
+                except (AgentError, WorkspaceError):
+                    if not self._gone():
+                        raise
+                else:
+                    # No answer is one about files that are gone.
+                    if not self._gone():
+                        seconds = (self.now() - began).total_seconds()
+                        log.info("step_done", seconds=round(seconds, 1), **_facts(report))
+                        return report
+                log.warning("worktree_gone")
+                self._worktree = None
+            raise WorkspaceError(
+                f"{self._lease.issue_id}: its worktree was deleted twice in a row; find out what does it"
+            )
 
-    def _told(self, step: Step, progress: Progress) -> Report:
-        for _ in range(2):
-            self._keeper.check()
-            started = self._tools.now()
-            log.debug("step_started")
-            if report := self._done(step, progress):
-                seconds = (self._tools.now() - started).total_seconds()
-                log.info("step_done", seconds=round(seconds, 1), **_facts(report))
-                return report
-            log.warning("worktree_gone")
-            self._worktree = None
-        raise WorkspaceError(f"{self._lease.issue_id}: its worktree was deleted in two steps running; see by whom")
+    def implement(self, step: Step) -> ImplementerResult:
+        """Ask the implementer, and make one commit of what it changed, on the remote too."""
+        result = self._roles().implementer(self._prompt(), list(step.fix_list))
+        self._keeper.hold()
+        before = self._tools.workspace.head(self._here)
+        commit = self._tools.workspace.commit(self._here, self._message(step, result.notes))
+        # Before it is recorded: the reader of the record must find the commit.
+        self._remote.push(commit)
+        changed_at = self.now() if commit != before else result.code_changed_at
+        return replace(result, commit=commit, code_changed_at=changed_at)
 
-    @cached_property
-    def _remote(self) -> Remote:
-        return self._tools.remote(self._lease)
+    def review(self, role: Role, step: Step, progress: Progress) -> ReviewResult:
+        """Ask a reviewer, and throw away what it changed."""
+        result = to_review(step, progress)
+        change = self._tools.workspace.change(self._here, max_chars=MAX_CHANGE_CHARS)
+        prompt = prompt_with_change(self._prompt(), change)
+        answer = self._roles().review(role, prompt, result=result, attempt=step.attempt)
+        self._keeper.hold()
+        discarded = self._tools.workspace.restore(self._here, progress.commit)
+        if not discarded:
+            return answer
+        log.warning("reviewer_changed_files", files=discarded[:10], count=len(discarded))
+        thrown = f"(The reviewer changed {len(discarded)} files; that was thrown away.)"
+        return replace(answer, notes=f"{answer.notes}\n{thrown}".strip())
 
-    def _done(self, step: Step, progress: Progress) -> Report | None:
-        """The step's report; None when the worktree did not outlive it: no answer is one about files that are gone."""
-        try:
-            worktree = self._worktree or self._prepared(progress)
-            report = self._steps(step, progress, worktree)(step, progress)
-        except (AgentError, WorkspaceError):
-            if self._worktree is None or self._worktree.path.is_dir():
-                raise
-            return None
-        return report if worktree.path.is_dir() else None
+    def verify(self, progress: Progress) -> VerificationEvidence | str:
+        """Run the user's verification command, or else the one that the implementer names."""
+        level = self._lease.record.issue.verify_level
+        command = self._tools.verify_command(level) or _claimed_command(progress)
+        if not command:
+            return (
+                f"no verification command: the implementer named none, and orch.toml has none for level {level};"
+                ' write e.g. [verify] default = ["make", "test"] in orch.toml'
+            )
+        return self._tools.verifier(self._lease, self._here, self._keeper)(command, self._here, progress.commit)
 
-    def _prepared(self, progress: Progress) -> Worktree:
+    def _prepare(self, progress: Progress) -> None:
+        """Make the worktree as the last recorded step left it, here and on the remote, if it is not prepared yet."""
+        if self._worktree:
+            return
         workspace, record = self._tools.workspace, self._lease.record
         # A holder that froze may have left an agent at work in this very worktree.
         self._tools.sweep(self._lease)
@@ -124,43 +155,22 @@ class WorktreeSteps:
                 f"{worktree.branch} from there, then `orch enqueue {worktree.issue_id}`"
             ) from error
         self._remote.push(workspace.head(worktree))
-        return worktree
 
-    def _steps(self, step: Step, progress: Progress, worktree: Worktree) -> RoleSteps:
-        roles = RoleAgentAdapter(self._tools.transport(self._lease, worktree, self._keeper))
+    @property
+    def _here(self) -> Worktree:
+        assert self._worktree is not None, "a step begins by preparing its worktree"
+        return self._worktree
 
-        def implement(prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
-            result = roles.implementer(prompt, fix_list)
-            self._keeper.hold()
-            before = self._tools.workspace.head(worktree)
-            commit = self._tools.workspace.commit(worktree, self._message(step, result.notes))
-            # Before it is recorded: whoever finds the record must find the commit.
-            self._remote.push(commit)
-            changed_at = self._tools.now() if commit != before else result.code_changed_at
-            return replace(result, commit=commit, code_changed_at=changed_at)
+    def _gone(self) -> bool:
+        """True when the worktree was deleted since it was prepared."""
+        return self._worktree is not None and not self._worktree.path.is_dir()
 
-        def read_only(review: Reviewer) -> Reviewer:
-            def reviewed(prompt: str, result: ImplementerResult, attempt: int) -> ReviewResult:
-                change = self._tools.workspace.change(worktree, max_chars=MAX_CHANGE_CHARS)
-                answer = review(prompt + _CHANGE.format(change=change), result, attempt)
-                self._keeper.hold()
-                discarded = self._tools.workspace.restore(worktree, progress.commit)
-                if discarded:
-                    log.warning("reviewer_changed_files", files=discarded[:10], count=len(discarded))
-                    thrown = f"(The reviewer changed {len(discarded)} files; that was thrown away.)"
-                    return replace(answer, notes=f"{answer.notes}\n{thrown}".strip())
-                return answer
+    @cached_property
+    def _remote(self) -> Remote:
+        return self._tools.remote(self._lease)
 
-            return reviewed
-
-        return RoleSteps(
-            self._prompt(),
-            implementer=implement,
-            spec_reviewer=read_only(roles.spec_reviewer),
-            quality_reviewer=read_only(roles.quality_reviewer),
-            now=self._tools.now,
-            verify=lambda progress: self._verify(progress, worktree),
-        )
+    def _roles(self) -> RoleAgentAdapter:
+        return RoleAgentAdapter(self._tools.transport(self._lease, self._here, self._keeper))
 
     def _prompt(self) -> str:
         try:
@@ -169,17 +179,6 @@ class WorktreeSteps:
             raise SettingsError(
                 f"{self._lease.issue_id}: {error}; correct the template that orch.toml names"
             ) from error
-
-    def _verify(self, progress: Progress, worktree: Worktree) -> VerificationEvidence | str:
-        level = self._lease.record.issue.verify_level
-        command = self._tools.verify_command(level) or _claimed_command(progress)
-        if not command:
-            return (
-                f"no verification command: the implementer named none, and orch.toml has none for level {level};"
-                ' write e.g. [verify] default = ["make", "test"] in orch.toml'
-            )
-        verifier = self._tools.verifier(self._lease, worktree, self._keeper)
-        return verifier(command, worktree, progress.commit)
 
     def _message(self, step: Step, notes: str) -> str:
         issue, record = self._lease.record.issue, self._lease.record
@@ -197,7 +196,7 @@ class WorktreeSteps:
 
 
 def _facts(report: Report) -> dict[str, object]:
-    """What a log line says of a step."""
+    """A step's report, in the fields of a log line."""
     if report.stage is not Stage.VERIFICATION:
         failed = bounded_text("; ".join(report.failed_items))
         return {"result": Status.FAIL, "failed": failed} if failed else {"result": Status.PASS}

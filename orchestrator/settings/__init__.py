@@ -1,11 +1,10 @@
-"""Every knob, once."""
+"""Every setting: `tables` has them with their defaults, `loading` reads them."""
 
-from orchestrator.settings.load import FILE, checkout_name, from_environment, load, project_name
-from orchestrator.settings.tables import ROLES, AgentSettings, Settings
+from orchestrator.settings.loading import FILE, checkout_name, from_environment, load, project_name
+from orchestrator.settings.tables import AgentSettings, Settings
 
 __all__ = [
     "FILE",
-    "ROLES",
     "AgentSettings",
     "Settings",
     "checkout_name",

@@ -1,4 +1,4 @@
-"""The catalogue of keys, read off the settings models: for the docs, and for what is said when one is wrong."""
+"""The catalogue of keys, read off the settings models: for the docs, and for error messages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def key_table(known: Iterable[Key]) -> str:
 
 
 def problem(source: str, error: ErrorDetails, known: Sequence[Key]) -> str:
-    """What pydantic found wrong, as one line: where, what, and what to write instead."""
+    """One line for one error of pydantic: the key, the problem, and what to write instead."""
     name = _dotted(error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{source}: unknown {'variable' if _variable(name) else 'key'} `{name}`{_nearest(name, known)}"
@@ -152,6 +152,6 @@ def _nearest(name: str, known: Sequence[Key]) -> str:
 
 
 def _words(prefix: str, known: Sequence[Key]) -> list[str]:
-    """What may stand after a prefix: keys and tables, each once, in order."""
+    """The words that may follow a prefix: keys and tables, each once, in order."""
     below = (key.name.removeprefix(prefix) for key in known if key.name.startswith(prefix))
     return list(dict.fromkeys(name.partition(".")[0] for name in below))

@@ -1,4 +1,4 @@
-"""One Redis address, two spellings: redis-py and kombu disagree about sockets, databases and TLS; this file knows how.
+"""One Redis address, two spellings: redis-py and kombu disagree about sockets, databases and TLS.
 
 | what           | redis-py                | kombu                                        |
 |----------------|-------------------------|----------------------------------------------|

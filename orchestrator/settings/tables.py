@@ -1,85 +1,29 @@
-"""Every setting, with its type, default and description: the tables of orch.toml and the environment."""
+"""Every setting, with its type, default and description: the tables of orch.toml and the environment.
+
+A field's description is its line in the docs.
+"""
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from orchestrator.settings import redis_url
-from orchestrator.settings.keys import shown
-
-ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
-
-
-SHELL_WORDS = frozenset("|&;<>()")
-
-
-def _argv(value: object) -> object:
-    """Text is split into words as a shell would, but no shell ever runs it."""
-    if not isinstance(value, str):
-        return tuple(value) if isinstance(value, list) else value
-    words = shlex.shlex(value, posix=True, punctuation_chars=True)
-    words.whitespace_split, words.commenters = True, ""
-    argv = tuple(words)
-    if any(SHELL_WORDS.issuperset(word) for word in argv if word) or (argv and re.match(r"\w+=", argv[0])):
-        raise ValueError('has shell syntax in it, but no shell runs it (["sh", "-c", "..."] would)')
-    return argv
-
-
-def _runnable(argv: tuple[str, ...]) -> tuple[str, ...]:
-    if not argv or not argv[0]:
-        raise ValueError("names no program")
-    if any("\0" in word for word in argv):
-        raise ValueError("has a NUL character in it")
-    return argv
-
-
-def _fits(pattern: str, what: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {what} (is {shown(text)})")
-        return text
-
-    return AfterValidator(check)
-
-
-def _accepted(url: str) -> str:
-    redis_url.client_url(url)
-    return url
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("must be a whole path, from / on")
-    return path
-
-
-Command = Annotated[tuple[str, ...], BeforeValidator(_argv), AfterValidator(_runnable)]
-
-
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400, json_schema_extra={"unit": "seconds"})]
-
-
-Count = Annotated[int, Field(ge=1, le=100)]
-
-
-ProjectName = Annotated[str, _fits(r"[a-z0-9-]{1,40}", "1 to 40 of a-z, 0-9 and -")]
-
-
-BranchName = Annotated[str, _fits(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f]+", "the name of a branch")]
-
-
-RemoteName = Annotated[str, _fits(r"((?!-)[\w./-]+)?", "the name of a git remote, or empty")]
-
-
-VariableName = Annotated[str, _fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
-
-
-AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+from orchestrator.models import Role
+from orchestrator.settings.kinds import (
+    AnyCase,
+    BranchName,
+    Command,
+    Count,
+    ProjectName,
+    RedisUrl,
+    RemoteName,
+    Seconds,
+    VariableName,
+    WholePath,
+    fits,
+)
 
 
 class _Table(BaseModel):
@@ -88,8 +32,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Limits(_Table):
-    """How long, how often, how much."""
+class LimitSettings(_Table):
+    """Limits of time, tries and output."""
 
     spec_attempts: Count = Field(
         default=3, description="Spec reviews a session may fail before it overflows into a [FIX] issue"
@@ -109,8 +53,8 @@ class Limits(_Table):
     errors_in_a_row: Count = Field(default=3, description="Sessions that end in an error before no new one is started")
 
 
-class Verify(_Table):
-    """What to run in the worktree to know that the work is good: a list of words, or text that is split into words."""
+class VerifySettings(_Table):
+    """Verification commands, run in the worktree: a list of words, or text that is split into words."""
 
     default: Command | None = Field(
         default=None,
@@ -129,7 +73,7 @@ class Verify(_Table):
 
 
 class AgentSettings(_Table):
-    """How to start one agent for one answer."""
+    """The command that starts one agent for one answer."""
 
     command: Command = Field(examples=[["claude", "-p"]], description="The agent's command line, without the prompt")
     prompt: Literal["stdin", "file", "argument"] = Field(
@@ -139,7 +83,7 @@ class AgentSettings(_Table):
 
 
 class Agents(_Table):
-    """Who plays which role; a role without a table of its own is played by `default`."""
+    """The agents of the roles; a role without a table of its own is played by `default`."""
 
     env: tuple[VariableName, ...] = Field(
         default=(),
@@ -154,12 +98,12 @@ class Agents(_Table):
 
 
 class GitHubSettings(_Table):
-    """Where pull requests are, and whose merges count. The token is ORCH_GITHUB_TOKEN."""
+    """The repo of pull requests, and the authors whose merges count. The token is ORCH_GITHUB_TOKEN."""
 
-    repo: Annotated[str, _fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
+    repo: Annotated[str, fits(r"[\w.-]+/[\w.-]+", "owner/name")] | None = Field(
         default=None, examples=["me/my-repo"], description="The repo on GitHub. Unset: from the URL of `remote`"
     )
-    api: Annotated[str, _fits(r"https?://\S+", "an http address")] = Field(
+    api: Annotated[str, fits(r"https?://\S+", "an http address")] = Field(
         default="https://api.github.com", description="GitHub's API; another address for GitHub Enterprise"
     )
     authors: tuple[str, ...] = Field(
@@ -179,7 +123,7 @@ class TrackerCommand(_Table):
 
 
 class RepoSettings(_Table):
-    """What orch.toml says."""
+    """The keys of orch.toml."""
 
     project: ProjectName | None = Field(
         default=None,
@@ -229,16 +173,16 @@ class RepoSettings(_Table):
         json_schema_extra={"unit": "seconds"},
         description="How long after its last sign of life a worker loses its session to another",
     )
-    limits: Limits = Limits()
-    verify: Verify = Verify()
+    limits: LimitSettings = LimitSettings()
+    verify: VerifySettings = VerifySettings()
     agents: Agents = Agents()
     github: GitHubSettings = GitHubSettings()
 
 
 class Environment(_Table):
-    """What the environment says. An empty variable counts as unset."""
+    """The environment variables. An empty one counts as unset."""
 
-    redis_url: Annotated[str, AfterValidator(_accepted)] | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         alias="ORCH_REDIS_URL",
         examples=["redis://localhost:6379/0"],
@@ -252,7 +196,7 @@ class Environment(_Table):
         examples=["/home/me/my-repo"],
         description="The repo's folder. Unset: the nearest folder from here up with an orch.toml, else the git repo",
     )
-    state_dir: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+    state_dir: WholePath | None = Field(
         default=None,
         alias="ORCH_STATE_DIR",
         strict=False,
@@ -284,7 +228,7 @@ class Environment(_Table):
 
 
 class Settings(RepoSettings):
-    """What the rest of the program asks. Made by `load`."""
+    """All settings of one process, as the rest of the program reads them. Made by `load`."""
 
     project: ProjectName
     root: Path
@@ -297,19 +241,19 @@ class Settings(RepoSettings):
 
     @property
     def worktrees(self) -> Path:
-        """Where the sessions' checkouts are."""
+        """The folder of the sessions' checkouts."""
         return self.state_dir / "worktrees"
 
     @property
     def logs(self) -> Path:
-        """Where the full output of agents and verifications is."""
+        """The folder of the full output of agents and verifications."""
         return self.state_dir / "logs"
 
     def verify_command(self, level: str) -> tuple[str, ...] | None:
-        """What verifies an issue of this level: L0, L1, L2, or `-`. None when nothing is set for it."""
+        """The command that verifies an issue of this level: L0, L1, L2, or `-`. None when none is set."""
         return {"L0": self.verify.L0, "L1": self.verify.L1, "L2": self.verify.L2}.get(level) or self.verify.default
 
-    def agent(self, role: str) -> AgentSettings | None:
-        """Who plays this role, one of ROLES; None when nobody is set."""
-        own: AgentSettings | None = getattr(self.agents, role) if role in ROLES else None
+    def agent(self, role: Role) -> AgentSettings | None:
+        """The agent that plays this role; None when none is set."""
+        own: AgentSettings | None = getattr(self.agents, role)
         return own or self.agents.default

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from orchestrator.adapters.git import installation
+from orchestrator.adapters.git import installation_of
 from orchestrator.adapters.redis import RedisMerges, why_no_writes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.issue import feedback_of
@@ -120,7 +120,7 @@ def _tracker_says(wiring: Wiring, issue_id: str) -> TrackerSays:
         too_many_fixes=too_many_fixes(shown.get("title")),
         merges=tuple(markers_of({"feedback": _since_the_session(shown)})),
         last_by=told[0].orchestrator_id if told else "",
-        ours=unfinished(shown, installation.name_of(wiring.settings.root)),
+        ours=unfinished(shown, installation_of(wiring.settings.root)),
         verdict=ENDS[end.event_type] if end else "",
         reason="; ".join(end.failed_items) if end else "",
     )

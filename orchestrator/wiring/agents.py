@@ -7,17 +7,17 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 
-from orchestrator.adapters.agents.command import AgentCommand
-from orchestrator.adapters.process.foreign import Limits as ProcessLimits
-from orchestrator.agent_roles import ROLES
+from orchestrator.adapters.agents import AgentCommand
+from orchestrator.adapters.process.foreign import Bounds
 from orchestrator.errors import SettingsError
-from orchestrator.settings.tables import Settings
+from orchestrator.models import Role
+from orchestrator.settings import Settings
 
 MB = 1_000_000
 
 
 def tracker_command(settings: Settings) -> Sequence[str]:
-    """How the tracker's server is started: sudocode's if it is installed (or asked for), else ours."""
+    """The command of the tracker's server: sudocode's if it is installed (or asked for), else ours."""
     if not isinstance(settings.tracker, str):
         return settings.tracker.command
     if settings.tracker == "sudocode" or (settings.tracker == "auto" and shutil.which("sudocode-mcp")):
@@ -26,18 +26,16 @@ def tracker_command(settings: Settings) -> Sequence[str]:
 
 
 def agent_commands(settings: Settings) -> dict[str, AgentCommand]:
-    """Each role's command. SettingsError names the roles that nobody plays."""
+    """Each role's command. SettingsError names the roles without one."""
     limits = settings.limits
-    bounds = ProcessLimits(
-        wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB
-    )
-    unset = [role for role in ROLES if settings.agent(role) is None]
+    bounds = Bounds(wall_s=limits.agent_seconds, silence_s=limits.silence_seconds, output_bytes=limits.output_mb * MB)
+    unset = [role for role in Role if settings.agent(role) is None]
     if unset:
         raise SettingsError(
             f"orch.toml: agents: no command for {', '.join(unset)};"
             ' write e.g. [agents.default] command = ["claude", "-p"], or run `orch init`'
         )
-    played = {role: agent for role in ROLES if (agent := settings.agent(role))}
+    played = {role: agent for role in Role if (agent := settings.agent(role))}
     return {
         role: AgentCommand(agent.command, agent.prompt, bounds, settings.agents.env) for role, agent in played.items()
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orchestrator import wiring
-from orchestrator.adapters.git.installation import github_repo
+from orchestrator.adapters.git import github_repo
 from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import RedisMerges
 from orchestrator.errors import SettingsError, WorkspaceError

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 import redis
 
 from orchestrator import logs
-from orchestrator.adapters.agents.command import CommandTransport
-from orchestrator.adapters.agents.verify import CommandVerifier
-from orchestrator.adapters.git import GitWorkspace, installation
-from orchestrator.adapters.git.installation import base_branch
+from orchestrator.adapters.agents import CommandTransport, CommandVerifier
+from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
 from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
-from orchestrator.adapters.process.foreign import Limits as ProcessLimits
-from orchestrator.adapters.process.foreign import clean_env
+from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import (
     Keys,
@@ -38,13 +35,13 @@ from orchestrator.leases import Lease
 from orchestrator.logs import Once
 from orchestrator.models import Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
-from orchestrator.ports import Worktree
 from orchestrator.publish import outbox
-from orchestrator.session import LeaseKeeper, Sessions, Tools, WorktreeSteps, end_orphans, put_aside
+from orchestrator.session import LeaseKeeper, Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.text import redactor
 from orchestrator.wiring.agents import MB, agent_commands, prompt_template, tracker_command
+from orchestrator.workspace import Worktree
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -194,8 +191,8 @@ class Wiring:
     def orchestrator_id(self) -> str:
         """The name that signs our snapshots. A new one is noted in Redis: one that does not know it lost its data."""
         root = self.settings.root
-        if (known := installation.name_of(root)) is None:
-            known = installation.named(root)
+        if (known := installation_of(root)) is None:
+            known = name_installation(root)
             self.leases.meet(known)
         return known
 
@@ -232,8 +229,8 @@ class Wiring:
         )
 
     @functools.cached_property
-    def _tools(self) -> Tools:
-        return Tools(
+    def _tools(self) -> SessionTools:
+        return SessionTools(
             workspace=self.workspace,
             remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
             transport=self._transport,
@@ -259,7 +256,7 @@ class Wiring:
         limits = self.settings.limits
         return CommandVerifier(
             logs=self._session_logs(lease),
-            limits=ProcessLimits(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
+            bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
             env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._session_markers(lease)),
             cancel=keeper.cut,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.git import installation
+from orchestrator.adapters.git import name_installation
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.leases import RedisLeases
@@ -176,7 +176,7 @@ def test_a_redis_that_forgot_is_told_from_a_new_one(orch: Orch, redis: redis_ser
 
     assert ["ok"] == [level for level, _, _ in findings(orch)["redis"]]
 
-    leases.meet(installation.named(orch.repo))
+    leases.meet(name_installation(orch.repo))
 
     assert ["ok"] == [level for level, _, _ in findings(orch)["redis"]]
 

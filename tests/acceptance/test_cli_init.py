@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from tests.orch import Orch
 
 

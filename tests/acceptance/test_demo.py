@@ -18,7 +18,7 @@ from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import OrchestratorError
 from orchestrator.issue import feedback_of
 from orchestrator.local import demo
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from orchestrator.snapshot import Event, Snapshot, read_snapshot
 from orchestrator.wiring.project import Wiring
 from tests.support import ROOT

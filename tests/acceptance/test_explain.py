@@ -28,7 +28,7 @@ from orchestrator.models import Progress, Report, Stage, Step, VerificationEvide
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from orchestrator.status.board import collect
 from orchestrator.status.explanation import Explanation, State
 from orchestrator.status.read import explained

@@ -24,7 +24,7 @@ from orchestrator.leases import Claim, SessionRecord
 from orchestrator.models import DEFAULT_LIMITS, Progress, Report, Stage, Step, Verdict, VerificationEvidence
 from orchestrator.publish.entries import About, opening_entries
 from orchestrator.session_loop import perform
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from orchestrator.status.board import collect
 from orchestrator.tracker import init
 from orchestrator.wiring.project import Wiring

@@ -17,7 +17,7 @@ from orchestrator.models import ImplementerResult, Progress, Report, ReviewResul
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer
-from orchestrator.settings.load import from_environment
+from orchestrator.settings import from_environment
 from tests.benchmarks import plain
 
 COMMANDS = "commands.json"

@@ -72,7 +72,7 @@ def test_an_agent_that_deletes_its_worktree(stack: Parts) -> None:
     stack.until(lambda: stack.done(issue), "the session should have ended")
 
     assert (2, 0, 0) == stack.asked(issue)
-    assert f"{issue}: its worktree was deleted in two steps running; see by whom" == project.holding(issue).reason
+    assert f"{issue}: its worktree was deleted twice in a row; find out what does it" == project.holding(issue).reason
 
 
 def test_no_room_for_work(stack: Parts, measured: Measured) -> None:

@@ -11,7 +11,8 @@ from threading import Event
 import pytest
 
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
-from orchestrator.adapters.process.foreign import Limits
+from orchestrator.adapters.process.foreign import Bounds
+from orchestrator.agent_roles import AgentTransport
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,
@@ -20,7 +21,6 @@ from orchestrator.errors import (
     SessionStopped,
     SettingsError,
 )
-from orchestrator.ports import AgentTransport
 
 ROLE = "spec_reviewer"
 Make = Callable[..., AgentTransport]
@@ -39,7 +39,7 @@ def transport(tmp_path: Path) -> Make:
         **options: object,
     ) -> AgentTransport:
         argv = (sys.executable, "-S", "-c", program) if isinstance(program, str) else program
-        agent = AgentCommand(argv, **({"prompt": "stdin", "limits": Limits(20)} | options))  # type: ignore[arg-type]
+        agent = AgentCommand(argv, **({"prompt": "stdin", "bounds": Bounds(20)} | options))  # type: ignore[arg-type]
         return CommandTransport(
             {ROLE: agent},
             cwd=tmp_path / "worktree",
@@ -201,21 +201,21 @@ def test_a_killed_agent(transport: Make) -> None:
 
 def test_a_hanging_agent(transport: Make) -> None:
     """An agent over its wall-clock limit timed out."""
-    message = failure(transport(("sleep", "60"), limits=Limits(0.2)), AgentTimedOut)
+    message = failure(transport(("sleep", "60"), bounds=Bounds(0.2)), AgentTimedOut)
 
     assert "longer than 0.2 s" in message
 
 
 def test_a_silent_agent(transport: Make) -> None:
     """An agent over its silence limit is silent, which is another error."""
-    message = failure(transport(("sh", "-c", "echo hm; sleep 60"), limits=Limits(20, 0.2)), AgentSilent)
+    message = failure(transport(("sh", "-c", "echo hm; sleep 60"), bounds=Bounds(20, 0.2)), AgentSilent)
 
     assert "printed nothing for 0.2 s" in message
 
 
 def test_a_flooding_agent(transport: Make) -> None:
     """An agent that prints more than it may has failed."""
-    message = failure(transport(("yes",), limits=Limits(20, output_bytes=1_000_000)), AgentFailed)
+    message = failure(transport(("yes",), bounds=Bounds(20, output_bytes=1_000_000)), AgentFailed)
 
     assert "more than 1000000 bytes" in message
 
@@ -274,7 +274,7 @@ def test_odd_characters(transport: Make) -> None:
 def test_wrong_commands_are_refused_early(argv: tuple[str, ...], prompt: str, reason: str) -> None:
     """A command that could never work is an error of the settings before anything runs."""
     with pytest.raises(SettingsError) as caught:
-        AgentCommand(argv, prompt, Limits(1))  # type: ignore[arg-type]
+        AgentCommand(argv, prompt, Bounds(1))  # type: ignore[arg-type]
 
     assert reason in str(caught.value)
     assert "[agents.<role>]" in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.ports import Workspace
+from orchestrator.workspace import Workspace
 from tests.git_project import Project
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.git import Leftover, LeftoverKind
 from orchestrator.cli.gc import plan
 from orchestrator.errors import WorkspaceError
-from orchestrator.ports import Leftover, LeftoverKind
 from tests.git_project import Host, Project, with_bare
 
 MERGED, PUSHED = "merged into main", "on a branch of origin"

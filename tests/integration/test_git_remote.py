@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from orchestrator.errors import LeaseLost
 from orchestrator.leases import Lease, SessionRecord
-from orchestrator.ports import Fetched
+from orchestrator.workspace import Fetched
 from tests.git_project import Host, Project, put_before_git, with_bare
 from tests.support import an_issue, wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.ports import Worktree
+from orchestrator.workspace import Worktree
 from tests.git_project import Project
 
 
@@ -302,11 +302,11 @@ def test_an_unknown_base_names_the_setting(project: Project, base: str) -> None:
 
 
 def test_a_folder_that_is_no_repo_is_refused(project: Project, tmp_path: Path) -> None:
-    """The error names the folder and the setting."""
+    """The error names the folder and the variable."""
     project.repo = tmp_path / "empty"
     project.repo.mkdir()
 
-    with pytest.raises(WorkspaceError, match=r"empty is no git repo .* check `repo` in orch.toml"):
+    with pytest.raises(WorkspaceError, match=r"empty is no git repo .* check ORCH_PROJECT_ROOT"):
         project.workspace().prepare("i-abc")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.git.installation import name_of, named
+from orchestrator.adapters.git.installation import installation_of, name_installation
 from orchestrator.adapters.git.workspace import create_project
 from orchestrator.errors import WorkspaceError
 
@@ -22,24 +22,26 @@ def repo(tmp_path: Path) -> Path:
 
 def test_a_name_is_given_once(repo: Path) -> None:
     """Nobody has a name until one is asked for; from then on it stays, and nothing in the checkout changed."""
-    assert name_of(repo) is None
+    assert installation_of(repo) is None
 
-    name = named(repo)
+    name = name_installation(repo)
 
     assert name.startswith("orch-")
-    assert (name, name) == (name_of(repo), named(repo))
+    assert (name, name) == (installation_of(repo), name_installation(repo))
     assert "" == subprocess.run(["git", "status", "--porcelain"], cwd=repo, capture_output=True, text=True).stdout
 
 
 def test_no_copy_of_the_repo_has_the_name(repo: Path, tmp_path: Path) -> None:
     """A clone, a copied folder and a linked worktree are installations of their own."""
     subprocess.run(["git", "clone", "-q", repo, tmp_path / "clone"], check=True)
-    named(repo)
+    name_installation(repo)
     shutil.copytree(repo, tmp_path / "copy")
     subprocess.run(["git", "worktree", "add", "-q", tmp_path / "linked"], cwd=repo, check=True)
 
-    assert [None] * 3 == [name_of(tmp_path / name) for name in ("clone", "copy", "linked")]
-    assert 4 == len({named(path) for path in (repo, *(tmp_path / name for name in ("clone", "copy", "linked")))})
+    assert [None] * 3 == [installation_of(tmp_path / name) for name in ("clone", "copy", "linked")]
+    assert 4 == len(
+        {name_installation(path) for path in (repo, *(tmp_path / name for name in ("clone", "copy", "linked")))}
+    )
 
 
 def test_who_asks_at_once_gets_the_same_name(repo: Path) -> None:
@@ -47,14 +49,14 @@ def test_who_asks_at_once_gets_the_same_name(repo: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: _named(repo), range(4)))
 
-    assert 1 == len({named(repo) for _ in range(3)})
-    assert named(repo) == name_of(repo)
+    assert 1 == len({name_installation(repo) for _ in range(3)})
+    assert name_installation(repo) == installation_of(repo)
 
 
 def _named(repo: Path) -> str | None:
     """git's configuration has one writer at a time; whoever came too late finds the name."""
     try:
-        return named(repo)
+        return name_installation(repo)
     except WorkspaceError:
         return None
 
@@ -62,4 +64,4 @@ def _named(repo: Path) -> str | None:
 def test_what_git_does_not_keep_is_said(tmp_path: Path) -> None:
     """Where there is no repo there is no name."""
     with pytest.raises(WorkspaceError, match=f"git keeps no configuration in {tmp_path}"):
-        named(tmp_path)
+        name_installation(tmp_path)

@@ -17,7 +17,7 @@ from threading import Event, Thread, Timer
 import pytest
 
 from orchestrator.adapters.process import foreign, marked, shim
-from orchestrator.adapters.process.foreign import Ended, Finished, Limits
+from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
 from orchestrator.errors import SettingsError, WorkspaceError
 from tests.support import wait_until
 
@@ -80,17 +80,17 @@ def session(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, session: str) -> Callable[..., Finished]:
+def run(tmp_path: Path, session: str) -> Callable[..., Ran]:
     """`foreign.run` with everything but argv and limits filled in; a string is Python code."""
 
-    def started(program: str | list[str], *, merged: bool = False, **options: object) -> Finished:
+    def started(program: str | list[str], *, merged: bool = False, **options: object) -> Ran:
         argv = [sys.executable, "-S", "-c", program] if isinstance(program, str) else program
         defaults: dict[str, object] = {
             "cwd": tmp_path,
             "env": foreign.clean_env(
                 os.environ, extra={"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session, "ORCH_STATE": "s"}
             ),
-            "limits": Limits(wall_s=20),
+            "bounds": Bounds(wall_s=20),
             "stdout": tmp_path / "stdout",
             "stderr": None if merged else tmp_path / "stderr",
         }
@@ -107,7 +107,7 @@ def stopwatch() -> Callable[[], float]:
 # Output and input
 
 
-def test_streams_and_exit_code(run: Callable[..., Finished]) -> None:
+def test_streams_and_exit_code(run: Callable[..., Ran]) -> None:
     """Each stream is in its own file, and the exit code is the program's."""
     finished = run("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)")
 
@@ -115,14 +115,14 @@ def test_streams_and_exit_code(run: Callable[..., Finished]) -> None:
     assert (b"out\n", b"err\n") == (finished.stdout.read_bytes(), finished.stderr.read_bytes())
 
 
-def test_a_program_gives_way_to_us(run: Callable[..., Finished]) -> None:
+def test_a_program_gives_way_to_us(run: Callable[..., Ran]) -> None:
     """One that takes all of the CPU holds up no lease, and no stop of a person who has had enough of it."""
     finished = run("import os; print(os.nice(0))")
 
     assert min(os.nice(0) + shim.NICENESS, 19) == int(finished.stdout.read_text())
 
 
-def test_merged_streams_keep_their_order(run: Callable[..., Finished]) -> None:
+def test_merged_streams_keep_their_order(run: Callable[..., Ran]) -> None:
     """With stderr=None both streams are in one file, in the order in which they were printed."""
     finished = run("import os\nfor n in range(200): os.write(1 + n % 2, b'%d\\n' % n)", merged=True)
 
@@ -130,7 +130,7 @@ def test_merged_streams_keep_their_order(run: Callable[..., Finished]) -> None:
     assert finished.stdout == finished.stderr
 
 
-def test_output_is_in_the_file_as_soon_as_it_is_printed(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_output_is_in_the_file_as_soon_as_it_is_printed(run: Callable[..., Ran], tmp_path: Path) -> None:
     """A program that waits for a reaction to its first line gets it, since the line is already on disk."""
 
     def answer() -> None:
@@ -145,7 +145,7 @@ def test_output_is_in_the_file_as_soon_as_it_is_printed(run: Callable[..., Finis
     assert (Ended.EXITED, 0) == (finished.ended, finished.exit_code)
 
 
-def test_fifty_megabytes_cost_no_memory(run: Callable[..., Finished]) -> None:
+def test_fifty_megabytes_cost_no_memory(run: Callable[..., Ran]) -> None:
     """50 MB of output are all on disk, within seconds, and less than 1 MB of them was ever in memory."""
     elapsed = stopwatch()
     tracemalloc.start()
@@ -158,22 +158,22 @@ def test_fifty_megabytes_cost_no_memory(run: Callable[..., Finished]) -> None:
     assert 10 > elapsed()
 
 
-def test_output_without_end_is_cut_at_the_limit(run: Callable[..., Finished]) -> None:
+def test_output_without_end_is_cut_at_the_limit(run: Callable[..., Ran]) -> None:
     """A program that prints more than it may is ended, and the file holds exactly what it may."""
-    finished = run("import os\nwhile True: os.write(1, b'x' * 100_000)", limits=Limits(20, output_bytes=1_234_567))
+    finished = run("import os\nwhile True: os.write(1, b'x' * 100_000)", bounds=Bounds(20, output_bytes=1_234_567))
 
     assert Ended.OUTPUT == finished.ended
     assert 1_234_567 == finished.stdout.stat().st_size
 
 
-def test_input_is_read_in_full(run: Callable[..., Finished]) -> None:
+def test_input_is_read_in_full(run: Callable[..., Ran]) -> None:
     """5 MB of input reach a program that reads."""
     finished = run("import sys; print(len(sys.stdin.buffer.read()))", stdin=b"x" * 5_000_000)
 
     assert "5000000\n" == finished.stdout.read_text()
 
 
-def test_input_that_nobody_reads_holds_nothing_up(run: Callable[..., Finished]) -> None:
+def test_input_that_nobody_reads_holds_nothing_up(run: Callable[..., Ran]) -> None:
     """5 MB of input for a program that never reads: it runs to its end all the same."""
     elapsed = stopwatch()
     finished = run("print('done')", stdin=b"x" * 5_000_000)
@@ -182,7 +182,7 @@ def test_input_that_nobody_reads_holds_nothing_up(run: Callable[..., Finished]) 
     assert 10 > elapsed()
 
 
-def test_a_program_that_closes_its_streams_goes_on(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_a_program_that_closes_its_streams_goes_on(run: Callable[..., Ran], tmp_path: Path) -> None:
     """Closing stdout and stderr is no end: the run lasts until the program exits, and has its exit code."""
     finished = run("import os, time\nos.close(1); os.close(2); time.sleep(0.3); open('late', 'w'); os._exit(5)")
 
@@ -193,33 +193,33 @@ def test_a_program_that_closes_its_streams_goes_on(run: Callable[..., Finished],
 # Limits
 
 
-def test_wall_limit(run: Callable[..., Finished]) -> None:
+def test_wall_limit(run: Callable[..., Ran]) -> None:
     """A program that talks but does not end is ended at its wall-clock limit."""
-    finished = run("import time\nwhile True: print('.', flush=True); time.sleep(0.05)", limits=Limits(0.5, 0.4))
+    finished = run("import time\nwhile True: print('.', flush=True); time.sleep(0.05)", bounds=Bounds(0.5, 0.4))
 
     assert Ended.WALL == finished.ended
     assert 0.5 <= finished.duration_s < 2
 
 
-def test_silence_limit(run: Callable[..., Finished]) -> None:
+def test_silence_limit(run: Callable[..., Ran]) -> None:
     """A program that stops talking is ended after its silence limit, counted from its last byte."""
-    finished = run("import time; time.sleep(0.4); print('.', flush=True); time.sleep(60)", limits=Limits(20, 0.6))
+    finished = run("import time; time.sleep(0.4); print('.', flush=True); time.sleep(60)", bounds=Bounds(20, 0.6))
 
     assert Ended.SILENCE == finished.ended
     assert 1.0 <= finished.duration_s < 3
 
 
-def test_either_stream_breaks_the_silence(run: Callable[..., Finished]) -> None:
+def test_either_stream_breaks_the_silence(run: Callable[..., Ran]) -> None:
     """A program that prints on stderr alone is not silent."""
     finished = run(
         "import sys, time\nfor _ in range(8): print('.', file=sys.stderr, flush=True); time.sleep(0.1)",
-        limits=Limits(20, 0.6),
+        bounds=Bounds(20, 0.6),
     )
 
     assert Ended.EXITED == finished.ended
 
 
-def test_cancel(run: Callable[..., Finished]) -> None:
+def test_cancel(run: Callable[..., Ran]) -> None:
     """A cancelled run is over at once, also when the program ignores SIGTERM: it is not asked."""
     cancel = Event()
     elapsed = stopwatch()
@@ -230,12 +230,12 @@ def test_cancel(run: Callable[..., Finished]) -> None:
     assert 10 > elapsed()
 
 
-def test_a_program_may_say_goodbye(run: Callable[..., Finished]) -> None:
+def test_a_program_may_say_goodbye(run: Callable[..., Ran]) -> None:
     """What a program prints after SIGTERM, in its grace, is kept."""
     finished = run(
         "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'bye\\n'), os._exit(3)))\n"
         "os.write(1, b'up\\n')\nwhile True: signal.pause()",
-        limits=Limits(1.0),
+        bounds=Bounds(1.0),
     )
 
     assert 3 == finished.exit_code
@@ -243,9 +243,9 @@ def test_a_program_may_say_goodbye(run: Callable[..., Finished]) -> None:
 
 
 @pytest.mark.parametrize("stance", ["signal.signal(signal.SIGTERM, signal.SIG_IGN)", "os.kill(0, signal.SIGSTOP)"])
-def test_whoever_does_not_listen_is_killed(run: Callable[..., Finished], stance: str) -> None:
+def test_whoever_does_not_listen_is_killed(run: Callable[..., Ran], stance: str) -> None:
     """A program that ignores SIGTERM, or is stopped, is gone within 2 s of its limit."""
-    finished = run(f"import os, signal\n{stance}\nwhile True: signal.pause()", limits=Limits(0.3))
+    finished = run(f"import os, signal\n{stance}\nwhile True: signal.pause()", bounds=Bounds(0.3))
 
     assert Ended.WALL == finished.ended
     assert 10 > finished.duration_s
@@ -255,7 +255,7 @@ def test_whoever_does_not_listen_is_killed(run: Callable[..., Finished], stance:
 
 
 @pytest.mark.parametrize("loop", FORK_LOOPS.values(), ids=FORK_LOOPS.keys())
-def test_fork_loops_are_gone_at_once(run: Callable[..., Finished], session: str, tmp_path: Path, loop: str) -> None:
+def test_fork_loops_are_gone_at_once(run: Callable[..., Ran], session: str, tmp_path: Path, loop: str) -> None:
     """An agent in a tight loop of child processes is gone, with all of them, soon after the cancel."""
     cancel, since = Event(), []
     timer = Timer(0.3, lambda: (since.append(time.monotonic()), cancel.set()))
@@ -268,7 +268,7 @@ def test_fork_loops_are_gone_at_once(run: Callable[..., Finished], session: str,
     assert 10 > took  # it takes about 1 s; the bound only says that nothing waits for the wall clock limit
 
 
-def test_left_overs_end_with_the_program(run: Callable[..., Finished], session: str, tmp_path: Path) -> None:
+def test_left_overs_end_with_the_program(run: Callable[..., Ran], session: str, tmp_path: Path) -> None:
     """When the program exits, its daemons go too, though they hold its output open; the exit code stays."""
     waits = "while not all(map(os.path.exists, ('daemon', 'grandchild'))): time.sleep(0.01)\n"
     finished = run(FAMILY + waits + "os._exit(4)")
@@ -278,7 +278,7 @@ def test_left_overs_end_with_the_program(run: Callable[..., Finished], session: 
     assert 10 > finished.duration_s
 
 
-def test_an_exception_ends_the_program(run: Callable[..., Finished], session: str) -> None:
+def test_an_exception_ends_the_program(run: Callable[..., Ran], session: str) -> None:
     """When on_output raises, the error comes through and nobody is left running."""
 
     def lost() -> None:
@@ -293,8 +293,8 @@ def test_an_exception_ends_the_program(run: Callable[..., Finished], session: st
 def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) -> None:
     """kill -9 of the process that called run(): child, grandchild in its own session and daemon are gone in seconds."""
     code = (
-        "import os, sys; from pathlib import Path; from orchestrator.adapters.process.foreign import Limits, run\n"
-        "run([sys.executable, '-S', '-c', sys.argv[1]], cwd=Path.cwd(), env=dict(os.environ), limits=Limits(60),"
+        "import os, sys; from pathlib import Path; from orchestrator.adapters.process.foreign import Bounds, run\n"
+        "run([sys.executable, '-S', '-c', sys.argv[1]], cwd=Path.cwd(), env=dict(os.environ), bounds=Bounds(60),"
         " stdout=Path('stdout'), stderr=Path('stderr'))"
     )
     environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_SESSION": session}
@@ -307,7 +307,7 @@ def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) 
     wait_until(lambda: not living(session), "the whole family is gone")
 
 
-def test_a_killed_shim_is_swept_after(run: Callable[..., Finished], tmp_path: Path, session: str) -> None:
+def test_a_killed_shim_is_swept_after(run: Callable[..., Ran], tmp_path: Path, session: str) -> None:
     """kill -9 of the shim itself: run() returns with nobody left, and says that it was killed."""
     killer = Thread(target=_send_to_shim, args=(tmp_path, session, signal.SIGKILL))
     killer.start()
@@ -319,7 +319,7 @@ def test_a_killed_shim_is_swept_after(run: Callable[..., Finished], tmp_path: Pa
 
 
 def test_sweeping_after_a_killed_shim_spares_the_same_session_elsewhere(
-    run: Callable[..., Finished], tmp_path: Path, session: str
+    run: Callable[..., Ran], tmp_path: Path, session: str
 ) -> None:
     """A worker that was frozen and has lost its session must not end the agent of the one that runs it now."""
     environment = dict(os.environ) | {"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}
@@ -334,7 +334,7 @@ def test_sweeping_after_a_killed_shim_spares_the_same_session_elsewhere(
     assert [elsewhere.pid] == left
 
 
-def test_a_frozen_shim_is_helped_out(run: Callable[..., Finished], tmp_path: Path, session: str) -> None:
+def test_a_frozen_shim_is_helped_out(run: Callable[..., Ran], tmp_path: Path, session: str) -> None:
     """A shim that cannot act any more does not keep run() from ending everything in a few seconds, markers or not."""
     cancel = Event()
     freezer = Thread(target=lambda: (_send_to_shim(tmp_path, session, signal.SIGSTOP), cancel.set()))
@@ -389,7 +389,7 @@ def test_a_shim_whose_parent_is_already_gone_starts_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "started").exists()
 
 
-def test_a_program_starts_with_default_signals(run: Callable[..., Finished]) -> None:
+def test_a_program_starts_with_default_signals(run: Callable[..., Ran]) -> None:
     """Nothing of the shim's own signal handling is passed on to the program."""
     finished = run(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
     c_librarys_own = 0b11 << 31  # 32 and 33: whoever was started by posix_spawn, as make does, has them ignored
@@ -398,7 +398,7 @@ def test_a_program_starts_with_default_signals(run: Callable[..., Finished]) -> 
     assert [0, 0] == masks
 
 
-def test_files_in_the_worktree_are_not_imported(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_files_in_the_worktree_are_not_imported(run: Callable[..., Ran], tmp_path: Path) -> None:
     """Modules named like ours or the standard library's change nothing for the shim, even on PYTHONPATH."""
     for name in ("ctypes.py", "signal.py", "orchestrator.py", "sitecustomize.py"):
         (tmp_path / name).write_text("raise SystemExit('imported from the worktree')")
@@ -407,7 +407,7 @@ def test_files_in_the_worktree_are_not_imported(run: Callable[..., Finished], tm
     assert ("fine\n", "") == (finished.stdout.read_text(), finished.stderr.read_text())
 
 
-def test_descendants_are_found_without_the_children_file(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_descendants_are_found_without_the_children_file(run: Callable[..., Ran], tmp_path: Path) -> None:
     """The scan for kernels without /proc/.../children finds the same children."""
     with subprocess.Popen(["sleep", "60"]) as child:
         by_scan, by_file = shim._children_by_scan(os.getpid()), shim._children(os.getpid())
@@ -420,7 +420,7 @@ def test_descendants_are_found_without_the_children_file(run: Callable[..., Fini
 # The rest of the module
 
 
-def test_a_missing_directory_is_named(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(run: Callable[..., Ran], tmp_path: Path) -> None:
     """Running in a directory that is not there says so."""
     with pytest.raises(WorkspaceError, match="gone"):
         run(["true"], cwd=tmp_path / "gone")

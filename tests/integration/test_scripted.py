@@ -20,11 +20,11 @@ from orchestrator.adapters.agents import scripted
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.agents.scripted import Playbook, count, find
 from orchestrator.adapters.process import marked
-from orchestrator.adapters.process.foreign import Limits
+from orchestrator.adapters.process.foreign import Bounds
 from orchestrator.errors import AgentFailed, AgentSilent
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = Limits(30)
+BOUNDS = Bounds(30)
 Ask = Callable[..., str]
 
 
@@ -46,9 +46,9 @@ def ask(tmp_path: Path) -> Ask:
     argv = (sys.executable, "-P", "-m", "orchestrator.adapters.agents.scripted")
     argv += ("--role", "{role}", "--issue", "{issue}", "--playbook", str(tmp_path / "playbooks"))
 
-    def run(role: str, prompt: str = "", *, issue: str = "i-0001", limits: Limits = LIMITS) -> str:
+    def run(role: str, prompt: str = "", *, issue: str = "i-0001", bounds: Bounds = BOUNDS) -> str:
         transport = CommandTransport(
-            {role: AgentCommand(argv, "stdin", limits, ("PYTHONPATH",))},
+            {role: AgentCommand(argv, "stdin", bounds, ("PYTHONPATH",))},
             cwd=tmp_path / "worktree",
             logs=tmp_path / "logs",
             issue_id=issue,
@@ -168,7 +168,7 @@ def test_thinking_is_heard(playbooks: Callable[..., None], ask: Ask) -> None:
     """An agent that thinks longer than the silence limit lives, since it says that it does."""
     playbooks("default", spec_reviewer=[{"seconds": 2.3}])
 
-    assert 3 == ask("spec_reviewer", limits=Limits(30, silence_s=2)).count("thinking")
+    assert 3 == ask("spec_reviewer", bounds=Bounds(30, silence_s=2)).count("thinking")
 
 
 def test_garbage(playbooks: Callable[..., None], ask: Ask) -> None:
@@ -193,7 +193,7 @@ def test_hang(playbooks: Callable[..., None], ask: Ask) -> None:
     playbooks("default", implementer=[{"misbehave": "hang"}])
 
     with pytest.raises(AgentSilent):
-        ask("implementer", limits=Limits(30, silence_s=0.8))
+        ask("implementer", bounds=Bounds(30, silence_s=0.8))
 
 
 def test_flood(playbooks: Callable[..., None], ask: Ask, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_fork(playbooks: Callable[..., None], ask: Ask, tmp_path: Path) -> None:
     playbooks("default", implementer=[{"misbehave": "fork"}])
 
     with pytest.raises(AgentSilent):
-        ask("implementer", issue=f"i-{os.getpid()}", limits=Limits(30, silence_s=1))
+        ask("implementer", issue=f"i-{os.getpid()}", bounds=Bounds(30, silence_s=1))
     assert 0 == marked.sweep({"ORCH_ISSUE": f"i-{os.getpid()}"})
 
 

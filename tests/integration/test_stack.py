@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.local.up import Stack
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from tests.git_project import Project
 
 

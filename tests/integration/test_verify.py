@@ -11,12 +11,12 @@ from threading import Event
 import pytest
 
 from orchestrator.adapters.agents.verify import CommandVerifier
-from orchestrator.adapters.process.foreign import Limits
+from orchestrator.adapters.process.foreign import Bounds
 from orchestrator.errors import SessionStopped, WorkspaceError
 from orchestrator.models import VerificationEvidence
-from orchestrator.ports import Verifier, Worktree
+from orchestrator.workspace import Verifier, Worktree
 
-LIMITS = Limits(20)
+BOUNDS = Bounds(20)
 Verify = Callable[..., VerificationEvidence]
 
 
@@ -27,10 +27,10 @@ def verify(tmp_path: Path) -> Verify:
     path.mkdir()
     worktree = Worktree("i-0001", path, "orch/i-0001", "ba5e")
 
-    def run(*command: str, limits: Limits = LIMITS, max_output_chars: int = 4000, cancel: Event | None = None):
+    def run(*command: str, bounds: Bounds = BOUNDS, max_output_chars: int = 4000, cancel: Event | None = None):
         verifier: Verifier = CommandVerifier(
             logs=tmp_path / "logs",
-            limits=limits,
+            bounds=bounds,
             env={"PATH": "/usr/bin:/bin", "ORCH_ISSUE": "i-0001"},
             cancel=cancel,
             max_output_chars=max_output_chars,
@@ -70,22 +70,22 @@ def test_bounds_count_characters(verify: Verify) -> None:
 
 def test_over_the_time_limit(verify: Verify) -> None:
     """A command over its time limit has exit code 124, and the end of the output says why."""
-    evidence = verify("sh", "-c", "echo begun; sleep 60", limits=Limits(0.3))
+    evidence = verify("sh", "-c", "echo begun; sleep 60", bounds=Bounds(0.3))
 
     assert 124 == evidence.exit_code
     assert "begun\n\norch: ended after 0.3 s, the time limit of a verification\n" == evidence.output
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"),
+    ("bounds", "reason"),
     [
-        (Limits(20, silence_s=0.3), "orch: ended after 0.3 s without output, the silence limit\n"),
-        (Limits(20, output_bytes=5), "orch: ended after 5 bytes of output, the limit of a verification\n"),
+        (Bounds(20, silence_s=0.3), "orch: ended after 0.3 s without output, the silence limit\n"),
+        (Bounds(20, output_bytes=5), "orch: ended after 5 bytes of output, the limit of a verification\n"),
     ],
 )
-def test_over_another_limit(verify: Verify, limits: Limits, reason: str) -> None:
+def test_over_another_limit(verify: Verify, bounds: Bounds, reason: str) -> None:
     """Silence and too much output end a verification like the time limit does, each with its reason."""
-    evidence = verify("sh", "-c", "echo 123456; sleep 60", limits=limits)
+    evidence = verify("sh", "-c", "echo 123456; sleep 60", bounds=bounds)
 
     assert 124 == evidence.exit_code
     assert evidence.output.endswith(reason)

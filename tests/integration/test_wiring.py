@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.settings.load import load
+from orchestrator.settings import load
 from orchestrator.wiring.project import Wiring
 from tests.git_project import Project
 

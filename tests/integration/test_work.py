@@ -10,7 +10,7 @@ from orchestrator.errors import WorkspaceError
 from orchestrator.leases import Lease
 from orchestrator.models import Progress, Stage, Step
 from orchestrator.session.keeper import LeaseKeeper
-from orchestrator.session.steps import Tools, WorktreeSteps
+from orchestrator.session.steps import SessionTools, WorktreeSteps
 from tests.engine import Engine
 from tests.git_project import Project
 from tests.support import noon
@@ -24,7 +24,7 @@ def steps(project: Project, engine: Engine, lease: Lease) -> WorktreeSteps:
     """A session's steps, of which none may get as far as an agent."""
     workspace = project.workspace()
     keeper = LeaseKeeper(engine.leases, lease, lease_s=30, stopping=lambda: False, grace_s=0)
-    tools = Tools(
+    tools = SessionTools(
         workspace=workspace,
         remote=lambda lease: workspace.remote(lease, host="here"),
         transport=never,  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import settings
-from orchestrator.adapters.git import installation
+from orchestrator.adapters.git import base_branch, github_repo
 from orchestrator.cli import discover
 from orchestrator.cli.recipes import recipe_for_tests
-from orchestrator.settings.tables import Limits, RepoSettings
+from orchestrator.settings.tables import LimitSettings, RepoSettings
 
 
 def which(*installed):
@@ -143,25 +143,25 @@ def repo(tmp_path):
 
 def test_base_branch(repo):
     """Sessions start from origin's default branch, else main, else master, else the current branch."""
-    assert "work" == installation.base_branch(repo)
+    assert "work" == base_branch(repo)
 
     git(repo, "branch", "master")
-    assert "master" == installation.base_branch(repo)
+    assert "master" == base_branch(repo)
 
     git(repo, "branch", "main")
-    assert "main" == installation.base_branch(repo)
+    assert "main" == base_branch(repo)
 
     git(repo, "update-ref", "refs/remotes/origin/release/2", "HEAD")
     git(repo, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/release/2")
-    assert "release/2" == installation.base_branch(repo)
+    assert "release/2" == base_branch(repo)
 
 
 def test_no_base_branch(repo, tmp_path_factory):
     """A detached HEAD without main or master has no base branch, nor has a folder without a repo."""
     git(repo, "checkout", "--detach")
 
-    assert installation.base_branch(repo) is None
-    assert installation.base_branch(tmp_path_factory.mktemp("bare")) is None
+    assert base_branch(repo) is None
+    assert base_branch(tmp_path_factory.mktemp("bare")) is None
 
 
 def read(folder, text):
@@ -181,7 +181,7 @@ def test_rendered_file_is_read_back(tmp_path, agent):
     assert ("make", "test") == found.verify_command("-")
     assert (agent and agent.implementer) == found.agent("implementer")
     assert (agent and agent.reviewer) == found.agent("spec_reviewer") == found.agent("quality_reviewer")
-    silence = found.limits.agent_seconds if agent and agent.silent else Limits().silence_seconds
+    silence = found.limits.agent_seconds if agent and agent.silent else LimitSettings().silence_seconds
     assert silence == found.limits.silence_seconds
 
 
@@ -200,7 +200,7 @@ def test_comments_hold_too(tmp_path):
     text = discover.render_orch_toml(project="acme")
     found = read(tmp_path, re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE))
 
-    assert Limits() == found.limits
+    assert LimitSettings() == found.limits
     assert (4, 5, "main") == (found.concurrency, found.poll_interval, found.base)
     assert ("ANTHROPIC_API_KEY",) == found.agents.env
     assert ("make", "e2e") == found.verify_command("L2")
@@ -242,5 +242,5 @@ def test_the_repo_on_github(tmp_path, url, api, repo):
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", url], check=True)
 
-    assert repo == installation.github_repo(tmp_path, "origin", api)
-    assert installation.github_repo(tmp_path, "elsewhere", api) is None
+    assert repo == github_repo(tmp_path, "origin", api)
+    assert github_repo(tmp_path, "elsewhere", api) is None

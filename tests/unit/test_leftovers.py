@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.adapters.git import Leftover, LeftoverKind
 from orchestrator.cli.gc import Kept, Plan, plan
-from orchestrator.ports import Leftover, LeftoverKind
 
 BRANCH = Leftover("i-abc", LeftoverKind.BRANCH, "refs/heads/orch/i-abc", "c0ffee", True, "merged into main")
 WORKTREE = Leftover("i-abc", LeftoverKind.WORKTREE, "/worktrees/i-abc", "", True, "put aside")

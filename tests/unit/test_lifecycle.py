@@ -490,13 +490,17 @@ def test_missing_failed_or_stale_evidence_is_no_evidence(claim: VerificationEvid
     assert verdict == history.verdict
 
 
+class Verified(RoleSteps):
+    """Steps whose verification is somebody else's, and red."""
+
+    def verify(self, progress: Progress) -> VerificationEvidence | str:
+        return evidence(2, output="1 failed")
+
+
 def test_an_independent_verification_outdoes_the_claim() -> None:
     """Where somebody verifies, the implementer's green claim does not help against their red run."""
-    red = evidence(2, output="1 failed")
     good = Roles()
-    steps = RoleSteps(
-        "", good.implementer, good.spec_reviewer, good.quality_reviewer, noon, verify=lambda _progress: red
-    )
+    steps = Verified("", good.implementer, good.spec_reviewer, good.quality_reviewer, noon)
     history = MemoryHistory()
     perform(ABOUT, steps, history, limits=DEFAULT_LIMITS, now=noon)
 

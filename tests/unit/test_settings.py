@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator import settings
 from orchestrator.errors import SettingsError
-from orchestrator.settings.load import AGENT_MARKERS, find_root, settings_table
+from orchestrator.settings.loading import AGENT_MARKERS, find_root, settings_table
 from orchestrator.settings.tables import TrackerCommand
 
 REPO = Path(__file__).parents[2]

@@ -1,1 +1,10 @@
-"""Agent transports: how a role is asked, and how its answer comes back."""
+"""Agents and verifications: commands of the user's, run in a worktree."""
+
+from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
+from orchestrator.adapters.agents.verify import CommandVerifier
+
+__all__ = [
+    "AgentCommand",
+    "CommandTransport",
+    "CommandVerifier",
+]

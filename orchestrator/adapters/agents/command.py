@@ -16,7 +16,7 @@ from threading import Event
 from typing import Literal, assert_never
 
 from orchestrator.adapters.process import foreign, marked, shim
-from orchestrator.adapters.process.foreign import Ended, Finished, Limits
+from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,
@@ -40,7 +40,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 @dataclass(frozen=True)
 class AgentCommand:
-    """How one role is started. `prompt` says how the prompt gets there; `allow_env` what more the agent may see.
+    """The command of one role. `prompt` says how the prompt is handed over; `allow_env` names more variables to pass.
 
     In argv, {role}, {issue}, {cwd}, {prompt_file} and, when the prompt is an argument, {prompt} are filled in; a
     literal brace is doubled. Raises `SettingsError` for anything else.
@@ -48,7 +48,7 @@ class AgentCommand:
 
     argv: tuple[str, ...]
     prompt: Literal["stdin", "file", "argument"]
-    limits: Limits
+    bounds: Bounds
     allow_env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class AgentCommand:
 
 
 class CommandTransport:
-    """Runs the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
+    """Run the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
 
     `env` is what may be passed on, by `foreign.clean_env`; the markers in it always are. Each call leaves
     `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`, as they came; what is given back, and what an error says,
@@ -111,21 +111,21 @@ class CommandTransport:
         try:
             prompt_file = foreign.new_log(self._logs, role, ".prompt")
             prompt_file.write_bytes(sent)
-            finished = foreign.run(
+            ran = foreign.run(
                 self._argv(role, agent, sent.decode(), prompt_file),
                 cwd=self._cwd,
                 env=self._envs[role],
                 stdin=sent if agent.prompt == "stdin" else b"",
-                limits=agent.limits,
+                bounds=agent.bounds,
                 stdout=prompt_file.with_suffix(".stdout"),
                 stderr=prompt_file.with_suffix(".stderr"),
                 cancel=self._cancel,
             )
         except OSError as error:
             raise AgentFailed(f"{self._who(role)} could not be run: {error}") from error
-        if finished.ended is Ended.EXITED and finished.exit_code == 0:
-            return self._redact(foreign.tail(finished.stdout, ANSWER_BYTES))
-        raise self._error(role, agent, finished)
+        if ran.ended is Ended.EXITED and ran.exit_code == 0:
+            return self._redact(foreign.tail(ran.stdout, ANSWER_BYTES))
+        raise self._error(role, agent, ran)
 
     def _argv(self, role: str, agent: AgentCommand, prompt: str, prompt_file: Path) -> list[str]:
         values = {
@@ -143,34 +143,34 @@ class CommandTransport:
             )
         return argv
 
-    def _error(self, role: str, agent: AgentCommand, finished: Finished) -> OrchestratorError:
-        who, limits = self._who(role), agent.limits
-        match finished.ended:
+    def _error(self, role: str, agent: AgentCommand, ran: Ran) -> OrchestratorError:
+        who, bounds = self._who(role), agent.bounds
+        match ran.ended:
             case Ended.CANCELLED:
                 return SessionStopped(f"{who} was stopped; the session goes on from its last recorded step")
             case Ended.WALL:
                 return AgentTimedOut(
-                    f"{who} ran longer than {limits.wall_s:g} s and was ended: make the issue smaller, or raise "
-                    f"agent_seconds in orch.toml, [limits]; log: {finished.stdout}"
+                    f"{who} ran longer than {bounds.wall_s:g} s and was ended: make the issue smaller, or raise "
+                    f"agent_seconds in orch.toml, [limits]; log: {ran.stdout}"
                 )
             case Ended.SILENCE:
                 return AgentSilent(
-                    f"{who} printed nothing for {limits.silence_s:g} s and was ended: see what it waited for, or raise "
-                    f"silence_seconds in orch.toml, [limits]; log: {finished.stdout}"
+                    f"{who} printed nothing for {bounds.silence_s:g} s and was ended: see what it waited for, or raise "
+                    f"silence_seconds in orch.toml, [limits]; log: {ran.stdout}"
                 )
             case Ended.OUTPUT:
                 return AgentFailed(
-                    f"{who} printed more than {limits.output_bytes} bytes and was ended: see what it repeats in "
-                    f"{finished.stdout}, or raise output_mb in orch.toml, [limits]"
+                    f"{who} printed more than {bounds.output_bytes} bytes and was ended: see what it repeats in "
+                    f"{ran.stdout}, or raise output_mb in orch.toml, [limits]"
                 )
             case Ended.EXITED:
-                words = self._redact(_last_words(finished))
-                if finished.exit_code in (shim.NOT_FOUND, shim.NOT_EXECUTABLE) and words.startswith("orch: "):
+                words = self._redact(_last_words(ran))
+                if ran.exit_code in (shim.NOT_FOUND, shim.NOT_EXECUTABLE) and words.startswith("orch: "):
                     return AgentFailed(
                         f"{who} could not be started: {words.removeprefix('orch: ')}; install it, or correct command "
                         f"in orch.toml, [agents.{role}]"
                     )
-                return AgentFailed(f"{who} exited with code {finished.exit_code}: {words}; log: {finished.stderr}")
+                return AgentFailed(f"{who} exited with code {ran.exit_code}: {words}; log: {ran.stderr}")
             case _ as never:
                 assert_never(never)
 
@@ -178,9 +178,9 @@ class CommandTransport:
         return f"{self._issue_id}: the {role} agent ({self._agents[role].argv[0]})"
 
 
-def _last_words(finished: Finished) -> str:
-    """The last line that says anything, on stderr or else on stdout, fit to be part of one line."""
-    for path in (finished.stderr, finished.stdout):
+def _last_words(ran: Ran) -> str:
+    """The last line that is not blank, on stderr or else on stdout, fit to be part of one line."""
+    for path in (ran.stderr, ran.stdout):
         for line in reversed(foreign.tail(path, 4_000).splitlines()):
             if words := "".join(filter(str.isprintable, _ESCAPES.sub("", line))).strip():
                 return words[-300:]

@@ -50,7 +50,7 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
+from orchestrator.models import Role
 
 Argv = Annotated[list[str], Field(min_length=1)]
 Misbehaviour = Literal["garbage", "hang", "exit3", "flood", "fork"]
@@ -64,7 +64,7 @@ class _Strict(BaseModel):
 
 
 class Turn(_Strict):
-    """What every entry of a playbook can say."""
+    """The fields of every entry of a playbook."""
 
     notes: str = ""
     seconds: float = Field(default=0, ge=0)
@@ -80,7 +80,7 @@ class Implementation(Turn):
     verification: Argv | None = None
 
 
-class Check(_Strict):
+class ChecklistItem(_Strict):
     """One checklist item, and the command that tells whether it holds."""
 
     item: str
@@ -91,11 +91,11 @@ class Check(_Strict):
 class Review(Turn):
     """One run of a reviewer."""
 
-    checks: list[Check] = []
+    checks: list[ChecklistItem] = []
 
 
 class Playbook(_Strict):
-    """What each role does, run by run."""
+    """The turns of each role, run by run."""
 
     implementer: list[Implementation] = []
     spec_reviewer: list[Review] = []
@@ -105,14 +105,14 @@ class Playbook(_Strict):
         """The entry for the number-th run of a role, counting from 1."""
         turns: Sequence[Implementation | Review] = getattr(self, role)
         if not turns:
-            return Implementation() if role == "implementer" else Review()
+            return Implementation() if role == Role.IMPLEMENTER else Review()
         return turns[min(number, len(turns)) - 1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play one turn and print its answer; the exit code."""
     parser = argparse.ArgumentParser(prog="scripted", description="An agent that follows a playbook.")
-    parser.add_argument("--role", required=True, choices=ROLES)
+    parser.add_argument("--role", required=True, choices=[role.value for role in Role])
     parser.add_argument("--issue", required=True)
     parser.add_argument("--playbook", required=True, type=Path)
     options = parser.parse_args(arguments)
@@ -214,7 +214,7 @@ def _below_here(name: str) -> Path:
 
 
 def _think(seconds: float) -> None:
-    """Take that long; a line at least every second shows that somebody is there."""
+    """Take that long; a line at least every second shows that the agent is alive."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         _tell(f"thinking, {left:.1f} s to go")

@@ -1,4 +1,4 @@
-"""Verification: a command of ours, run in the worktree, and what we saw of it."""
+"""Verification: a command of ours, run in the worktree, and the evidence of it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from threading import Event
 from typing import assert_never
 
 from orchestrator.adapters.process import foreign, shim
-from orchestrator.adapters.process.foreign import Ended, Finished, Limits
+from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
 from orchestrator.errors import SessionStopped
 from orchestrator.models import VerificationEvidence
-from orchestrator.ports import Worktree
 from orchestrator.text import redactor
+from orchestrator.workspace import Worktree
 
 OVER_LIMIT = 124
 """The exit code of a command that we ended because of a limit, as timeout(1) has it."""
 
 
 class CommandVerifier:
-    """Runs verification commands with `env` as their environment.
+    """Run verification commands with `env` as their environment.
 
     The whole output, both streams as a terminal would show them, stays in `logs`; evidence carries its last
     `max_output_chars` characters, redacted. Running it again gives new evidence and another log.
@@ -31,13 +31,13 @@ class CommandVerifier:
         self,
         *,
         logs: Path,
-        limits: Limits,
+        bounds: Bounds,
         env: Mapping[str, str],
         cancel: Event | None,
         max_output_chars: int = 4000,
     ) -> None:
         self._logs = logs.resolve()
-        self._limits = limits
+        self._bounds = bounds
         self._env = dict(env)
         self._redact = redactor(env)
         self._cancel = cancel
@@ -50,36 +50,36 @@ class CommandVerifier:
         worktree is not there.
         """
         log = foreign.new_log(self._logs, "verification", ".log")
-        finished = foreign.run(
-            command, cwd=worktree.path, env=self._env, limits=self._limits, stdout=log, stderr=None, cancel=self._cancel
+        ran = foreign.run(
+            command, cwd=worktree.path, env=self._env, bounds=self._bounds, stdout=log, stderr=None, cancel=self._cancel
         )
         produced_at = datetime.now(UTC)
-        if finished.ended is Ended.CANCELLED:
+        if ran.ended is Ended.CANCELLED:
             raise SessionStopped(f"{worktree.issue_id}: the verification was stopped; it is run again when taken up")
-        if remark := self._remark(finished):
+        if remark := self._remark(ran):
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"\n{remark}\n")
         return VerificationEvidence(
             command=self._redact(shlex.join(command)),
             # Redacted before it is cut: half a secret is not recognised.
             output=self._redact(foreign.tail(log, 4 * self._max_output_chars))[-self._max_output_chars :],
-            exit_code=finished.exit_code if finished.ended is Ended.EXITED else OVER_LIMIT,
+            exit_code=ran.exit_code if ran.ended is Ended.EXITED else OVER_LIMIT,
             produced_at=produced_at,
             commit=commit,
             output_ref=str(log),
-            duration_s=finished.duration_s,
+            duration_s=ran.duration_s,
         )
 
-    def _remark(self, finished: Finished) -> str | None:
-        """What the output alone does not tell."""
-        match finished.ended:
+    def _remark(self, ran: Ran) -> str | None:
+        """The remark that the output alone does not make."""
+        match ran.ended:
             case Ended.WALL:
-                return f"orch: ended after {self._limits.wall_s:g} s, the time limit of a verification"
+                return f"orch: ended after {self._bounds.wall_s:g} s, the time limit of a verification"
             case Ended.SILENCE:
-                return f"orch: ended after {self._limits.silence_s:g} s without output, the silence limit"
+                return f"orch: ended after {self._bounds.silence_s:g} s without output, the silence limit"
             case Ended.OUTPUT:
-                return f"orch: ended after {self._limits.output_bytes} bytes of output, the limit of a verification"
-            case Ended.EXITED if finished.exit_code == shim.NOT_FOUND:
+                return f"orch: ended after {self._bounds.output_bytes} bytes of output, the limit of a verification"
+            case Ended.EXITED if ran.exit_code == shim.NOT_FOUND:
                 return "orch: exit code 127 means that a command was not found: install it, or correct orch.toml"
             case Ended.EXITED | Ended.CANCELLED:
                 return None

@@ -1,8 +1,21 @@
-"""Git: worktrees, remotes, merges."""
+"""Git: the repo, worktrees, remotes, merges."""
 
+from orchestrator.adapters.git.installation import installation_of, name_installation
+from orchestrator.adapters.git.leftovers import Leftover, LeftoverKind
+from orchestrator.adapters.git.repo import base_branch, base_commit, base_holds, git_version, github_repo, top_of
 from orchestrator.adapters.git.workspace import GitWorkspace, create_project
 
 __all__ = [
     "GitWorkspace",
+    "Leftover",
+    "LeftoverKind",
+    "base_branch",
+    "base_commit",
+    "base_holds",
     "create_project",
+    "git_version",
+    "github_repo",
+    "installation_of",
+    "name_installation",
+    "top_of",
 ]

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.adapters.git.command import Git
+from orchestrator.adapters.git.refs import aside_ref, branch_ref, start_ref
 from orchestrator.errors import CommitMissing, WorkspaceError
+from orchestrator.models import branch_of
 
 LISTED_SUBJECTS = 50
 LOCK_LOOK_S = 0.02
@@ -29,9 +31,9 @@ class Checkout:
         self, issue_id: str, *, folders: tuple[Path, Path], worktrees: Path, timeout_s: float, lock_s: float
     ) -> None:
         self.issue_id = issue_id
-        self.branch = f"orch/{issue_id}"
-        self.branch_ref = f"refs/heads/{self.branch}"
-        self.start_ref = f"refs/orch/start/{issue_id}"
+        self.branch = branch_of(issue_id)
+        self.branch_ref = branch_ref(issue_id)
+        self.start_ref = start_ref(issue_id)
         self.path = worktrees / issue_id
         self.state = worktrees / ".orch" / issue_id
         self._lock_s = lock_s
@@ -57,7 +59,7 @@ class Checkout:
         return commit
 
     def merge_base(self, base: str, tip: str) -> str:
-        """Where `tip` left base."""
+        """The commit at which `tip` left base."""
         if (found := self.git.ask("merge-base", base, tip)) is None:
             raise WorkspaceError(
                 f"{self.issue_id}: {self.branch} shares no history with base; rename that branch, then reopen the issue"
@@ -72,7 +74,7 @@ class Checkout:
         return self.git("log", *shape, *commits, "--not", *known).splitlines()
 
     def paths_between(self, commit: str, tree: str) -> list[str]:
-        """What differs, sorted."""
+        """The paths that differ, sorted."""
         names = os.fsencode(self.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", commit, tree)).split(b"\0")
         return sorted(name.decode("utf-8", "replace") for name in names if name)
 
@@ -89,7 +91,7 @@ class Checkout:
             there = {self.git.tree_of(commit) for commit in {parent, *known} if commit}
             if tree not in there and self.git("ls-tree", tree):
                 aside.add(self.git.record(tree, parent, f"Work in progress on {self.issue_id}, put aside\n"))
-        refs = {f"refs/orch/wip/{self.issue_id}/{commit[:12]}": commit for commit in sorted(aside)}
+        refs = {aside_ref(self.issue_id, commit): commit for commit in sorted(aside)}
         for ref, commit in refs.items():
             self.git("update-ref", ref, commit)
         return list(refs)
@@ -252,7 +254,7 @@ class Checkout:
         return None
 
     def _claims(self, admin: Path) -> bool:
-        """Is it the registration of our folder, or one by its name that was cut off before it said whose it is?"""
+        """True for the registration of our folder, or for one of its name that was cut off before it named a folder."""
         pointer = _content(admin / "gitdir")
         if not pointer:
             return admin.name == self.issue_id

@@ -1,4 +1,7 @@
-"""Running git so that neither its user's configuration nor the caller's environment has a say, and what it answers."""
+"""Run git, the one way in this program: a clean environment, a limit of time, and errors that say what to do.
+
+Neither the user's configuration nor the caller's environment changes what a command does.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,12 @@ CONFIG = (
     "gc.auto=0",
     "maintenance.auto=false",
 )
-# Where a user may keep an identity, the config and the way to a remote; any other GIT_* could point at another repo.
+# Where a user may keep an identity, the config, the way to a remote and the borders of a search; any other GIT_* could
+# point at another repo.
 INHERITED = frozenset(
     {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"}
     | {"GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"}
+    | {"GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"}
     | {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_SSL_CAINFO", "GIT_PROXY_COMMAND"}
 )
 
@@ -55,11 +60,11 @@ class Git:
         self._timeout_s = timeout_s
 
     def __call__(self, *args: str, folder: Path | None = None, stdin: str = "", **env: Path) -> str:
-        """What `git args` prints, without its last newlines. WorkspaceError when git refuses."""
+        """The output of `git args`, without its last newlines. WorkspaceError when git refuses."""
         done = self._run(args, folder, stdin, env)
         if done.returncode:
             raise WorkspaceError(
-                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr)}; "
+                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr.decode('utf-8', 'replace'))}; "
                 f"put it right in {self.common}, then reopen the issue"
             )
         return os.fsdecode(done.stdout).rstrip("\n")
@@ -78,17 +83,17 @@ class Git:
         return self("rev-parse", "--verify", f"{commit}^{{tree}}")
 
     def beyond(self, commit: str, *known: str) -> bool:
-        """Does `commit` bring any commit that cannot be reached from `known`?"""
+        """True when `commit` brings any commit that cannot be reached from `known`."""
         return bool(self("rev-list", "--max-count=1", commit, "--not", *known))
 
     def holds(self, tip: str, commit: str) -> bool:
-        """Can `commit` be reached from `tip`?"""
+        """True when `commit` can be reached from `tip`."""
         return self.ask("merge-base", "--is-ancestor", commit, tip) is not None
 
     def has_work(self, tip: str, commit: str) -> bool:
-        """Would merging `commit` into `tip` change nothing? So it is too where it was squashed or rebased.
+        """True when merging `commit` into `tip` would change nothing, also after a squash or a rebase.
 
-        No where they conflict, and with a git older than 2.38, which cannot tell.
+        False where they conflict, and with a git older than 2.38, which cannot tell.
         """
         return self.ask("merge-tree", "--write-tree", tip, commit) == self.tree_of(tip)
 
@@ -118,6 +123,23 @@ class Git:
                 f"{self.about}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
                 f"look for a slow disk or a hanging filter in {where}, then reopen the issue"
             ) from error
+
+
+def question(folder: Path, *args: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
+    """Ask git in a folder; a no is an answer too. WorkspaceError when there is no git, no folder, or no answer."""
+    try:
+        done = run(args, folder=folder, env={}, stdin=b"", timeout_s=timeout_s)
+    except FileNotFoundError as error:
+        missing = (
+            f"there is no folder {folder}" if not folder.is_dir() else "git is not on PATH; install git 2.30 or newer"
+        )
+        raise WorkspaceError(missing) from error
+    except OSError as error:
+        raise WorkspaceError(f"{folder}: git could not be run: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise WorkspaceError(f"{folder}: git did not answer in {timeout_s:g} s") from error
+    out, err = os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 def run(
@@ -164,8 +186,8 @@ def _verb(args: Sequence[str]) -> str:
     return rest[0]
 
 
-def reason(stderr: bytes) -> str:
-    """Git's last word on what went wrong."""
-    lines = [one_line(line) for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+def reason(stderr: str) -> str:
+    """The last error line of git."""
+    lines = [one_line(line) for line in stderr.splitlines() if line.strip()]
     grave = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (grave or lines or ["git said nothing"])[-1]

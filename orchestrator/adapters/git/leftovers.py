@@ -1,16 +1,41 @@
-"""What issues leave behind in a repo, its worktrees and its remote: found, judged by what would be lost, removed."""
+"""Leftovers of issues in a repo, its worktrees and its remote: found, judged by what would be lost, removed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
+from orchestrator.adapters.git.refs import ASIDE, BRANCHES, REMOTE, STARTS
 from orchestrator.adapters.git.remote import RemoteAway, RemoteRefs, work_of
 from orchestrator.errors import WorkspaceError
-from orchestrator.models import ISSUE_ID
-from orchestrator.ports import Leftover, LeftoverKind
+from orchestrator.models import ISSUE_ID, branch_of
 
-BRANCHES, ASIDE, STARTS, REMOTE = "refs/heads/orch/", "refs/orch/wip/", "refs/orch/start/", "refs/orch/"
+
+class LeftoverKind(StrEnum):
+    """The kinds of leftovers, in the order of removal: dropping a worktree reads its branch."""
+
+    WORKTREE = "worktree"
+    BRANCH = "branch"
+    ASIDE = "put-aside work"
+    REMOTE = "remote ref"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something of an issue in git: a folder, or a ref and where it stands. `why` it may go, or what would be lost."""
+
+    issue_id: str
+    kind: LeftoverKind
+    name: str
+    commit: str = ""
+    may_go: bool = False
+    why: str = ""
+
+    def judged(self, why: str, *, may_go: bool) -> Leftover:
+        """The same, judged."""
+        return replace(self, may_go=may_go, why=why)
 
 
 class GitLeftovers:
@@ -92,14 +117,14 @@ class GitLeftovers:
         if safe := self._safe(work_of(self._git, leftover.commit), bases):
             return leftover.judged(safe, may_go=True)
         drop = {
-            LeftoverKind.BRANCH: f"git branch -D orch/{leftover.issue_id}",
+            LeftoverKind.BRANCH: f"git branch -D {branch_of(leftover.issue_id)}",
             LeftoverKind.REMOTE: f"git push {self._refs.name} :{leftover.name}",
         }.get(leftover.kind, f"git update-ref -d {leftover.name}")
         why = f"not merged into {self._base}, nor on a branch of a remote; merge it, push it, or end it with `{drop}`"
         return leftover.judged(why, may_go=False)
 
     def _safe(self, work: str, bases: Iterable[str]) -> str:
-        """Why nothing is lost without this commit; empty when something would be."""
+        """The reason that nothing is lost without this commit; empty when something would be."""
         for base in bases:
             if self._git.holds(base, work) or self._git.has_work(base, work):
                 return f"merged into {self._base}"

@@ -1,4 +1,4 @@
-"""Which delivered commits were merged into the base, seen in the repo itself: no forge is needed.
+"""Merges of delivered commits into the base, found in the repo itself, without a forge.
 
 Nothing is remembered and nothing is written but loose objects: each look asks about the commits it is given. A merge is
 proved by history (the base holds the commit) or, where history was rewritten (squash, rebase), by content: a commit of
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from orchestrator.adapters.git.command import Git
+from orchestrator.adapters.git.refs import branch_ref
 from orchestrator.merge_close.events import Delivered, MergeClosePayload
-from orchestrator.models import branch_of
 
 TRAILERS = "%(trailers:key=Sudocode-Issue,valueonly,separator=%x2C)"
 LOG = ("log", "--no-show-signature", "--no-color")
@@ -37,8 +37,7 @@ class GitMerges:
             held = self._git.holds(base, work.commit)
             if by := self._brought_by(work.commit, base) if held else self._rewritten(work, base):
                 at = datetime.fromisoformat(self._git(*LOG, "-1", "--format=%cI", by))
-                ref = f"refs/heads/{branch_of(work.issue_id)}"
-                yield MergeClosePayload(work.issue_id, ref, by, at, True, "daemon")
+                yield MergeClosePayload(work.issue_id, branch_ref(work.issue_id), by, at, True, "daemon")
 
     def _brought_by(self, commit: str, base: str) -> str:
         """The commit that brought it into the base: a merge, or itself where the base was moved on to it."""

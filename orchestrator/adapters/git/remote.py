@@ -2,7 +2,7 @@
 
 The commit that the ref stands on names the token of the lease under which it was pushed, and every push is a
 compare-and-swap from the value that was there. A worker that takes a session up pushes at once; where it has no commit
-of its own yet, a marker, which changes nothing. So whoever held the session before, froze and wakes finds another
+of its own yet, a marker, which changes nothing. So a worker that held the session before, froze and wakes finds another
 value, and the server refuses its push, whatever its clock and its Redis tell it.
 """
 
@@ -17,10 +17,12 @@ from contextlib import contextmanager
 import structlog
 
 from orchestrator.adapters.git.command import Git, run
+from orchestrator.adapters.git.refs import branch_ref, remote_ref
 from orchestrator.errors import CommitMissing, LeaseLost, WorkspaceError
 from orchestrator.leases import Lease
-from orchestrator.ports import NOTHING_FETCHED, Fetched
+from orchestrator.models import branch_of
 from orchestrator.text import commit_message, one_line
+from orchestrator.workspace import NOTHING_FETCHED, Fetched
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +55,11 @@ class RemoteRefs:
         self._answer_s = answer_s
 
     def exists(self) -> bool:
-        """Whether the repo has a remote of this name."""
+        """True when the repo has a remote of this name."""
         return bool(self.name) and self.git.ask("remote", "get-url", self.name) is not None
 
     def list(self, *patterns: str) -> dict[str, str]:
-        """What the refs that match stand on, by their names."""
+        """The commits of the refs that match, by the refs' names."""
         lines = self._run("ls-remote", "--refs", self.name, *patterns).splitlines()
         return {ref: commit for commit, ref in (line.split("\t") for line in lines)}
 
@@ -88,7 +90,7 @@ class RemoteRefs:
         return os.fsdecode(done.stdout)
 
     def _ssh(self) -> dict[str, str]:
-        """Nobody is there to answer a question of ssh, unless its user has chosen how it asks."""
+        """Have ssh fail instead of asking a question, unless the user has chosen how it is run."""
         chosen = {"GIT_SSH", "GIT_SSH_COMMAND"} & os.environ.keys() or self.git.ask("config", "core.sshCommand")
         return {} if chosen else {"GIT_SSH_COMMAND": SSH}
 
@@ -104,19 +106,19 @@ class GitRemote:
         self._git = refs.git
         self._lease = lease
         self._host = host
-        self._ref = f"refs/orch/{lease.issue_id}"
+        self._ref = remote_ref(branch_of(lease.issue_id))
         self._base_ref = f"refs/heads/{base}"
-        self._value: str | None = None  # what the ref stands on as far as we know, empty without a ref
+        self._value: str | None = None  # the commit of the ref as far as we know, empty without a ref
         self._work = ""  # the commit that it has of us
         self._there = refs.exists()
         self._warned = False
 
     def fetch(self) -> Fetched:
-        """What the remote has of the issue, of the branch it grows out of, and of the base."""
+        """Fetch the issue's commit, that of the branch it grows out of, and the base's."""
         if not self._there:
             return NOTHING_FETCHED
         start_from = self._lease.record.start_from
-        first = f"refs/{start_from}" if start_from else self._base_ref
+        first = remote_ref(start_from) if start_from else self._base_ref
         found: dict[str, str] = {}
         with self._forgiving():
             found = self._refs.read(self._ref, first, self._base_ref)
@@ -151,7 +153,7 @@ class GitRemote:
         raise RemoteAway(f"{self._ref} moves all the time")
 
     def _known(self) -> str:
-        """What the ref stands on, as far as we know. LeaseLost when that bears a newer token than ours."""
+        """The commit of the ref, as far as we know. LeaseLost when it bears a newer token than ours."""
         if self._value is None:
             self._value = self._refs.read(self._ref).get(self._ref, "")
         if self._token(self._value) > self._lease.token:
@@ -191,7 +193,7 @@ class GitRemote:
                     "not_on_remote",
                     remote=self._refs.name,
                     reason=str(away),
-                    so='until it is, no other host can resume this session; remote = "" in orch.toml stops trying',
+                    hint='until it is, no other host can resume this session; remote = "" in orch.toml stops trying',
                 )
             self._warned = True
 
@@ -203,28 +205,28 @@ class GitDelivery:
         self._refs = refs
 
     def push(self, issue_id: str, commit: str) -> None:
-        """`orch/<issue-id>` of the remote stands on `commit`. Raises WorkspaceError when the remote is away or refuses.
+        """Put the remote's `orch/<issue-id>` on `commit`. Raises WorkspaceError when the remote is away or refuses.
 
-        Running it again changes nothing. A branch that somebody else has pushed to is left as it is.
+        Running it again changes nothing. A branch with commits that are not ours is left as it is.
         """
-        branch = f"refs/heads/orch/{issue_id}"
+        name, branch = branch_of(issue_id), branch_ref(issue_id)
         try:
-            found = self._refs.read(branch, f"refs/orch/{issue_id}")
+            found = self._refs.read(branch, remote_ref(name))
             if self._refs.git.commit_of(commit) is None:
                 raise CommitMissing(f"{issue_id}: commit {commit[:12]} is neither here nor on {self._refs.name}")
             there = found.get(branch, "")
             if there and not self._ours(there, issue_id, commit):
                 raise WorkspaceError(
-                    f"{issue_id}: somebody else has pushed to orch/{issue_id} on {self._refs.name}; "
+                    f"{issue_id}: somebody else has pushed to {name} on {self._refs.name}; "
                     "merge or remove what is there, and the work is pushed"
                 )
             if there != commit:
                 self._refs.swap(branch, there, commit)
         except RemoteAway as away:
-            raise WorkspaceError(f"{issue_id}: orch/{issue_id} could not be pushed: {away}") from away
+            raise WorkspaceError(f"{issue_id}: {name} could not be pushed: {away}") from away
 
     def _ours(self, there: str, issue_id: str, commit: str) -> bool:
-        """Whether nothing of anybody else is lost with it: our commit has it, or a session of the issue made it."""
+        """True when replacing it loses no work of others: our commit has it, or a session of the issue made it."""
         if not self._refs.git.beyond(there, commit):
             return True
         return (
@@ -233,7 +235,7 @@ class GitDelivery:
 
 
 def _why(stderr: str) -> str:
-    """What a server says of a refused ref, else the first that went wrong: git's last word is only how it took that."""
+    """The server's reason for refusing a ref, else the first error line: the last one only repeats that it failed."""
     if rejected := re.search(r"\[(?:remote )?rejected\].*\((.*)\)", stderr):
         return rejected[1]
     said = (one_line(line) for line in stderr.splitlines())

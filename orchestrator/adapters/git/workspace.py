@@ -1,13 +1,10 @@
 """The Workspace port over the `git` command line: one branch, one folder and one commit per step for each issue.
 
-What this file knows and no other: an agent may do anything to its worktree (commit, switch branches, leave a rebase
+An agent may do anything to its worktree (commit, switch branches, leave a rebase
 going, delete `.git`), so nothing here believes the worktree's own `.git`, HEAD or index. We work through the repo's git
-folder, the files, and an index of our own; the agent's side is put right at the end of every verb.
+folder, the files, and an index of our own; the agent's side is put right at the end of every verb. The refs are in
+`refs`; the folders:
 
-    refs/heads/orch/<issue>        the branch: the truth, and what is delivered
-    refs/orch/start/<issue>        the commit the running step started from, so the parent of its commit
-    refs/orch/wip/<issue>/<sha>    what was put aside: interrupted work, an agent's own commits. Never deleted here
-    refs/orch/<issue>              on the remote only: the branch for other hosts, see git_remote
     <worktrees>/<issue>/           the files
     <worktrees>/.orch/<issue>/     our lock, and our index, which no agent's git writes
 
@@ -20,21 +17,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from orchestrator.adapters.git.checkout import TRACKER_FOLDER, Checkout
-from orchestrator.adapters.git.command import IDENTITY, Git, reason, run
+from orchestrator.adapters.git.command import IDENTITY, Git, question, reason
 from orchestrator.adapters.git.leftovers import GitLeftovers
 from orchestrator.adapters.git.merges import GitMerges
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.errors import WorkspaceError
 from orchestrator.leases import Lease
 from orchestrator.models import ISSUE_ID
-from orchestrator.ports import NOTHING_FETCHED, Fetched, Worktree
 from orchestrator.text import one_line
+from orchestrator.workspace import NOTHING_FETCHED, Fetched, Worktree
 
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
 
@@ -47,10 +43,10 @@ def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "mai
     folder.mkdir(parents=True, exist_ok=True)
 
     def git(*args: str) -> str:
-        done = run(args, folder=folder, env={}, stdin=b"", timeout_s=60)
+        done = question(folder, *args, timeout_s=60)
         if done.returncode:
             raise WorkspaceError(f"no project could be made in {folder}: {reason(done.stderr)}; name another folder")
-        return os.fsdecode(done.stdout).strip()
+        return done.stdout.strip()
 
     git("init", "--quiet", "--template=", f"--initial-branch={branch}")
     if not git("rev-list", "--all", "--max-count=1"):
@@ -90,22 +86,22 @@ class GitWorkspace:
         self._answer_s = answer_s
 
     def remote(self, lease: Lease, *, host: str) -> GitRemote:
-        """Where a session's work is for other hosts, as its holder on `host` sees it."""
+        """The remote copy of a session's work, for other hosts, as its holder on `host` sees it."""
         return GitRemote(self._refs(self._look(lease.issue_id).git), base=self._base, lease=lease, host=host)
 
     def leftovers(self) -> GitLeftovers:
-        """What issues have left behind here and on the remote."""
+        """The leftovers of issues, here and on the remote."""
         return GitLeftovers(
             self._refs(self._git("leftovers")), worktrees=self._worktrees, base=self._base, drop=self.drop
         )
 
     def merges(self) -> GitMerges:
-        """Which delivered work was merged into base: here, or on the remote as this clone last saw it."""
+        """Merges of delivered work into base: here, or on the remote as this clone last saw it."""
         git = self._git("merges")
         return GitMerges(git, base=lambda: self._base_commit(git))
 
     def delivery(self) -> GitDelivery | None:
-        """What brings finished work to the remote; None without one."""
+        """Delivery of finished work to the remote; None without one."""
         refs = self._refs(self._git("delivery"))
         return GitDelivery(refs) if refs.exists() else None
 
@@ -128,7 +124,7 @@ class GitWorkspace:
         try:
             return self._prepared(issue_id, start_from, fetched)
         except WorkspaceError:
-            # If somebody deleted it meanwhile, a new one is as good; what else is wrong says so once more.
+            # If it was deleted meanwhile, a new one is as good; any other problem is raised once more.
             if self._look(issue_id).path.is_dir():
                 raise
         return self._prepared(issue_id, start_from, fetched)
@@ -233,7 +229,7 @@ class GitWorkspace:
         return found
 
     def _find_base(self, git: Git, fetched: str = "") -> str | None:
-        """Where sessions start from. Nobody pulls in a clone that only runs sessions, so its own branch may be old."""
+        """The commit sessions start from. A clone that only runs sessions is not pulled: its own branch may be old."""
         theirs = fetched or git.commit_of(f"refs/remotes/{self._remote}/{self._base}")
         return _ahead(git, git.commit_of(f"refs/heads/{self._base}"), theirs)
 
@@ -266,18 +262,10 @@ class GitWorkspace:
     @cached_property
     def _git_folders(self) -> tuple[Path, Path]:
         """The git folder that all worktrees share, and the main checkout's own (most often the same)."""
-        args = ("rev-parse", "--git-common-dir", "--absolute-git-dir")
-        try:
-            done = run(args, folder=self._repo, env={}, stdin=b"", timeout_s=self._timeout_s)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise WorkspaceError(
-                f"git cannot be asked about {self._repo}: {error}; check git and `repo` in orch.toml"
-            ) from error
+        done = question(self._repo, "rev-parse", "--git-common-dir", "--absolute-git-dir", timeout_s=self._timeout_s)
         if done.returncode:
-            raise WorkspaceError(
-                f"{self._repo} is no git repo for us: {reason(done.stderr)}; check `repo` in orch.toml"
-            )
-        common, own = os.fsdecode(done.stdout).splitlines()
+            raise WorkspaceError(f"{self._repo} is no git repo for us: {reason(done.stderr)}; check ORCH_PROJECT_ROOT")
+        common, own = done.stdout.splitlines()
         return (self._repo / common).resolve(), Path(own).resolve()
 
 

@@ -1,7 +1,7 @@
 """One call to GitHub: a yes in time, or an error that says whether asking again can help.
 
-What this file knows: how GitHub says "later" (four ways) and how it says "no". While GitHub asks for quiet, no call is
-made at all.
+GitHub says "later" in four ways, and "no" in others; this module tells them apart. While GitHub asks for quiet, no call
+is made at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NotFound(GitHubRefused):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """GitHub's yes: `body` as JSON, None when it is empty; `more` when another page follows."""
 
     status: int
@@ -82,7 +82,7 @@ class GitHubCalls:
         params: Mapping[str, str | int] | None = None,
         content: Mapping[str, object] | None = None,
         etag: str = "",
-    ) -> Answer:
+    ) -> Reply:
         """GitHub's yes to one call; its no, and its silence, are raised."""
         if self._now() < self._quiet_until:
             raise self._rate_limited(self._quiet_until)
@@ -105,7 +105,7 @@ class GitHubCalls:
             return answer
         raise self._no(answer, what)
 
-    def _answer(self, request: httpx2.Request) -> Answer:
+    def _answer(self, request: httpx2.Request) -> Reply:
         """Read in pieces: a time limit of the client is for each piece, and a slow answer has no end of them."""
         deadline = time.monotonic() + self._timeout_s
         response = self._client.send(request, stream=True)
@@ -124,32 +124,32 @@ class GitHubCalls:
             if response.is_success:
                 raise
             body = None  # an error's page by something between GitHub and us
-        return Answer(response.status_code, response.headers, body, "next" in response.links)
+        return Reply(response.status_code, response.headers, body, "next" in response.links)
 
-    def _mind_the_limit(self, answer: Answer) -> None:
+    def _mind_the_limit(self, reply: Reply) -> None:
         """Make no more calls when the last allowed one was made, or when GitHub says so."""
-        headers = answer.headers
+        headers = reply.headers
         spent = headers.get("x-ratelimit-remaining") == "0"
-        refused = answer.status in {403, 429}
+        refused = reply.status in {403, 429}
         wait = headers.get("retry-after", "")
         if refused and wait.isdecimal():
             self._quiet_until = self._now() + timedelta(seconds=int(wait))
         elif spent and headers.get("x-ratelimit-reset", "").isdecimal():
             self._quiet_until = datetime.fromtimestamp(int(headers["x-ratelimit-reset"]), UTC)
-        elif answer.status == 429 or (refused and "rate limit" in answer.message.lower()):
+        elif reply.status == 429 or (refused and "rate limit" in reply.message.lower()):
             self._quiet_until = self._now() + timedelta(seconds=QUIET_S)
 
-    def _no(self, answer: Answer, what: str) -> GitHubUnavailable | GitHubRefused:
-        if self._now() < self._quiet_until and answer.status in {403, 429}:
+    def _no(self, reply: Reply, what: str) -> GitHubUnavailable | GitHubRefused:
+        if self._now() < self._quiet_until and reply.status in {403, 429}:
             return self._rate_limited(self._quiet_until)
-        said = f"GitHub answered {answer.status} to {what}" + (f" ({answer.message})" if answer.message else "")
-        if answer.status >= 500 or answer.status in {408, 429}:
+        said = f"GitHub answered {reply.status} to {what}" + (f" ({reply.message})" if reply.message else "")
+        if reply.status >= 500 or reply.status in {408, 429}:
             return GitHubUnavailable(said)
-        if answer.status == 404:
+        if reply.status == 404:
             return NotFound(f"{said}; {_WHAT_TO_DO[404]}")
-        if answer.status in _WHAT_TO_DO:
-            return GitHubRefused(f"{said}; {_WHAT_TO_DO[answer.status]}")
-        if answer.status < 400:
+        if reply.status in _WHAT_TO_DO:
+            return GitHubRefused(f"{said}; {_WHAT_TO_DO[reply.status]}")
+        if reply.status < 400:
             return GitHubRefused(f"{said}; the repo has moved to another name, give that one")
         return GitHubRefused(said)
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
-from orchestrator.adapters.github.calls import Answer, GitHubCalls, NotFound
+from orchestrator.adapters.github.calls import GitHubCalls, NotFound, Reply
 from orchestrator.errors import GitHubRefused, GitHubUnavailable
 from orchestrator.merge_close.events import PullRequest, PullText
 
@@ -83,7 +83,7 @@ class _Pull(BaseModel):
 
 
 class PullRequestEvent(BaseModel):
-    """What GitHub says when something happens to a pull request: to a webhook, and to a workflow in its event file."""
+    """An event of a pull request, as GitHub sends it to a webhook and puts it into a workflow's event file."""
 
     action: str
     pull_request: _Pull
@@ -142,7 +142,7 @@ class GitHub:
         return [pull for pull in known.pulls if pull.closed_at >= since]
 
     def on_branch(self, commit: str, branch: str) -> bool:
-        """Whether the branch holds the commit now; no when GitHub does not know the commit."""
+        """True when the branch holds the commit now; False when GitHub does not know the commit."""
         try:
             answer = self._call("GET", f"/compare/{quote(branch)}...{quote(commit)}", params={"per_page": 1})
         except NotFound:
@@ -167,7 +167,7 @@ class GitHub:
         try:
             return _parsed(_PULL, self._call("POST", "/pulls", content=wanted))
         except GitHubRefused:
-            # Somebody opened it between our look and this call.
+            # It was opened between our look and this call.
             if pull := self._open_pull(branch):
                 return pull
             raise
@@ -178,7 +178,7 @@ class GitHub:
         found = _parsed(_PULLS, answer)
         return found[0] if found else None
 
-    def _all_since(self, since: datetime, first: Answer) -> list[PullRequest]:
+    def _all_since(self, since: datetime, first: Reply) -> list[PullRequest]:
         """Page by page, newest change first, until what is older; a pull request that moved meanwhile comes once."""
         found: dict[int, PullRequest] = {}
         answer, page = first, 1
@@ -190,7 +190,7 @@ class GitHub:
             page += 1
             answer = self._page(page)
 
-    def _page(self, page: int, *, etag: str = "") -> Answer:
+    def _page(self, page: int, *, etag: str = "") -> Reply:
         newest_first: dict[str, str | int] = {
             "state": "closed",
             "sort": "updated",
@@ -201,7 +201,7 @@ class GitHub:
         return self._call("GET", "/pulls", params=newest_first, etag=etag)
 
 
-def _parsed(shape: TypeAdapter[T], answer: Answer) -> T:
+def _parsed(shape: TypeAdapter[T], answer: Reply) -> T:
     try:
         return shape.validate_python(answer.body)
     except ValidationError as error:

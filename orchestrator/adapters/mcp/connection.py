@@ -32,7 +32,7 @@ class Connection:
     """A running server, and the thread with the event loop that speaks with it.
 
     Leaving without `close` is harmless: the thread is a daemon, and the server leaves when its stdin closes. So is a
-    fork: whatever holds the server open lives on that thread's stack, where a child's garbage collector does not look.
+    fork: all that holds the server open lives on that thread's stack, where a child's garbage collector does not look.
 
     Raises `TrackerRefused` when the server cannot be started here, `TransientMCPError` when it did not start this time.
     """
@@ -60,7 +60,7 @@ class Connection:
         return self._portal.call(self._bounded, partial(self._session.call_tool, tool, arguments), self._timeout_s)
 
     def alive(self) -> bool:
-        """Whether the server answers a ping. One that hangs is as good as dead."""
+        """True when the server answers a ping. One that hangs is as good as dead."""
         try:
             self._portal.call(self._bounded, self._session.send_ping, _PING_S)
         except (MCPError, TimeoutError, RuntimeError, CancelledError):  # the last two: the event loop is gone

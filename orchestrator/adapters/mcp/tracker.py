@@ -1,4 +1,4 @@
-"""One long-lived MCP server of the tracker, called like a local object, and what its failures mean.
+"""One long-lived MCP server of the tracker, called like a local object, and the meaning of its failures.
 
 The tracker takes no two calls at once without harm (its copies to JSONL race), and what it answered is known only from
 texts. So calls go one at a time per host, and every text is read here, once, into the two kinds of error that
@@ -39,7 +39,7 @@ _MAYBE_APPLIED = re.compile(
 _NOT_INITIALISED = re.compile(r"\W*sudocode is not initialized")
 _CLI_PREFIX = "Error: CLI command failed with exit code 1\n\nStderr:\n"
 
-Json = Any  # what a tool answered: validated by whoever knows the tool
+Json = Any  # a tool's answer: validated by its caller
 
 
 class McpTracker:
@@ -205,7 +205,7 @@ class McpTracker:
 
 
 def probe(tracker: McpTracker) -> list[str]:
-    """What stands in the way of working with this tracker, in plain words; empty when nothing does. Changes nothing."""
+    """The problem with this tracker, in plain words; empty when there is none. Changes nothing."""
     try:
         tracker.list_issues(status="needs_review", limit=1)
     except TrackerRefused as refusal:

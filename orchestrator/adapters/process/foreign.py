@@ -1,6 +1,6 @@
-"""Runs foreign programs: within limits, streamed to files, and leaving no process behind.
+"""Run foreign programs: within bounds, streamed to files, and leaving no process behind.
 
-What it knows that no other module does: how to give a program input without ever waiting for it to read, how to follow
+This module alone knows how to give a program input without ever waiting for it to read, how to follow
 its output in bounded memory, and how to be sure that all of it has ended (with `shim` and `marked`).
 """
 
@@ -41,7 +41,7 @@ _OUR_SECRETS = re.compile(r"(GH|GITHUB)_\w*(TOKEN|PAT|SECRET|KEY)\w*|(SUDOCODE|O
 
 
 class Ended(Enum):
-    """Why a run ended: by itself, or which limit ended it."""
+    """The end of a run: by itself, or by one of the bounds."""
 
     EXITED = "exited"
     WALL = "wall"
@@ -51,8 +51,8 @@ class Ended(Enum):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long a program may run, how long it may print nothing, and how many bytes of each stream are kept.
+class Bounds:
+    """The bounds of a program: seconds it may run, seconds without output, bytes kept of each stream.
 
     A program that goes beyond any of them is ended with all its descendants.
     """
@@ -63,7 +63,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Ran:
     """One run. `stderr` is the same file as `stdout` when they were merged; exit code 128+n stands for signal n."""
 
     ended: Ended
@@ -80,13 +80,13 @@ def run(
     cwd: Path,
     env: Mapping[str, str],
     stdin: bytes = b"",
-    limits: Limits,
+    bounds: Bounds,
     stdout: Path,
     stderr: Path | None,
     cancel: Event | None = None,
     on_output: Callable[[], None] | None = None,
-) -> Finished:
-    """Run a program to its end or to a limit; when this returns or raises, none of its descendants is alive.
+) -> Ran:
+    """Run a program to its end or to a bound; when this returns or raises, none of its descendants is alive.
 
     Output is in the files as soon as it is printed; `stderr=None` writes both streams into one, in the order in which
     they came. `on_output` is called after each piece, and may raise to end the run. `cancel` is seen within 50 ms,
@@ -109,20 +109,20 @@ def run(
         for pipe, file in ((child.stdout, out), (child.stderr, err)):
             if pipe and file:
                 os.set_blocking(pipe.fileno(), False)
-                copies.register(pipe, selectors.EVENT_READ, _Copy(file, limits.output_bytes))
-        ended = _follow(child, copies, limits, start, cancel or Event(), on_output)
+                copies.register(pipe, selectors.EVENT_READ, _Copy(file, bounds.output_bytes))
+        ended = _follow(child, copies, bounds, start, cancel or Event(), on_output)
         _end(child, mark, shim.AT_ONCE if ended is Ended.CANCELLED else signal.SIGTERM)
         for key in list(copies.get_map().values()):
             while key.data.room >= 0 and _copy(copies, key):
                 pass
     code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-    return Finished(ended, code, stdout, stderr or stdout, started_at, time.monotonic() - start)
+    return Ran(ended, code, stdout, stderr or stdout, started_at, time.monotonic() - start)
 
 
 def clean_env(
     source: Mapping[str, str], *, allow: Iterable[str] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """What of `source` a foreign program may see: the usual names, those allowed by name, and `extra` on top.
+    """The environment of a foreign program: the usual names of `source`, those allowed by name, and `extra` on top.
 
     Raises `SettingsError` when a name is allowed that holds our own secrets: agents read text from strangers, so tokens
     for the tracker and GitHub stay with the orchestrator.
@@ -144,7 +144,7 @@ def tail(path: Path, max_bytes: int) -> str:
 
 
 def new_log(logs: Path, name: str, suffix: str) -> Path:
-    """An empty file `<n>-<name><suffix>`, n being one more than the highest in `logs`; nobody else gets the same."""
+    """An empty file `<n>-<name><suffix>`, n being one more than the highest in `logs`; no other call gets the same."""
     logs.mkdir(parents=True, exist_ok=True)
     taken = (path.name.partition("-")[0] for path in logs.iterdir())
     number = max(map(int, filter(str.isdecimal, taken)), default=0)
@@ -158,7 +158,7 @@ def new_log(logs: Path, name: str, suffix: str) -> Path:
 
 @dataclass
 class _Copy:
-    """Where a stream goes, and how many more bytes of it are kept."""
+    """The file of a stream, and how many more bytes of it are kept."""
 
     file: BufferedWriter
     room: int
@@ -169,7 +169,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """The program under a shim of its own, in a session of its own: a Ctrl-C at our terminal is for us to handle."""
     with TemporaryFile() as source:
-        # A file, not a pipe: nobody has to feed it, whether the program reads all of it or nothing.
+        # A file, not a pipe: it needs no feeding, whether the program reads all of it or nothing.
         source.write(stdin)
         source.seek(0)
         return subprocess.Popen(
@@ -187,7 +187,7 @@ def _start(
 def _follow(
     child: subprocess.Popen[bytes],
     copies: selectors.BaseSelector,
-    limits: Limits,
+    bounds: Bounds,
     start: float,
     cancel: Event,
     on_output: Callable[[], None] | None,
@@ -198,12 +198,12 @@ def _follow(
         now = time.monotonic()
         if cancel.is_set():
             return Ended.CANCELLED
-        if now - start > limits.wall_s:
+        if now - start > bounds.wall_s:
             return Ended.WALL
-        if limits.silence_s is not None and now - heard > limits.silence_s:
+        if bounds.silence_s is not None and now - heard > bounds.silence_s:
             return Ended.SILENCE
         ready = copies.select(_TICK_S)
-        if not ready and child.poll() is not None:  # it was killed, and somebody still holds its streams
+        if not ready and child.poll() is not None:  # it was killed, and another process still holds its streams
             return Ended.EXITED
         for key, _ in ready:
             if not _copy(copies, key):
@@ -249,5 +249,5 @@ def _end(child: subprocess.Popen[bytes], mark: Mapping[str, str], how: signal.Si
 
 
 def _alive(pids: Iterable[int]) -> bool:
-    """Whether one of them is more than a body that nobody has reaped."""
+    """True when one of them is more than a zombie."""
     return any(marked.stat(pid)[0] not in "XZ" for pid in pids)

@@ -1,6 +1,6 @@
-"""Processes that bear our marks: what a session has started on this host, found by the environment it was started with.
+"""Processes of sessions on this host, found by the markers in the environment that they were started with.
 
-Whoever kills a shim cuts the tie between an agent's family and us. The marks remain.
+Killing a shim cuts the tie between an agent's family and us. The markers remain.
 """
 
 # pathlib is slow enough to lose a race with a fork loop.
@@ -82,7 +82,7 @@ def _above(pid: int) -> set[int]:
 
 
 def _newest_first() -> list[int]:
-    """All processes: whoever forks from process to process is at the new end."""
+    """All processes, newest first: a chain of forks is at the new end."""
     with suppress(FileNotFoundError):
         return sorted((int(name) for name in os.listdir("/proc") if name.isdecimal()), reverse=True)
     return []
@@ -114,7 +114,7 @@ def _kill_bearers(wanted: set[bytes], spared: set[int]) -> tuple[set[int], bool]
 
 def _kill_group(pid: int, spared: set[int]) -> None:
     """A signal to a group reaches also those that are just being forked. A marked process began its session with us,
-    so nobody else is in its group; unless we, who sweep, were started by it.
+    so no other process is in its group; unless we, who sweep, were started by it.
     """
     group = os.getpgid(pid)
     if group in {os.getpgid(other) for other in spared}:

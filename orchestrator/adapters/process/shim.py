@@ -1,4 +1,4 @@
-"""Runs one command and lets nothing of it survive.
+"""Run one command and let nothing of it survive.
 
     python -m orchestrator.adapters.process.shim [--parent PID] [--] argv...
 
@@ -6,10 +6,10 @@ The one file that knows how to end a whole family of processes. It is the subrea
 so daemons and grandchildren in sessions of their own stay below it, and it ends them all
 
 - when it gets SIGTERM, SIGINT or SIGHUP,
-- when its parent dies (PID, or whoever started it), be it by kill -9,
+- when its parent dies (PID, or else its starter), be it by kill -9,
 - when the command itself ends.
 
-First SIGTERM, then up to GRACE_S to leave, then SIGKILL until nobody is left. With SIGUSR1 (AT_ONCE), or once that
+First SIGTERM, then up to GRACE_S to leave, then SIGKILL until none is left. With SIGUSR1 (AT_ONCE), or once that
 comes, SIGKILL only. The exit code is the command's: 128+n
 when signal n ended it, 127 when it was not found, 126 when it could not be executed (one line on stderr says so).
 
@@ -87,7 +87,7 @@ def descendants(root: int) -> set[int]:
 def kill_below(root: int) -> None:
     """SIGKILL to everything below `root`, stopped first, since a stopped process cannot fork its way out.
 
-    One round: what was being born meanwhile may be left, so callers repeat it until nobody is. Repeating is harmless.
+    One round: a process born meanwhile may be left, so callers repeat it until none is. Repeating is harmless.
     """
     stopped: set[int] = set()
     for _ in range(100):  # a chain of forks may slip away for a while; the next round is as good as this one
@@ -124,7 +124,7 @@ class _Family:
         self.status: int | None = None
 
     def reap(self) -> bool:
-        """Collect the dead; whether anybody lives.
+        """Collect the dead; True when any process still lives.
 
         A subreaper inherits every orphan below it, so no child means no descendant. No scan can say that as surely.
         """
@@ -139,11 +139,11 @@ class _Family:
             return False
 
     def end(self, signals: _Signals, *, grace_s: float) -> None:
-        """Return when nobody is left: ask, wait for `grace_s` at most, then kill."""
+        """Return when no process is left: ask, wait for `grace_s` at most, then kill."""
         deadline = time.monotonic() + grace_s
         if grace_s:
             self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # whoever is stopped could not hear it
+            self._signal(signal.SIGCONT)  # a stopped process could not react to it
         while self.reap() and (left := deadline - time.monotonic()) > 0:
             if AT_ONCE in signals.wait(left):
                 break
@@ -225,7 +225,7 @@ def _children_by_scan(pid: int) -> set[int]:
 def _groups(root: int) -> set[int]:
     """The process groups below `root`. A signal to a group reaches all members at once, also those just being forked.
 
-    And nobody else: every group below is in a session that began below, and groups do not cross sessions.
+    And no other process: every group below is in a session that began below, and groups do not cross sessions.
     """
     groups = {_group(pid) for pid in descendants(root)}
     return groups - {_group(root), 0}

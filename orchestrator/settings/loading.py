@@ -1,8 +1,8 @@
-"""Every knob, once: what `orch.toml` says about a repo, and what the environment says about this machine.
+"""Load the settings: `orch.toml` is about a repo, the environment about this machine.
 
     settings = settings.from_environment()
 
-Only `from_environment` looks around; everything else is told. Each field's description is its line in the docs.
+Only `from_environment` reads the real environment; everything else takes arguments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AGENT_MARKERS = (
     "ORCH_ROLE",
     "ORCH_RUN",
 )
-"""Set by us for agents and verifications, so that they can be told apart; they set nothing and are let pass."""
+"""Markers for child processes, set by us; ignored as settings."""
 
 
 def from_environment(root: Path | None = None) -> Settings:
@@ -97,7 +97,7 @@ def project_name(root: Path) -> str:
 
 
 def checkout_name(project: str, root: Path) -> str:
-    """What no other checkout on this machine is called, in the letters of a project's name."""
+    """A name that no other checkout on this machine has, in the letters of a project's name."""
     return f"{project}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 

@@ -1,0 +1,401 @@
+"""The steps of a session in a real worktree: what they leave in git, and that they write nothing without the lease."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import AgentFailed, LeaseLost, SessionStopped, StoppedByHand, WorkspaceError
+from orchestrator.leases import Lease, SessionRecord
+from orchestrator.memory import MemoryHistory
+from orchestrator.models import (
+    DEFAULT_LIMITS,
+    Entry,
+    Progress,
+    Report,
+    Role,
+    Stage,
+    Step,
+    Verdict,
+    VerificationEvidence,
+)
+from orchestrator.publish.entries import About
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
+from orchestrator.session_loop import perform
+from orchestrator.workspace import NOTHING_FETCHED, Fetched, Remote, Worktree
+from tests.git_project import Host, Project, with_bare
+from tests.support import NOON, an_issue, evidence, noon
+
+ISSUE = "i-abc"
+REF = f"refs/orch/{ISSUE}"
+RECORD = SessionRecord("s-1", "orch-main", an_issue(issue_id=ISSUE), 3, 2)
+LEASE_S = 30.0
+SAID = datetime(2020, 1, 1, tzinfo=UTC)
+IMPLEMENTED = json.dumps({"code_changed_at": SAID.isoformat(), "notes": "did it", "verification": None})
+PASSED = json.dumps({"passed": True, "failed_items": [], "fix_list": [], "notes": "good"})
+
+Deed = Callable[["Session", Path], object]
+
+
+class Clock:
+    """A clock that goes when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class NoLeases:
+    """The leases of a holder that renews nothing: its lease is over when the clock says so."""
+
+    def renew(self, lease: Lease) -> bool:
+        return True
+
+    def stop_asked(self, lease: Lease) -> str:
+        return ""
+
+    def release(self, lease: Lease) -> None:
+        pass
+
+
+def nothing(_session: Session, _worktree: Path) -> None:
+    """An agent that reads, and answers."""
+
+
+def edits(name: str = "work.py") -> Deed:
+    """An agent that writes a file."""
+    return lambda _session, worktree: (worktree / name).write_text("x\n")
+
+
+@dataclass
+class Session:
+    """One session on a host of its own; `deeds` is what each role does before it answers, `asked` who was asked."""
+
+    project: Project
+    host: Host
+    deeds: dict[Role, Deed] = field(default_factory=dict)
+    verifies: Deed = nothing
+    stopping: bool = False
+    stop: str = ""
+    other_remote: Remote | None = None
+    asked: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.lease = Lease(ISSUE, 1, RECORD, stop=self.stop)
+        self.keeper = LeaseKeeper(
+            NoLeases(),
+            self.lease,
+            lease_s=LEASE_S,
+            stopping=lambda: self.stopping,
+            grace_s=0,
+            monotonic=self.clock,
+        )
+        self.tools = SessionTools(
+            workspace=self.host.workspace,
+            remote=lambda lease: self.other_remote or self.host.workspace.remote(lease, host="here"),
+            transport=lambda _lease, worktree, _keeper: lambda role, prompt: self._agent(worktree, Role(role)),
+            verifier=lambda _lease, _worktree, _keeper: self._verified,
+            verify_command=lambda _level: ("make", "test"),
+            prompt_template=lambda: "{{title}}",
+            sweep=lambda _lease: self.asked.append("sweep"),
+            now=noon,
+        )
+        self.steps = WorktreeSteps(self.lease, self.tools, self.keeper)
+
+    def lose(self) -> None:
+        """End the lease without any word of it."""
+        self.clock.now += LEASE_S + 1
+
+    def _agent(self, worktree: Worktree, role: Role) -> str:
+        self.asked.append(role)
+        self.deeds.get(role, nothing)(self, worktree.path)
+        return IMPLEMENTED if role is Role.IMPLEMENTER else PASSED
+
+    def _verified(self, command: Sequence[str], worktree: Worktree, commit: str) -> VerificationEvidence:
+        self.asked.append(" ".join(command))
+        self.verifies(self, worktree.path)
+        return evidence()
+
+    @property
+    def branch(self) -> str:
+        """The commit that the issue's branch stands on; empty without one."""
+        return self.git("for-each-ref", "--format=%(objectname)", f"refs/heads/orch/{ISSUE}")
+
+    @property
+    def pushed(self) -> str:
+        """The commit that the remote has for the issue; empty without one."""
+        return self.git("ls-remote", "origin", REF).partition("\t")[0]
+
+    def git(self, *args: str) -> str:
+        """What git says in the host's clone."""
+        return self.project.git(*args, cwd=self.host.repo)
+
+    def implemented(self) -> tuple[Report, Progress]:
+        """The first step, done with one file."""
+        self.deeds = {Role.IMPLEMENTER: edits()}
+        report = self.steps(Step(Stage.RUNNING), Progress())
+        self.deeds = {}
+        return report, Progress().after(report)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return with_bare(tmp_path)
+
+
+@pytest.fixture
+def host(project: Project) -> Host:
+    return Host(project, "here")
+
+
+@pytest.fixture
+def session(project: Project, host: Host) -> Session:
+    return Session(project, host)
+
+
+class Onlooker(MemoryHistory):
+    """A history that looks what the remote has when a step is recorded."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.on_remote: list[bool] = []
+
+    def record(self, report: Report, entries: Sequence[Entry]) -> None:  # type: ignore[override]
+        self.on_remote.append(self.session.pushed == report.commit)
+        super().record(report, entries)
+
+
+def test_a_session_is_one_pushed_commit_reviewed_and_verified(session: Session) -> None:
+    """Each role is asked once, in one worktree, and when a step is recorded the remote has its commit already."""
+    session.deeds = {Role.IMPLEMENTER: edits()}
+    history = Onlooker(session)
+    about = About(RECORD.issue, "s-1", "orch-main")
+    outcome = perform(about, session.steps, history, limits=DEFAULT_LIMITS, now=noon)
+
+    assert Verdict.DONE == outcome.final_state
+    assert ["sweep", *Role, "make test"] == session.asked
+    assert [True] * 4 == history.on_remote
+    assert {session.branch} == {report.commit for report in history.reports}
+    assert "A\twork.py" == session.git("diff", "--name-status", "main", session.branch)
+    assert f"{RECORD.issue.title}\n\ndid it" in session.git("log", "-1", "--format=%B", session.branch).strip()
+
+
+def test_the_time_of_a_change_is_ours(session: Session) -> None:
+    """Evidence must not be older than the change: the agent's word counts only where it changed nothing."""
+    report, progress = session.implemented()
+    unchanged = session.steps(Step(Stage.SPEC_FIX), progress)
+
+    assert (NOON, SAID) == (report.code_changed_at, unchanged.code_changed_at)
+    assert report.commit == unchanged.commit
+
+
+def test_what_a_reviewer_changes_is_thrown_away(session: Session) -> None:
+    """The branch and the files are as the implementer left them, and the review says so."""
+    _, progress = session.implemented()
+    commit = session.branch
+    session.deeds = {Role.SPEC_REVIEWER: edits("new.py")}
+    report = session.steps(Step(Stage.SPEC_REVIEW), progress)
+
+    assert "good\n(The reviewer changed 1 files; that was thrown away.)" == report.notes
+    assert commit == session.branch == report.commit
+    assert not (session.host.workspace.prepare(ISSUE).path / "new.py").exists()
+    assert "" == session.git("diff", "--name-only", commit, session.branch)
+
+
+def test_a_step_begins_where_the_last_recorded_one_ended(project: Project, host: Host, session: Session) -> None:
+    """A worker that takes the session up finds what an interrupted step left put aside, not in its worktree."""
+    report, progress = session.implemented()
+    session.deeds = {Role.IMPLEMENTER: edits("half.py")}
+    session.steps(Step(Stage.SPEC_FIX), progress)
+    seen: list[set[str]] = []
+
+    def look(_session: Session, here: Path) -> None:
+        seen.append({path.name for path in here.iterdir()})
+
+    heir = Session(project, host, {Role.IMPLEMENTER: look})
+    heir.steps(Step(Stage.SPEC_FIX), progress)
+
+    assert "work.py" in seen[0]
+    assert "half.py" not in seen[0]
+    assert report.commit == heir.branch
+
+
+# Without the lease
+
+
+def test_a_step_that_begins_without_the_lease_asks_no_agent(session: Session) -> None:
+    """Not even the processes of the session are swept: they may be the heir's."""
+    session.lose()
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert [] == session.asked
+
+
+def test_a_stopping_worker_begins_no_step(session: Session) -> None:
+    """The session goes on elsewhere."""
+    session.stopping = True
+
+    with pytest.raises(SessionStopped):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert [] == session.asked
+
+
+def test_a_session_that_was_stopped_begins_no_step(project: Project, host: Host) -> None:
+    """A person's stop that came before the first step."""
+    session = Session(project, host, stop="stopped by anna")
+
+    with pytest.raises(StoppedByHand, match="anna"):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert [] == session.asked
+
+
+def test_a_lease_that_is_lost_while_the_remote_answers_leaves_the_worktree_to_the_heir(session: Session) -> None:
+    """The answer may take half a minute: nothing is made or put aside after it."""
+
+    class Slow:
+        def fetch(self) -> Fetched:
+            session.lose()
+            return NOTHING_FETCHED
+
+        def push(self, commit: str) -> None:
+            raise AssertionError("nothing should be pushed")
+
+    session.other_remote = Slow()
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert "" == session.branch
+
+
+def test_an_implementation_without_the_lease_is_neither_committed_nor_pushed(session: Session) -> None:
+    """Lost while the agent worked: its files stay in the worktree for the next worker."""
+    session.deeds = {Role.IMPLEMENTER: lambda _session, here: (edits()(session, here), session.lose())}
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert session.git("rev-parse", "main") == session.branch
+    assert "work.py" not in session.git("ls-tree", "--name-only", session.pushed)
+
+
+def test_a_review_without_the_lease_throws_nothing_away(session: Session) -> None:
+    """Lost while the reviewer read: what is in the worktree by now is the heir's."""
+    _, progress = session.implemented()
+    places: list[Path] = []
+
+    def overtaken(_session: Session, here: Path) -> None:
+        session.lose()
+        (here / "heirs.py").write_text("x\n")
+        places.append(here / "heirs.py")
+
+    session.deeds = {Role.SPEC_REVIEWER: overtaken}
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.SPEC_REVIEW), progress)
+    assert [True] == [place.exists() for place in places]
+
+
+def fails(session: Session, _worktree: Path) -> None:
+    """An agent that dies because the heir ended it."""
+    session.lose()
+    raise AgentFailed("exited with code 137")
+
+
+def test_what_fails_without_the_lease_fails_for_the_loss_of_it(session: Session) -> None:
+    """An agent that the heir ended is no error of the issue's."""
+    session.deeds = {Role.IMPLEMENTER: fails}
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.RUNNING), Progress())
+
+
+def test_a_verification_without_the_lease_counts_for_nothing(session: Session) -> None:
+    """Whatever it said, another may have changed the files under it."""
+    _, progress = session.implemented()
+    session.verifies = lambda session, _worktree: session.lose()
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.VERIFICATION), progress)
+
+
+# Without the worktree
+
+
+@pytest.mark.parametrize("after", ["an answer", "an error"])
+def test_a_step_whose_worktree_is_deleted_is_done_again(session: Session, after: str) -> None:
+    """It counts for nothing, however it ended, and the second time it has a new worktree from the recorded commit."""
+    _, progress = session.implemented()
+
+    def deletes_once(session: Session, here: Path) -> None:
+        if session.asked.count(Role.QUALITY_REVIEWER) == 1:
+            shutil.rmtree(here)
+            if after == "an error":
+                raise AgentFailed("no such folder")
+
+    session.deeds = {Role.QUALITY_REVIEWER: deletes_once}
+    report = session.steps(Step(Stage.QUALITY_REVIEW), progress)
+
+    assert report.passed
+    assert 2 == session.asked.count(Role.QUALITY_REVIEWER)
+    assert progress.commit == session.branch == report.commit
+
+
+def test_a_verification_whose_worktree_is_deleted_is_done_again(session: Session) -> None:
+    """A green run of files that are gone is no evidence."""
+    _, progress = session.implemented()
+    session.verifies = lambda session, here: shutil.rmtree(here) if session.asked.count("make test") == 1 else None
+    report = session.steps(Step(Stage.VERIFICATION), progress)
+
+    assert report.passed
+    assert 2 == session.asked.count("make test")
+
+
+def test_a_worktree_that_is_deleted_twice_ends_the_session(session: Session) -> None:
+    """That is no accident: a person has to see."""
+    session.deeds = {Role.IMPLEMENTER: lambda _session, here: shutil.rmtree(here)}
+
+    with pytest.raises(WorkspaceError, match="its worktree was deleted twice in a row"):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert 2 == session.asked.count(Role.IMPLEMENTER)
+
+
+def test_an_error_with_the_worktree_in_place_is_raised_at_once(session: Session) -> None:
+    """An agent that fails is not asked again."""
+
+    def breaks(_session: Session, _worktree: Path) -> None:
+        raise AgentFailed("exited with code 3")
+
+    session.deeds = {Role.IMPLEMENTER: breaks}
+
+    with pytest.raises(AgentFailed, match="code 3"):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert 1 == session.asked.count(Role.IMPLEMENTER)
+
+
+# Stopped by a person
+
+
+def test_a_stopped_steps_work_is_kept_in_git(session: Session) -> None:
+    """The worktree is as the step found it, the refs hold what was done since, and its processes are ended first."""
+    _, progress = session.implemented()
+    session.deeds = {Role.IMPLEMENTER: lambda _session, here: (edits("half.py")(session, here), session.lose())}
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.SPEC_FIX), progress)
+    session.asked.clear()
+    (ref,) = put_aside(session.lease, session.tools)
+
+    assert ["sweep"] == session.asked
+    assert "half.py" in session.git("ls-tree", "--name-only", ref).split()
+    assert progress.commit == session.branch
+    assert [] == put_aside(session.lease, session.tools)

@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator import status
 from orchestrator.adapters.agents.scripted import Playbook
 from orchestrator.adapters.git import create_project
 from orchestrator.adapters.mcp import McpTracker
@@ -30,7 +29,7 @@ from orchestrator.leases import Holding
 from orchestrator.local.up import Stack
 from orchestrator.models import Verdict
 from orchestrator.settings import FILE, Settings, load
-from orchestrator.status import EngineStatus, IssueStatus
+from orchestrator.status import EngineStatus, IssueRow, collect
 from orchestrator.tracker import init
 from orchestrator.wiring import Wiring
 
@@ -166,10 +165,11 @@ def build(folder: Path, environ: Mapping[str, str], *, project: Path | None = No
 
 def follow(stack: Stack, show: Callable[[EngineStatus], None], *, without: Container[str] = ()) -> EngineStatus:
     """Look, and show what is seen, until all has settled and the issues `without` are closed; the last look."""
+    sources = stack.wiring.sources()
     deadline = time.monotonic() + PATIENCE_S
     while True:
         stack.check()
-        found = status.collect(stack.wiring)
+        found = collect(sources)
         show(found)
         if found.settled and not any(issue.id in without for issue in found.issues):
             return found
@@ -228,7 +228,7 @@ def _surprises(demo: Demo, found: EngineStatus) -> list[str]:
     return lines
 
 
-def story(issue: IssueStatus) -> str:
+def story(issue: IssueRow) -> str:
     """Why an issue is where it is, in one line."""
     if issue.verdict is not Verdict.DONE:
         return issue.reason

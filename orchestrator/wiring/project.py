@@ -26,6 +26,7 @@ from orchestrator.adapters.redis import (
     RedisCounts,
     RedisHistory,
     RedisLeases,
+    RedisMerges,
     RedisOutbox,
     connect,
     timed,
@@ -47,6 +48,7 @@ from orchestrator.wiring.agents import MB, agent_commands, prompt_template, trac
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
+    from orchestrator.status import Sources
 
 STOP_GRACE_S = 10.0
 
@@ -68,6 +70,11 @@ class Wiring:
     def own_redis(self) -> redis_server.RedisServer:
         """Our own Redis. It ends with the process that started it."""
         return redis_server.ensure(self.settings.state_dir)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a Redis to look into: that of the settings, or our own if it runs."""
+        return bool(self.settings.redis_url or redis_server.find(self.settings.state_dir))
 
     @functools.cached_property
     def client(self) -> redis.Redis:
@@ -158,6 +165,30 @@ class Wiring:
             worktrees=self.state(self.settings.worktrees.name),
             base=self.base,
             remote=self.settings.remote,
+        )
+
+    def sources(self) -> Sources:
+        """What a look at how things stand asks; it starts no Redis."""
+        # Here, because only commands look.
+        from orchestrator.status import Policy, RedisSources, Sources
+
+        def in_redis() -> RedisSources | None:
+            if not self.is_up:
+                return None
+            merges = RedisMerges(self.client, self.keys)
+            return RedisSources(self.client, self.leases, self.outbox, self.controls, merges)
+
+        settings = self.settings
+        return Sources(
+            settings.project,
+            redis=in_redis,
+            tracker=self.tracker,
+            ready=lambda: self.gateway.get_ready_issues(),
+            installation=lambda: installation.name_of(settings.root),
+            logs=settings.logs,
+            policy=Policy(
+                settings.lease_seconds, settings.poll_interval, settings.limits.rescues, settings.limits.errors_in_a_row
+            ),
         )
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:

@@ -1,4 +1,4 @@
-"""`orch escalate`: all that is known of an issue, redacted, as one file for whoever is to help."""
+"""`orch escalate`: all that is known of an issue, redacted, as one file for the person who is to help."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 )
 @json_option
 def command(*, issue: str, output: Path | None, as_json: bool) -> None:
-    """Pack all that is known of an issue into one file to send to whoever is to help.
+    """Pack all that is known of an issue into one file to send to the person who is to help.
 
     It holds why the issue stands where it stands, its last snapshots and verdicts, its whole history, the evidence of
     its verifications, the end of each log of its last sessions, versions, settings, and what `orch doctor` finds.
@@ -61,7 +61,7 @@ def command(*, issue: str, output: Path | None, as_json: bool) -> None:
     # Beside the file and then put in its place: a bundle is whole, or not there.
     part = path.with_name(f".{path.name}.part")
     try:
-        part.touch(mode=0o600)  # redacted or not, it is nobody else's
+        part.touch(mode=0o600)  # redacted or not, only its owner reads it
         packed = pack(part, bundle(wiring.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
         part.replace(path)
     finally:
@@ -134,7 +134,7 @@ def _evidence(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def _versions() -> Iterator[str]:
-    """What `orch doctor` does not say: ours, the system's, and what we stand on."""
+    """The versions that `orch doctor` does not say: ours, the system's, and those of our libraries."""
     yield f"{platform.platform()}, Python {platform.python_version()}"
     for name in ("sudocode-orchestrator", *PROGRAMS):
         try:

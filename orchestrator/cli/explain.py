@@ -18,7 +18,7 @@ from orchestrator.text import line, span
 @click.argument("issue", type=IssueId())
 @json_option
 def command(*, issue: str, as_json: bool) -> None:
-    """Why an issue is, or is not, running: the cause, since when, what happens next, and what you can do.
+    """Say why an issue is, or is not, running: the cause, since when, what happens next, and what you can do.
 
     \b
       orch explain i-a1b2

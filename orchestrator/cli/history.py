@@ -31,7 +31,7 @@ COLOURS = {Status.PASS: "green", Status.FAIL: "red", Status.VERIFY_FAILED: "red"
 @click.option("--session", "number", type=click.IntRange(min=1), help="Only this session; they count from 1.")
 @json_option
 def command(*, issue: str, number: int | None, as_json: bool) -> None:
-    """What happened to an issue: every step of its sessions, how long it took, what failed.
+    """Show what happened to an issue: every step of its sessions, how long it took, what failed.
 
     \b
     orch history i-a1b2
@@ -135,7 +135,7 @@ def _timeline(session: SessionTold, logs: Path) -> Table:
 
 
 def details(told: Snapshot, evidence: Verify | None, logs: Path) -> list[str]:
-    """What an event's name does not say, a line each."""
+    """The details that an event's name does not say, a line each."""
     attempt = told.attempts.spec if told.stage.startswith("SPEC") else told.attempts.quality
     lines = [f"attempt {attempt}"] if told.stage.startswith(("SPEC", "QUALITY")) else []
     lines += [f"- {line(item)}" for item in told.failed_items]

@@ -64,7 +64,7 @@ def brief(reason: str) -> str:
 
 
 def age(issue: IssueRow) -> str:
-    """How long it has run, or how long ago it ended, as briefly as can be."""
+    """The time that it has run, or since it ended, as briefly as can be."""
     if issue.age_s is None:
         return ""
     return span(issue.age_s) + ("" if issue.live else " ago")

@@ -68,7 +68,7 @@ class StepRun:
 
     @property
     def outputs(self) -> list[Path]:
-        """What it printed: an agent's two streams, or the verification's one."""
+        """The files of what it printed: an agent's two streams, or the verification's one."""
         return [path for path in reversed(self.files) if path.suffix != ".prompt"]
 
 
@@ -92,7 +92,7 @@ class StepName(click.ParamType[str]):
 @click.option("--session", "wanted", metavar="ID", help="Another session than the last: how its id begins.")
 @json_option
 def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, as_json: bool) -> None:
-    """What the agents and the verification of a session printed: a list, and the end of what came last.
+    """Show what the agents and the verification of a session printed: a list, and the end of what came last.
 
     \b
     orch logs i-a1b2
@@ -150,20 +150,20 @@ def elsewhere_than_here(holding: Holding) -> str:
 
 
 def over(holding: Holding | None, session_id: str) -> bool:
-    """Whether nothing more will come of this session."""
+    """True if nothing more will come of this session."""
     return not (holding and holding.record and holding.record.session_id == session_id and holding.live)
 
 
 @dataclass(frozen=True)
 class Logs:
-    """What one session left on this host."""
+    """The logs that one session left on this host."""
 
     issue: str
     folder: Path
 
     @property
     def session_id(self) -> str:
-        """Whose logs they are."""
+        """The session that they are of."""
         return self.folder.name
 
     def runs(self) -> list[StepRun]:
@@ -198,7 +198,7 @@ class Growing:
         self._rest = b""
 
     def lines(self, *, all_of_it: bool) -> Iterator[str]:
-        """What is new since the last call; the line that has no end yet only when asked for all of it."""
+        """The lines that are new since the last call; one that has no end yet only when asked for all of it."""
         while piece := self._file.read(READ_BYTES):
             whole, newline, self._rest = (self._rest + piece).rpartition(b"\n")
             if newline:
@@ -243,7 +243,7 @@ def print_list(logs: Logs) -> None:
 
 
 def print_heading(run: StepRun) -> None:
-    """Which run the lines below are of."""
+    """Print a heading that names the run of the lines below."""
     click.echo(click.style(f"==> {run.number} {run.step} <==", bold=True))
 
 

@@ -154,7 +154,7 @@ class Panel:
 
 
 def shares(wanted: Sequence[int], room: int | None) -> list[int]:
-    """How many of its rows each section shows: a few of each, and what room is left goes to the first ones first."""
+    """The number of rows that each panel shows: a few of each; the first panels get the room that is left."""
     if room is None:
         return list(wanted)
     given = [0] * len(wanted)
@@ -166,7 +166,7 @@ def shares(wanted: Sequence[int], room: int | None) -> list[int]:
 
 
 def problems_of(found: EngineStatus) -> Iterator[str]:
-    """What a person should see to; nothing on a good night."""
+    """Yield each problem that a person should see to; on a good night there is none."""
     yield from found.problems
     # The command first: the end of a long line is cut off.
     yield from (f"`orch explain {issue.id}`: {brief(issue.trouble)}" for issue in found.issues if issue.trouble)

@@ -1,4 +1,4 @@
-"""What is going on and why: one look, one set of facts, and words about them.
+"""The state of each issue and the reason for it: one look, one set of facts, and words about them.
 
 The reason that `orch status` and `orch explain` give is the first answer of the rules in `why.RULES`, whose bodies
 are in `why_sessions` and `why_waits`. `read` gathers the `facts`; `board` makes rows of them, `night` and `digest` the

@@ -1,4 +1,4 @@
-"""What is going on, in rows: each issue that is not closed, with its session and the reason why it does not run."""
+"""The rows of `orch status`: each issue that is not closed, with its session and the reason why it does not run."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class IssueRow:
 
     @property
     def live(self) -> bool:
-        """Whether a session has it."""
+        """True while a session has it."""
         return self.state in LIVE
 
     @property
     def settled(self) -> bool:
-        """Whether it is certain that nothing will happen to it without a person."""
+        """True if it is certain that nothing will happen to it without a person."""
         if self.live or self.status is None:
             return False
         if self.status == IssueStatus.OPEN:
@@ -83,7 +83,7 @@ class EngineStatus:
 
     @property
     def settled(self) -> bool:
-        """Whether it is certain that nothing runs, nothing is to be told, and nothing could be claimed."""
+        """True if it is certain that nothing runs, nothing is to be told, and nothing could be claimed."""
         idle = not self.outbox and not self.slots_used
         return self.complete and idle and all(issue.settled for issue in self.issues)
 
@@ -105,7 +105,7 @@ def board_of(project: str, facts: Facts) -> EngineStatus:
 
 
 def not_there(facts: Facts) -> bool:
-    """Whether an issue is in progress of which Redis has no session: it may have been claimed between two looks."""
+    """True if an issue is in progress of which Redis has no session: it may have been claimed between two looks."""
     return any(explain(facts.of(issue_id)).state in _NOT_THERE for issue_id in _listed(facts))
 
 

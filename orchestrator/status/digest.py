@@ -63,7 +63,7 @@ def since_when(text: str, *, now: datetime) -> datetime:
 def digest_of(
     project: str, issues: Sequence[IssueNight], *, since: datetime, until: datetime, gaps: Iterable[str] = ()
 ) -> Digest:
-    """What these issues came to."""
+    """The digest of these issues."""
     asks = [issue for issue in issues if issue.needs_a_person]
     merged = [issue for issue in issues if issue.status == IssueStatus.CLOSED]
     running = [issue for issue in issues if issue.live]
@@ -157,7 +157,7 @@ def totals(found: Digest) -> str:
 
 
 def cause_of(session: SessionTold) -> str:
-    """Why a session did not end DONE, in words that sessions with the same trouble share."""
+    """The cause of an end that is not DONE, in words that sessions with the same trouble share."""
     match session.verdict:
         case Verdict.OVERFLOW:
             return "the reviews said no to the last attempt"
@@ -217,7 +217,7 @@ def _period(found: Digest) -> str:
 
 
 def _without_id(reason: str) -> str:
-    """An error names its issue, and so do we."""
+    """The reason without the id of its issue, which an error names."""
     return re.sub(r"^i-[a-z0-9]+: ", "", reason)
 
 

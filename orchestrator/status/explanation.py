@@ -87,7 +87,7 @@ class Explanation:
 
     @property
     def trouble(self) -> bool:
-        """Whether a person should see to it."""
+        """True if a person should see to it."""
         return self.state in _TROUBLE or (self.kind is Kind.STOPPED and self.state not in _GO_ON)
 
 

@@ -17,7 +17,7 @@ from orchestrator.merge_close.record import MergeMarker
 from orchestrator.models import IssueStatus, Limits, Report, Stage, Step, Verdict, VerificationEvidence, branch_of
 from orchestrator.poll.candidates import too_many_fixes
 from orchestrator.status.told import SessionTold, limit_of, step_name
-from orchestrator.text import last_line
+from orchestrator.text import last_line, span
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class TrackerSays:
 
 @dataclass(frozen=True)
 class RedisSays:
-    """What Redis has, at the time `now` of its own clock, by which leases run.
+    """The state in Redis, at the time `now` of its own clock, by which leases run.
 
     `sessions` has the last session of each issue, or all of them where these were asked for, oldest first; `reports`
     those of an issue's last session. `untold` counts an issue's entries in the outbox, `deliver_at_ms` is when its
@@ -129,7 +129,7 @@ class Facts:
     logs: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
 
     def of(self, issue_id: str) -> IssueFacts:
-        """What is known of one issue."""
+        """The facts of one issue."""
         return IssueFacts(self, issue_id)
 
 
@@ -142,7 +142,7 @@ class IssueFacts:
 
     @property
     def redis(self) -> RedisSays | None:
-        """What Redis says, if it answered."""
+        """The answer of Redis, if it gave one."""
         return self.all.redis.answer
 
     @property
@@ -163,7 +163,7 @@ class IssueFacts:
 
     @property
     def stack_down(self) -> bool:
-        """Whether orch is not running here at all."""
+        """True if orch is not running here at all."""
         return self.redis is None and not self.all.redis.away
 
     @property
@@ -185,12 +185,12 @@ class IssueFacts:
 
     @property
     def live(self) -> bool:
-        """Whether it is claimed or runs."""
+        """True while it is claimed or runs."""
         return self.holding is not None and self.holding.live
 
     @property
     def wanted(self) -> bool:
-        """Whether a person asked for it to run next."""
+        """True if a person asked for it to run next."""
         return self.redis is not None and self.issue_id in self.redis.wanted
 
     @property
@@ -202,13 +202,13 @@ class IssueFacts:
 
     @property
     def too_many_fixes(self) -> str:
-        """Why this [FIX] of a [FIX] does not run by itself; empty when it does."""
+        """The reason why this [FIX] of a [FIX] does not run by itself; empty when it does."""
         starts_alone = self.status is not IssueStatus.OPEN or self.live or self.wanted
         return "" if starts_alone else too_many_fixes(self.title)
 
     @property
     def held(self) -> bool:
-        """Whether only a person can start it."""
+        """True if only a person can start it."""
         return math.isinf(self.wait_s) or bool(self.too_many_fixes)
 
     @property
@@ -235,7 +235,7 @@ class IssueFacts:
 
     @property
     def limit(self) -> int | None:
-        """How many reviews of the step's kind its session may ask for."""
+        """The most reviews of the step's kind that its session may ask for."""
         return limit_of(self.step.stage, self.limits)
 
     @property
@@ -245,14 +245,14 @@ class IssueFacts:
 
     @property
     def verdict(self) -> Verdict | None:
-        """How the last session ended: by Redis, else by what the tracker was told."""
+        """The end of the last session: by Redis, else by what the tracker was told."""
         if self.holding and self.holding.verdict:
             return Verdict(self.holding.verdict)
         return self.tracked.last.verdict if self.tracked and self.tracked.last else None
 
     @property
     def reason(self) -> str:
-        """Why it ended like that; without its id, which a view says anyway."""
+        """The reason of that end; without the issue's id, which a view says anyway."""
         if self.holding and self.holding.verdict:
             reason = self.holding.reason
         else:
@@ -261,28 +261,28 @@ class IssueFacts:
 
     @property
     def place(self) -> str:
-        """Where its work is: a pull request or a branch."""
+        """The place of its work: a pull request or a branch."""
         return (self.holding.delivered_to if self.holding else "") or branch_of(self.issue_id)
 
     @property
     def merge_command(self) -> str:
-        """What a person types to merge its work: its pull request, or its branch into the one checked out."""
+        """The command that merges its work: its pull request, or its branch into the one checked out."""
         if self.place.startswith("http"):
             return f"gh pr merge --merge {self.place}"
         return f"git merge --no-ff {branch_of(self.issue_id)}"
 
     @property
     def refused(self) -> list[str]:
-        """What the tracker refused to be told of it."""
+        """The entries about it that the tracker refused."""
         return [text for text in self.redis.refused if text.startswith(f"{self.issue_id}:")] if self.redis else []
 
     @property
     def log_words(self) -> tuple[str, ...]:
-        """Where the last step's output is, and when it last grew."""
+        """The file of the last step's output, and when it last grew."""
         if (log := self.all.logs.get(self.issue_id)) is None:
             return ()
         path, grew = log
-        return (f"its output grew {max(0.0, (self.all.now - grew).total_seconds()):.0f} s ago: {path}",)
+        return (f"its output grew {span((self.all.now - grew).total_seconds())} ago: {path}",)
 
     @property
     def evidence(self) -> VerificationEvidence | None:
@@ -292,7 +292,7 @@ class IssueFacts:
 
     @property
     def verified(self) -> bool:
-        """Whether a verification of ours was run in its last session."""
+        """True if a verification of ours was run in its last session."""
         return self.evidence is not None or (self.told is not None and bool(self.told.command))
 
     @property

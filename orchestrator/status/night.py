@@ -1,4 +1,4 @@
-"""What became of each issue in a night: its sessions since then, and the explanation of where it stands now."""
+"""Each issue in a night: its sessions since then, and the explanation of where it stands now."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class IssueNight:
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether nothing more happens to it unless a person acts."""
+        """True if nothing more happens to it unless a person acts."""
         if self.live or self.status == IssueStatus.CLOSED:
             return False
         unseen = self.status is None and self.last.verdict is Verdict.VERIFY_FAILED
@@ -49,12 +49,12 @@ class IssueNight:
 
 
 def night_of(facts: Facts, since: datetime) -> list[IssueNight]:
-    """Each issue that had a session since then, or was closed after one; that whose session is the oldest first."""
+    """Each issue that had a session since then, or was closed after one; the one with the oldest session first."""
     return sorted(_issues(facts, since), key=lambda issue: issue.sessions[0].started_at)
 
 
 def gaps_of(facts: Facts) -> Iterator[str]:
-    """What could not be asked."""
+    """A line for each source that could not be asked."""
     if facts.tracker.answer is None:
         yield f"the tracker does not answer, so what was merged is not known: {facts.tracker.away}"
     if facts.redis.answer is None:

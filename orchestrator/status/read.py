@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import redis
 
@@ -27,9 +27,6 @@ from orchestrator.status.facts import Asked, Blocker, Facts, Policy, RedisSays, 
 from orchestrator.status.told import SessionTold, sessions_told
 from orchestrator.status.why import explain
 
-if TYPE_CHECKING:
-    from orchestrator.adapters.mcp import McpTracker
-
 BLOCKERS_ASKED = 25
 """Of how many issues a look at all asks the tracker one by one: sudocode takes up to a second for each."""
 MAX_CHAIN = 25
@@ -41,9 +38,19 @@ NOT_LISTED = "unknown to the tracker"
 Lookup = Callable[[str], Issue | None]
 
 
+class IssueSource(Protocol):
+    """The parts of the tracker that a look asks."""
+
+    def show_issue(self, issue_id: str) -> Mapping[str, object]:
+        """One issue with its relationships and feedback."""
+
+    def list_issues(self, *, archived: bool | None = None) -> Iterable[object]:
+        """Rows of all issues; the archived ones only where they are asked for."""
+
+
 @dataclass(frozen=True)
 class RedisSources:
-    """What is asked of Redis."""
+    """The parts of Redis that a look asks."""
 
     client: redis.Redis
     leases: RedisLeases
@@ -54,14 +61,14 @@ class RedisSources:
 
 @dataclass(frozen=True)
 class Sources:
-    """What is looked at. `redis` gives None where none runs; `ready` is the tracker's ready list.
+    """All that a look asks. `redis` gives None where none runs; `ready` is the tracker's ready list.
 
     `installation` is the name under which this checkout runs sessions, `logs` the folder of what they print.
     """
 
     project: str
     redis: Callable[[], RedisSources | None]
-    tracker: McpTracker
+    tracker: IssueSource
     ready: Callable[[], Iterable[object]]
     installation: Callable[[], str | None]
     logs: Path
@@ -69,7 +76,7 @@ class Sources:
 
 
 def collect(sources: Sources) -> EngineStatus:
-    """What goes on now: a row for each issue that is not closed."""
+    """The status now: a row for each issue that is not closed."""
     # Redis first: an issue that it no longer has to tell of, the tracker knows when it is asked afterwards.
     sessions = ask_redis(sources)
     tracked = ask_tracker(sources, sessions.answer)
@@ -80,7 +87,7 @@ def collect(sources: Sources) -> EngineStatus:
 
 
 def explained(sources: Sources, issue_id: str) -> Explanation:
-    """Why the issue is, or is not, being worked on now."""
+    """The reason why the issue is, or is not, being worked on now."""
     return explain(look_at(sources, issue_id).of(issue_id))
 
 
@@ -91,7 +98,7 @@ def look_at(sources: Sources, issue_id: str, *, waits: bool = True) -> Facts:
 
 
 def look_back(sources: Sources, since: datetime) -> Facts:
-    """What is known of the sessions since then; of closed and archived issues, too."""
+    """The facts of all sessions since then; of closed and archived issues, too."""
     sessions = ask_redis(sources, since=since)
 
     def wanted(issue: Issue) -> bool:
@@ -113,7 +120,7 @@ def facts_of(
 
 
 def ask_redis(sources: Sources, issue_id: str | None = None, *, since: datetime | None = None) -> Asked[RedisSays]:
-    """What Redis says of all issues; of one, or of those with a session since then, all their sessions and reports."""
+    """Ask Redis for all issues; for one, or those with a session since then, for all sessions and reports too."""
     try:
         there = sources.redis()
         return Asked(_redis_says(there, issue_id, since) if there else None)
@@ -122,7 +129,7 @@ def ask_redis(sources: Sources, issue_id: str | None = None, *, since: datetime 
 
 
 def ask_tracker(sources: Sources, sessions: RedisSays | None) -> Asked[TrackerSays]:
-    """What the tracker says of all issues; with sudocode this takes a second for each one that waits."""
+    """Ask the tracker for all issues; with sudocode this takes a second for each one that waits."""
 
     def wanted(issue: Issue) -> bool:
         unknown = sessions is not None and issue.id not in sessions.holdings
@@ -182,7 +189,7 @@ def _reports(merges: RedisMerges, issue_id: str) -> Sequence[Report]:
 
 
 def _asked(ask: Callable[[], TrackerSays]) -> Asked[TrackerSays]:
-    """What the tracker says, or why it does not."""
+    """The tracker's answer, or why there is none."""
     try:
         return Asked(ask())
     except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:

@@ -61,12 +61,12 @@ class SessionTold:
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken until it was last heard of."""
+        """Its duration, until it was last heard of."""
         return max(0.0, (self.heard_at - self.started_at).total_seconds())
 
     @property
     def reviews(self) -> int:
-        """How many reviews it has had."""
+        """The number of its reviews."""
         return self.spec + self.quality
 
     def under_way(self, limits: Limits) -> Step:
@@ -84,7 +84,7 @@ def step_name(stage: Stage, attempt: int, limit: int | None = None) -> str:
 
 
 def limit_of(stage: Stage, limits: Limits) -> int | None:
-    """How many reviews of this kind a session may ask for; None for a step that is neither a review nor its fix."""
+    """The most reviews of this kind that a session may ask for; None for a step that is no review and no fix."""
     return limits.spec if stage in _SPEC else limits.quality if stage in _QUALITY else None
 
 

@@ -73,7 +73,7 @@ RULES: tuple[Callable[[IssueFacts], Explanation | None], ...] = (
 
 
 def _also(facts: IssueFacts, found: Explanation) -> Iterator[str]:
-    """What is wrong besides, and what could not be asked."""
+    """Yield all else that is wrong, and what could not be asked."""
     wrong = {
         State.TRACKER_AWAY: f"the tracker does not answer: {facts.all.tracker.away}" if facts.all.tracker.away else "",
         State.STACK_DOWN: "orch is not running here, so its sessions are not known" if facts.stack_down else "",

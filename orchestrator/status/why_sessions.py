@@ -12,8 +12,6 @@ from orchestrator.status.explanation import Explanation, Kind, State, at
 from orchestrator.status.facts import IssueFacts, RedisSays, Tracked
 from orchestrator.text import span
 
-_UNKNOWN = "no session of it is known here"
-
 
 def taken(facts: IssueFacts) -> Explanation | None:
     """A worker has it, is about to, or should have: what Redis says of its lease."""
@@ -111,7 +109,7 @@ def closed(facts: IssueFacts) -> Explanation | None:
     closed_it = (Marker.MERGE_CLOSE_APPLIED, Marker.OVERFLOW_PARENT_CLOSED_BY_FIX)
     merge = next((merge for merge in reversed(tracked.merges_since) if merge.marker in closed_it), None)
     if merge is None:
-        return replace(done, why="somebody closed it, not a merge that was seen")
+        return replace(done, why="a person closed it, not a merge that was seen")
     by = replace(done, evidence=(_merge_words(merge),), do=(f"orch history {facts.issue_id}",))
     if merge.marker is Marker.OVERFLOW_PARENT_CLOSED_BY_FIX:
         return replace(by, state=State.CLOSED_BY_FIX, cause=merge.reason)
@@ -159,14 +157,20 @@ def in_review(facts: IssueFacts) -> Explanation | None:
 
 
 def _review_by_hand(facts: IssueFacts, tracked: Tracked) -> Explanation:
-    known = "no session of ours brought it there" if tracked.shown else _UNKNOWN
     return Explanation(
         Kind.WAITS,
         State.REVIEW_BY_HAND,
-        f"it is in needs_review, and {known}",
-        next="nothing, until somebody closes or reopens it",
+        f"it is in needs_review, and {_whose(facts, tracked, 'no session of ours brought it there')}",
+        next="nothing, until a person closes or reopens it",
         do=(f"orch issue show {facts.issue_id}", f"orch issue reopen {facts.issue_id}"),
     )
+
+
+def _whose(facts: IssueFacts, tracked: Tracked, not_ours: str) -> str:
+    """The words about its last session; a row of the tracker's list does not tell whose that was."""
+    if tracked.shown:
+        return not_ours
+    return f"its last session ended {facts.verdict}" if facts.verdict else "no session of it is known here"
 
 
 def _overflow(facts: IssueFacts) -> Explanation:
@@ -205,7 +209,7 @@ def in_progress(facts: IssueFacts) -> Explanation | None:
     return Explanation(
         Kind.NOT_PICKED,
         State.SOMEBODY_ELSE,
-        f"it is in progress, and {'by no session of this checkout' if tracked.shown else _UNKNOWN}",
+        f"it is in progress, and {_whose(facts, tracked, 'by no session of this checkout')}",
         why=f"its last session, by {last.by}, ended {facts.verdict or 'never'}" if last else "",
         next="nothing, until its status changes",
         do=(f"orch issue reopen {facts.issue_id}",),

@@ -183,7 +183,7 @@ def to_be_claimed(facts: IssueFacts) -> Explanation:
     """Nothing keeps it: the next poll takes it, or it is not on the tracker's list."""
     within = f"the next poll claims it, within {facts.policy.poll_s:g} s"
     if facts.wanted:
-        cause = "somebody asked for it; it is next"
+        cause = "a person asked for it; it is next"
         return Explanation(Kind.WAITS, State.WANTED, cause, next=within, do=("orch status",))
     if facts.tracked and not facts.tracked.ready:
         return Explanation(

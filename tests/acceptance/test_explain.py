@@ -358,7 +358,7 @@ STATES: list[tuple[State, Provoke, tuple[str, ...]]] = [
     (State.SOMEBODY_ELSE, lambda world: world.file(status="in_progress"), ("no session of this checkout",)),
     (State.REVIEW_BY_HAND, lambda world: world.file(status="needs_review"), ("no session of ours",)),
     (State.CLOSED, lambda world: world.file(status="closed"), ("it is closed", "not a merge")),
-    (State.WANTED, wanted, ("somebody asked for it",)),
+    (State.WANTED, wanted, ("a person asked for it",)),
     (State.READY, lambda world: world.file(), ("ready and a slot is free",)),
     (State.BACKOFF, lambda world: world.ran(steps(breaks=True)), ("rate limited", "tried again in")),
     (State.HELD, held, ("3 sessions in a row", "rate limited")),

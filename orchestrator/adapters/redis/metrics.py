@@ -1,4 +1,4 @@
-"""All that Redis can say of how it goes, at one moment: what a scrape of the metrics asks."""
+"""The state in Redis at one moment, read by one script: for a scrape of the metrics and for readiness."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class SeenSession:
     record: str | None = None
 
     def read_record(self) -> SessionRecord | None:
-        """What the session was started with."""
+        """The session's record, parsed."""
         return RECORDS.validate_json(self.record) if self.record else None
 
 
@@ -121,8 +121,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """How full Redis is; `max_bytes` is 0 where nothing is set. `refuses` is why it takes no writes, or empty."""
+class ServerMemory:
+    """The memory of Redis; `max_bytes` is 0 where nothing is set. `refuses` is why it takes no writes, or empty."""
 
     used_bytes: int
     max_bytes: int
@@ -133,7 +133,7 @@ SEEN: TypeAdapter[Seen] = TypeAdapter(Seen)
 
 
 class RedisMetrics:
-    """What those who watch ask: one call each, however much there is. All raise `RedisUnavailable`."""
+    """Reads Redis for monitoring: one call each, however much there is. All raise `RedisUnavailable`."""
 
     def __init__(self, client: redis.Redis, keys: Keys, *, lease_s: float) -> None:
         self._redis = Scripts(client)
@@ -141,16 +141,16 @@ class RedisMetrics:
         self._lease_ms = int(lease_s * 1000)
 
     def seen(self) -> Seen:
-        """What there is now."""
+        """The project in Redis now."""
         prefixes = [f"{self._keys(name)}:" for name in ("session", "history", "celery")]
         names = "inflight workers wanted outbox refused finished deliveries held counts ticks merge-look paused"
         return SEEN.validate_json(self._redis.call(_SEEN, self._keys.all(names), [*prefixes, self._lease_ms, *QUEUES]))
 
-    def memory(self) -> Memory:
-        """How Redis itself is."""
+    def memory(self) -> ServerMemory:
+        """The memory of Redis now."""
         info: Any = self._redis.client.info()
-        return Memory(info["used_memory"], info.get("maxmemory", 0), what_refuses_writes(info))
+        return ServerMemory(info["used_memory"], info.get("maxmemory", 0), what_refuses_writes(info))
 
     def try_write(self) -> None:
-        """Write something, for who wants to know whether that can be done."""
+        """Write a key, to check that Redis takes writes."""
         self._redis.client.set(self._keys("writable"), 1, ex=60)

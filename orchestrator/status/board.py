@@ -131,7 +131,7 @@ def _with_session(row: IssueRow, facts: IssueFacts) -> IssueRow:
     if holding is None or holding.record is None:
         return row
     live, told = facts.live, facts.told
-    heard_ms = (holding.deadline_ms or 0) - facts.policy.lease_s * 1000
+    heard_ms = (holding.deadline_ms or 0) - facts.all.policy.lease_s * 1000
     since_ms = holding.claimed_at_ms if live else holding.ended_at_ms
     return replace(
         row,

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from orchestrator.issue import Issue
-from orchestrator.leases import Holding, Paused
+from orchestrator.leases import Holding, Paused, SessionRecord
 from orchestrator.merge_close.record import MergeMarker
 from orchestrator.models import IssueStatus, Limits, Report, Stage, Step, Verdict, VerificationEvidence, branch_of
 from orchestrator.poll.candidates import too_many_fixes
@@ -45,10 +45,10 @@ class Blocker:
 class Tracked:
     """One issue as the tracker has it; `issue` is None when it has no such issue, and `refusal` says so.
 
-    `shown` says that it was asked for by itself. A row of a list has neither feedback nor blockers: then nothing from
-    `ready` on is known. `blockers` are the open ones; `chain` leads from the first of them to its root, or round in a
-    `cycle`. `sessions` and `merges` are what its feedback tells, oldest first; the last session is `ours` when this
-    checkout ran it and it has not ended.
+    `shown`: it was asked for by itself; else it is a row of a list, which has no feedback and no blockers, and nothing
+    from `ready` on is known. `blockers` are the open ones; `chain` leads from the first of them to its root, or round
+    in a `cycle`. `sessions`, `merges` and those after the last session are what its feedback tells, oldest first.
+    `ours`: this checkout ran the last session, and it has not ended.
     """
 
     issue: Issue | None
@@ -62,7 +62,6 @@ class Tracked:
     sessions: tuple[SessionTold, ...] = ()
     merges: tuple[MergeMarker, ...] = ()
     merges_since: tuple[MergeMarker, ...] = ()
-    """Those of `merges` that came after the last session."""
     ours: bool = False
 
     @property
@@ -148,13 +147,7 @@ class IssueFacts:
     @property
     def tracked(self) -> Tracked | None:
         """The issue as the tracker has it, if it answered."""
-        tracker = self.all.tracker.answer
-        return tracker.issues.get(self.issue_id) if tracker else None
-
-    @property
-    def policy(self) -> Policy:
-        """The settings by which issues wait."""
-        return self.all.policy
+        return self.all.tracker.answer.issues.get(self.issue_id) if self.all.tracker.answer else None
 
     @property
     def now_ms(self) -> float:
@@ -174,14 +167,18 @@ class IssueFacts:
     @property
     def title(self) -> str:
         """Its title in the tracker, or the one that its session started with."""
-        if self.tracked and self.tracked.issue:
-            return self.tracked.issue.title
-        return self.holding.record.issue.title if self.holding and self.holding.record else ""
+        known = (self.tracked.issue if self.tracked else None) or (self.record.issue if self.record else None)
+        return known.title if known else ""
 
     @property
     def holding(self) -> Holding | None:
         """The issue as Redis has it, if it has it."""
         return self.redis.holdings.get(self.issue_id) if self.redis else None
+
+    @property
+    def record(self) -> SessionRecord | None:
+        """The record that its last session started with, if Redis has it."""
+        return self.holding.record if self.holding else None
 
     @property
     def live(self) -> bool:
@@ -195,7 +192,7 @@ class IssueFacts:
 
     @property
     def wait_s(self) -> float:
-        """For how long its last end still holds it back; infinite until a person asks for it."""
+        """Seconds that its last end still holds it back; infinite until a person asks for it."""
         if self.holding is None or self.live or self.wanted:
             return 0.0
         return max(0.0, ((self.holding.held_until_ms or 0.0) - self.now_ms) / 1000)
@@ -203,8 +200,8 @@ class IssueFacts:
     @property
     def too_many_fixes(self) -> str:
         """The reason why this [FIX] of a [FIX] does not run by itself; empty when it does."""
-        starts_alone = self.status is not IssueStatus.OPEN or self.live or self.wanted
-        return "" if starts_alone else too_many_fixes(self.title)
+        waits = self.status is IssueStatus.OPEN and not self.live and not self.wanted
+        return too_many_fixes(self.title) if waits else ""
 
     @property
     def held(self) -> bool:
@@ -214,8 +211,8 @@ class IssueFacts:
     @property
     def sessions(self) -> tuple[SessionTold, ...]:
         """Its sessions that were asked for, oldest first: as Redis has them, else as the tracker was told."""
-        known = self.redis.sessions.get(self.issue_id) if self.redis else None
-        return known or (self.tracked.sessions if self.tracked else ())
+        published = self.tracked.sessions if self.tracked else ()
+        return (self.redis.sessions.get(self.issue_id) if self.redis else None) or published
 
     @property
     def told(self) -> SessionTold | None:
@@ -225,8 +222,7 @@ class IssueFacts:
     @property
     def limits(self) -> Limits:
         """Its session's limits of reviews."""
-        record = self.holding.record if self.holding else None
-        return Limits(record.spec_limit, record.quality_limit) if record else Limits()
+        return Limits(self.record.spec_limit, self.record.quality_limit) if self.record else Limits()
 
     @property
     def step(self) -> Step:
@@ -244,20 +240,22 @@ class IssueFacts:
         return step_name(self.step.stage, self.step.attempt, self.limit)
 
     @property
-    def verdict(self) -> Verdict | None:
-        """The end of the last session: by Redis, else by what the tracker was told."""
+    def end(self) -> tuple[Verdict | None, str]:
+        """The end of the last session and its reason: by Redis, else by what the tracker was told."""
         if self.holding and self.holding.verdict:
-            return Verdict(self.holding.verdict)
-        return self.tracked.last.verdict if self.tracked and self.tracked.last else None
+            return Verdict(self.holding.verdict), self.holding.reason
+        last = self.tracked.last if self.tracked else None
+        return (last.verdict, last.reason) if last else (None, "")
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict of the last session that ended."""
+        return self.end[0]
 
     @property
     def reason(self) -> str:
-        """The reason of that end; without the issue's id, which a view says anyway."""
-        if self.holding and self.holding.verdict:
-            reason = self.holding.reason
-        else:
-            reason = self.tracked.last.reason if self.tracked and self.tracked.last else ""
-        return reason.removeprefix(f"{self.issue_id}: ")
+        """The reason of that verdict; without the issue's id, which a view says anyway."""
+        return self.end[1].removeprefix(f"{self.issue_id}: ")
 
     @property
     def place(self) -> str:
@@ -279,10 +277,8 @@ class IssueFacts:
     @property
     def log_words(self) -> tuple[str, ...]:
         """The file of the last step's output, and when it last grew."""
-        if (log := self.all.logs.get(self.issue_id)) is None:
-            return ()
-        path, grew = log
-        return (f"its output grew {span((self.all.now - grew).total_seconds())} ago: {path}",)
+        path, grew = self.all.logs.get(self.issue_id, ("", self.all.now))
+        return (f"its output grew {span((self.all.now - grew).total_seconds())} ago: {path}",) if path else ()
 
     @property
     def evidence(self) -> VerificationEvidence | None:
@@ -301,4 +297,4 @@ class IssueFacts:
         if (ran := self.evidence) is None:
             return ()
         words = f"`{ran.command}` exited with {ran.exit_code}: {last_line(ran.output)}"
-        return (words, ran.output_ref) if ran.output_ref else (words,)
+        return tuple(filter(None, (words, ran.output_ref)))

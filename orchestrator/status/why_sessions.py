@@ -28,46 +28,57 @@ def taken(facts: IssueFacts) -> Explanation | None:
         )
     if holding.state == "claimed":
         return _starting(facts, facts.redis, holding)
-    lease_s = facts.policy.lease_s
-    left_s = ((holding.deadline_ms or 0) - facts.now_ms) / 1000
-    silent_s = lease_s - left_s
-    runs = Explanation(
+    return _running(facts, facts.redis, holding)
+
+
+def _running(facts: IssueFacts, redis: RedisSays, holding: Holding) -> Explanation:
+    session_id = facts.record.session_id if facts.record else ""
+    silent_s = facts.all.policy.lease_s - _left_s(facts, holding)
+    if silent_s > facts.all.policy.lease_s / 2:
+        return _silent(facts, redis, holding)
+    return Explanation(
         Kind.RUNS,
         State.RUNNING,
         f"{facts.step_words} on {holding.owner}",
-        why=f"its session {_session_id(holding)} began {span((facts.now_ms - holding.claimed_at_ms) / 1000)} ago",
+        why=f"its session {session_id} began {span((facts.now_ms - holding.claimed_at_ms) / 1000)} ago",
         since=at(holding.claimed_at_ms),
-        next=f"if its worker falls silent, another takes it over after {span(lease_s)}",
-        evidence=(f"the worker gave a sign of life {span(silent_s)} ago", *facts.log_words),
+        next=f"if its worker falls silent, another takes it over after {span(facts.all.policy.lease_s)}",
+        evidence=_signs_of_life(facts, silent_s),
         do=(f"orch logs {facts.issue_id} -f",),
     )
-    silent = replace(
-        runs,
-        kind=Kind.WAITS,
-        since=at((holding.deadline_ms or 0) - lease_s * 1000),
+
+
+def _silent(facts: IssueFacts, redis: RedisSays, holding: Holding) -> Explanation:
+    left_s = _left_s(facts, holding)
+    silent_s = facts.all.policy.lease_s - left_s
+    silent = Explanation(
+        Kind.WAITS,
+        State.WORKER_SILENT,
+        f"its worker {holding.owner} has not renewed its lease for {span(silent_s)}",
         why="that worker or its way to Redis is gone, or stands still",
+        since=at(facts.now_ms - silent_s * 1000),
+        next=f"another worker takes it over in {span(left_s)}, from its last recorded step",
+        evidence=_signs_of_life(facts, silent_s),
         do=("orch doctor",),
     )
-    if left_s <= 0:
-        return replace(
-            silent,
-            state=State.RESCUE,
-            cause=f"its worker {holding.owner} fell silent; another is to take it over",
-            next="the next poll hands it on, from its last recorded step",
-            do=("orch doctor",) if facts.redis.slots else ("orch up",),
-        )
-    if silent_s > lease_s / 2:
-        return replace(
-            silent,
-            state=State.WORKER_SILENT,
-            cause=f"its worker {holding.owner} has not renewed its lease for {span(silent_s)}",
-            next=f"another worker takes it over in {span(left_s)}, from its last recorded step",
-        )
-    return runs
+    if left_s > 0:
+        return silent
+    return replace(
+        silent,
+        state=State.RESCUE,
+        cause=f"its worker {holding.owner} fell silent; another is to take it over",
+        next="the next poll hands it on, from its last recorded step",
+        do=("orch doctor",) if redis.slots else ("orch up",),
+    )
 
 
-def _session_id(holding: Holding) -> str:
-    return holding.record.session_id if holding.record else ""
+def _left_s(facts: IssueFacts, holding: Holding) -> float:
+    """Seconds until the lease is over."""
+    return ((holding.deadline_ms or 0) - facts.now_ms) / 1000
+
+
+def _signs_of_life(facts: IssueFacts, silent_s: float) -> tuple[str, ...]:
+    return f"the worker gave a sign of life {span(silent_s)} ago", *facts.log_words
 
 
 def _starting(facts: IssueFacts, redis: RedisSays, holding: Holding) -> Explanation:
@@ -78,7 +89,7 @@ def _starting(facts: IssueFacts, redis: RedisSays, holding: Holding) -> Explanat
         f"the next worker is to take it up at {facts.step_words}" if begun else "it is claimed and about to start",
         why=f"its worker {holding.owner} gave it back, or was lost" if begun else "a worker is being woken for it",
         since=at(holding.claimed_at_ms),
-        next=f"it is handed on again within {span(facts.policy.lease_s)}, until a worker takes it",
+        next=f"it is handed on again within {span(facts.all.policy.lease_s)}, until a worker takes it",
         do=("orch status",),
     )
     return waits if redis.slots else replace(waits, why="no worker takes sessions", do=("orch up",))
@@ -95,7 +106,7 @@ def untold(facts: IssueFacts) -> Explanation | None:
         f"the tracker is still to be told how its session ended ({facts.verdict or 'it ended'})",
         why=f"{count} of its entries wait in the outbox",
         since=_ended_at(facts),
-        next=f"they are told as soon as the tracker takes them; tried every {facts.policy.poll_s:g} s",
+        next=f"they are told as soon as the tracker takes them; tried every {facts.all.policy.poll_s:g} s",
         do=("orch doctor",),
     )
 
@@ -202,7 +213,7 @@ def in_progress(facts: IssueFacts) -> Explanation | None:
             State.LOST,
             "it is in progress under our name, but Redis knows no session of it",
             why="Redis was emptied, replaced, or lost its last second",
-            next=f"it is found within {span(4 * facts.policy.lease_s)}, and goes on from its branch",
+            next=f"it is found within {span(4 * facts.all.policy.lease_s)}, and goes on from its branch",
             do=(f"orch enqueue {facts.issue_id}",),
         )
     last = tracked.last

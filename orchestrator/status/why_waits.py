@@ -85,12 +85,12 @@ def after_an_error(facts: IssueFacts) -> Explanation | None:
             next=f"held back until `{again}`",
             do=(again,),
         )
-    for_good, worn_out = math.isinf(wait_s), holding.rescues > facts.policy.rescues
+    for_good, worn_out = math.isinf(wait_s), holding.rescues > facts.all.policy.rescues
     cause = f"its last session ended in an error: {facts.reason}"
     if worn_out:
         cause = f"its workers died {holding.rescues} times in the same step"
-    elif for_good and facts.policy.errors > 1:
-        cause = f"{facts.policy.errors} sessions in a row ended in an error, the last: {facts.reason}"
+    elif for_good and facts.all.policy.errors > 1:
+        cause = f"{facts.all.policy.errors} sessions in a row ended in an error, the last: {facts.reason}"
     return Explanation(
         Kind.STOPPED if for_good else Kind.WAITS,
         State.RESCUED_TOO_OFTEN if worn_out else State.HELD if for_good else State.BACKOFF,
@@ -181,7 +181,7 @@ def no_slot(facts: IssueFacts) -> Explanation | None:
 
 def to_be_claimed(facts: IssueFacts) -> Explanation:
     """Nothing keeps it: the next poll takes it, or it is not on the tracker's list."""
-    within = f"the next poll claims it, within {facts.policy.poll_s:g} s"
+    within = f"the next poll claims it, within {facts.all.policy.poll_s:g} s"
     if facts.wanted:
         cause = "a person asked for it; it is next"
         return Explanation(Kind.WAITS, State.WANTED, cause, next=within, do=("orch status",))

@@ -153,11 +153,13 @@ def _with_session(row: IssueRow, facts: IssueFacts) -> IssueRow:
 
 
 def _listed(facts: Facts) -> Iterator[str]:
-    """The issues that are not closed; while the tracker does not say, those that had a session."""
-    if tracker := facts.tracker.answer:
-        yield from (it for it, tracked in tracker.issues.items() if tracked.status is not IssueStatus.CLOSED)
-    elif redis := facts.redis.answer:
-        yield from (it for it, holding in redis.holdings.items() if holding.record)
+    """The issues that are not closed, and what runs; while the tracker does not say, all that had a session."""
+    listed = facts.tracker.answer.issues if facts.tracker.answer else {}
+    yield from (it for it, tracked in listed.items() if tracked.status is not IssueStatus.CLOSED)
+    for it, holding in (facts.redis.answer.holdings if facts.redis.answer else {}).items():
+        # The tracker's answer may be older than the session, or leave the issue out because it is archived.
+        if it not in listed and holding.record and (holding.live or facts.tracker.answer is None):
+            yield it
 
 
 def _redis_problems(redis: Asked[RedisSays]) -> Iterator[str]:

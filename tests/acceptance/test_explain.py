@@ -391,7 +391,8 @@ LIVE_STATES = {
 IN_OTHER_WORDS = {
     State.RUNNING,  # its row has the step
     State.STARTING,
-    State.MERGE_REJECTED,  # said in feedback, which the tracker's list does not have
+    State.MERGE_REJECTED,  # the tracker's list has no feedback, which would say so
+    State.REVIEW_BY_HAND,
 }
 START_BY_THEMSELVES = {State.READY, State.WANTED, State.NO_SLOT, State.BACKOFF, State.LOST}
 

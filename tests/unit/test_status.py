@@ -234,6 +234,18 @@ def test_a_claim_without_a_session_yet_is_live() -> None:
     assert "" == issue.reason
 
 
+def test_a_session_is_shown_that_the_tracker_s_older_answer_does_not_list() -> None:
+    """What runs is there at once; what has ended and is not listed is not."""
+    older = Asked(TrackerSays())
+    live, over = (
+        board_of("demo", replace(facts(holding, None), tracker=older)).issues
+        for holding in (a_holding(), ended("DONE"))
+    )
+
+    assert [("i-a1b2", "Parse empty input", None)] == [(issue.id, issue.title, issue.status) for issue in live]
+    assert () == over
+
+
 def test_without_a_tracker_the_sessions_are_shown() -> None:
     """Their titles come from their records; their status is not known, and nothing is settled."""
     issue = the_issue(ended("DONE"), None)

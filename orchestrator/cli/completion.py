@@ -1,4 +1,4 @@
-"""`orch completion`: what a shell needs to complete commands, options and issues. Quick: it loads next to nothing."""
+"""`orch completion`: a shell's script to complete commands, options and issues. Quick: it loads next to nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _mine() -> str:
 
 
 def takes_issues(name: str) -> click.Command:
-    """What stands for a command while one of its issues is completed, so that the command need not be loaded."""
+    """A stand-in for a command while one of its issues is completed, so that the command need not be loaded."""
     from orchestrator.cli.terminal import IssueId
 
     return click.Command(name, params=[click.Argument(["issues"], nargs=-1, type=IssueId())])

@@ -59,15 +59,15 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
     console.print(f"Building a project and its issues in {folder}", soft_wrap=True)
     made = demo.build(folder, os.environ)
     started = time.monotonic()
-    view = View(console, made)
-    with Stack(made.settings, made.environ, say=view.say, flower=False) as stack:
-        with view:
+    screen = Screen(console, made)
+    with Stack(made.settings, made.environ, say=screen.say, flower=False) as stack:
+        with screen:
             stack.wait_ready(READY_S)
-            found = demo.follow(stack, view.show)
+            found = demo.follow(stack, screen.show)
             merged = demo.merge(made, found)
             for issue_id in merged:
                 console.print(f"git merge orch/{issue_id}   (as you would: its issue closes, what waited starts)")
-            last = demo.follow(stack, view.show, without=merged)
+            last = demo.follow(stack, screen.show, without=merged)
             with stack.wiring.tracker as tracker:
                 found = demo.with_closed(last, found, tracker)
         elapsed_s = time.monotonic() - started
@@ -83,7 +83,7 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
         raise OrchestratorError(f"not all came out as scripted: {said} (everything is in {folder})")
 
 
-class View:
+class Screen:
     """What a person sees while it runs, as a context manager: a live table on a terminal, else a line per change.
 
     When it is left with an error, the last log lines are shown.

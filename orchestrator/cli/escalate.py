@@ -1,4 +1,4 @@
-"""`orch escalate`: all that is known of an issue, redacted, as one file for whoever is to help."""
+"""`orch escalate`: all that is known of an issue, redacted, as one file for the person who is to help."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from importlib import metadata
 from pathlib import Path
 
 import click
-import redis
 from pydantic import TypeAdapter
 
 from orchestrator import wiring
 from orchestrator.adapters.process.foreign import tail
-from orchestrator.adapters.redis import RedisMerges
 from orchestrator.cli import doctor, explain, history
 from orchestrator.cli.checks import examine
 from orchestrator.cli.terminal import IssueId, json_option, print_json
-from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.models import Report, utc_now
 from orchestrator.settings import Settings
-from orchestrator.snapshot import ENDS, Snapshot
-from orchestrator.status import leases_if_up
-from orchestrator.status.history import recorded, runs_of
-from orchestrator.status.read import explained
+from orchestrator.status import SessionTold, look_at
+from orchestrator.status import explain as explanation_of
 from orchestrator.text import redactor
 
 LOG_BYTES = 200_000
@@ -50,7 +45,7 @@ REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 )
 @json_option
 def command(*, issue: str, output: Path | None, as_json: bool) -> None:
-    """Pack all that is known of an issue into one file to send to whoever is to help.
+    """Pack all that is known of an issue into one file to send to the person who is to help.
 
     It holds why the issue stands where it stands, its last snapshots and verdicts, its whole history, the evidence of
     its verifications, the end of each log of its last sessions, versions, settings, and what `orch doctor` finds.
@@ -66,7 +61,7 @@ def command(*, issue: str, output: Path | None, as_json: bool) -> None:
     # Beside the file and then put in its place: a bundle is whole, or not there.
     part = path.with_name(f".{path.name}.part")
     try:
-        part.touch(mode=0o600)  # redacted or not, it is nobody else's
+        part.touch(mode=0o600)  # redacted or not, only its owner reads it
         packed = pack(part, bundle(wiring.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
         part.replace(path)
     finally:
@@ -98,44 +93,27 @@ def pack(path: Path, parts: Parts, *, folder: str, now: datetime) -> list[tuple[
 
 def bundle(here: wiring.Wiring, issue: str, *, now: datetime) -> Parts:
     """Every part by its name. What is away is said by the explanation, and keeps nothing else out."""
-    found = explained(here, issue)
+    facts = look_at(here.sources(), issue)
+    logs, sessions, found = here.settings.logs / issue, facts.of(issue).sessions, explanation_of(facts.of(issue))
+    reports = facts.redis.answer.reports.get(issue, ()) if facts.redis.answer else ()
     page = "\n".join(explain.page(issue, found, now=now))
-    told, reports = _snapshots(here, issue), _reports(here, issue)
-    runs = runs_of(told, here.settings.logs / issue)
-    yield "summary.md", _summary(f"{issue}, {now:%Y-%m-%d %H:%M:%S} UTC", page, told)
+    past = history.as_object(issue, "redis", dict(enumerate(sessions, start=1)), None, logs=logs)
+    yield "summary.md", _summary(f"{issue}, {now:%Y-%m-%d %H:%M:%S} UTC", page, sessions)
     yield "explanation.json", _json(explain.as_object(issue, found))
-    yield (
-        "history.json",
-        _json(history.as_object(issue, "redis", runs, None) | {"reports": REPORTS.dump_python(reports, mode="json")}),
-    )
+    yield "history.json", _json(past | {"reports": REPORTS.dump_python(list(reports), mode="json")})
     yield "evidence.txt", "\n".join(_evidence(reports)) or "Redis has no verification of its last session.\n"
     yield "doctor.txt", "\n".join(doctor.row(*looked_at).plain for looked_at in examine(lambda _name: None)) + "\n"
     yield "versions.txt", "\n".join(_versions()) + "\n"
     secret = {name for name, field in Settings.model_fields.items() if not field.repr}
     yield "settings.json", _json(here.settings.model_dump(mode="json", exclude=secret))
-    yield from _logs(here.settings.logs / issue)
+    yield from _logs(logs)
 
 
-def _snapshots(here: wiring.Wiring, issue: str) -> list[Snapshot]:
-    try:
-        return recorded(here, issue)[1]
-    except (TransientMCPError, TrackerRefused, InvalidMCPResponseError):
-        return []
-
-
-def _reports(here: wiring.Wiring, issue: str) -> list[Report]:
-    """What the last session did, with all that is not published."""
-    try:
-        work = RedisMerges(here.client, here.keys).work(issue) if leases_if_up(here) else None
-    except (redis.RedisError, RedisUnavailable):
-        work = None
-    return list(work[1]) if work else []
-
-
-def _summary(title: str, page: str, told: Sequence[Snapshot]) -> str:
-    ends = [s for s in told if s.event_type in ENDS]
-    verdicts = [f"- {s.timestamp} {s.event_type}: {'; '.join(s.failed_items) or 'nothing failed'}" for s in ends]
-    last = [_json(snapshot.model_dump(mode="json")) for snapshot in told[-LAST_SNAPSHOTS:]]
+def _summary(title: str, page: str, sessions: Sequence[SessionTold]) -> str:
+    ended = [session for session in sessions if session.verdict]
+    verdicts = [f"- {it.heard_at:%Y-%m-%d %H:%M:%S} {it.verdict}: {it.reason or 'nothing failed'}" for it in ended]
+    snapshots = [moment.snapshot for session in sessions for moment in session.moments]
+    last = [_json(snapshot.model_dump(mode="json")) for snapshot in snapshots[-LAST_SNAPSHOTS:]]
     return "\n".join(
         [
             f"# {title}\n\n```\n{page}\n```\n",
@@ -156,7 +134,7 @@ def _evidence(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def _versions() -> Iterator[str]:
-    """What `orch doctor` does not say: ours, the system's, and what we stand on."""
+    """The versions that `orch doctor` does not say: ours, the system's, and those of our libraries."""
     yield f"{platform.platform()}, Python {platform.python_version()}"
     for name in ("sudocode-orchestrator", *PROGRAMS):
         try:

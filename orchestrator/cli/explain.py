@@ -10,8 +10,7 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.models import utc_now
-from orchestrator.status import Explanation
-from orchestrator.status.read import explained
+from orchestrator.status import Explanation, explained
 from orchestrator.text import line, span
 
 
@@ -19,7 +18,7 @@ from orchestrator.text import line, span
 @click.argument("issue", type=IssueId())
 @json_option
 def command(*, issue: str, as_json: bool) -> None:
-    """Why an issue is, or is not, running: the cause, since when, what happens next, and what you can do.
+    """Say why an issue is, or is not, running: the cause, since when, what happens next, and what you can do.
 
     \b
       orch explain i-a1b2
@@ -28,8 +27,7 @@ def command(*, issue: str, as_json: bool) -> None:
     Works while orch is down, and while Redis or the tracker is away: that is then part of the answer. The last lines
     are commands to paste, the best one first.
     """
-    here = wiring.here()
-    found = explained(here, issue)
+    found = explained(wiring.here().sources(), issue)
     if as_json:
         print_json(as_object(issue, found))
     else:

@@ -11,7 +11,6 @@ from orchestrator import wiring
 from orchestrator.adapters.git import Leftover, LeftoverKind
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import WorkspaceError
-from orchestrator.status import leases_if_up
 from orchestrator.text import line
 
 
@@ -32,8 +31,7 @@ def command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     """
     here = wiring.here()
     status = _statuses(here)
-    leases = leases_if_up(here)
-    live = {holding.issue_id for holding in leases.holdings() if holding.live} if leases else set()
+    live = {holding.issue_id for holding in here.leases.holdings() if holding.live} if here.is_up else set()
     leftovers = here.workspace.leftovers()
     found, problems = leftovers.find({issue_id for issue_id in status if status[issue_id] == CLOSED})
     planned = plan(found, status=status, live=live)

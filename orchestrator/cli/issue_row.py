@@ -1,4 +1,4 @@
-"""What one issue looks like in a row, and the line above all of them."""
+"""An issue's row on a terminal, and the line above all rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.text import Text
 from orchestrator.cli.terminal import pause_words
 from orchestrator.leases import SessionState
 from orchestrator.models import Stage, Verdict
-from orchestrator.status import EngineStatus, IssueStatus
+from orchestrator.status import EngineStatus, IssueRow, step_name
 from orchestrator.text import line, span
 
 COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
@@ -32,7 +32,7 @@ def headline(found: EngineStatus) -> Text:
     return head.append(f"   {line(pause_words(found.paused))}", "yellow") if found.paused else head
 
 
-def bar(issue: IssueStatus) -> Text:
+def bar(issue: IssueRow) -> Text:
     """The lifecycle as four dots; blank without a session."""
     if issue.stage is None:
         return Text("")
@@ -48,7 +48,7 @@ def bar(issue: IssueStatus) -> Text:
     return dots
 
 
-def step(issue: IssueStatus) -> Text:
+def step(issue: IssueRow) -> Text:
     """The step under way, or the verdict."""
     if issue.verdict:
         return Text(issue.verdict, COLOURS[issue.verdict])
@@ -56,22 +56,16 @@ def step(issue: IssueStatus) -> Text:
         return Text("-", "dim")
     if issue.stage is None or issue.state == SessionState.CLAIMED:
         return Text("starting", "dim")
-    attempt = f" {issue.attempt}/{issue.limit}" if issue.limit else ""
-    return Text(f"{Stage(issue.stage).words}{attempt}")
+    return Text(step_name(Stage(issue.stage), issue.attempt or 1, issue.limit))
 
 
-def why(issue: IssueStatus) -> str:
-    """Its reason, for its row."""
-    return brief(issue.id, issue.reason)
+def brief(reason: str) -> str:
+    """A reason for a row, without the path of the log: `orch explain` says it all."""
+    return line(_LOG.sub("", reason))
 
 
-def brief(issue_id: str, reason: str) -> str:
-    """What is said of an issue, less what its row has already and where the log is: `orch explain` says it all."""
-    return line(_LOG.sub("", reason.removeprefix(f"{issue_id}: ")))
-
-
-def age(issue: IssueStatus) -> str:
-    """How long it has run, or how long ago it ended, as briefly as can be."""
+def age(issue: IssueRow) -> str:
+    """The time that it has run, or since it ended, as briefly as can be."""
     if issue.age_s is None:
         return ""
     return span(issue.age_s) + ("" if issue.live else " ago")

@@ -20,7 +20,6 @@ from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 from orchestrator.leases import Holding
-from orchestrator.status import leases_if_up
 from orchestrator.text import plain
 
 TAIL_LINES = 30
@@ -38,7 +37,7 @@ STEPS = {
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
-class Facts(TypedDict):
+class StepRunJson(TypedDict):
     """A run as JSON values. `at` is when something was last written."""
 
     number: int
@@ -49,14 +48,14 @@ class Facts(TypedDict):
 
 
 @dataclass(frozen=True)
-class Run:
+class StepRun:
     """One run of an agent or of the verification, and the files it left, in the order of their names."""
 
     number: int
     step: str
     files: tuple[Path, ...]
 
-    def facts(self) -> Facts:
+    def as_json(self) -> StepRunJson:
         """The run as JSON values."""
         at = datetime.fromtimestamp(max(path.stat().st_mtime for path in self.files), UTC)
         return {
@@ -69,7 +68,7 @@ class Run:
 
     @property
     def outputs(self) -> list[Path]:
-        """What it printed: an agent's two streams, or the verification's one."""
+        """The files of what it printed: an agent's two streams, or the verification's one."""
         return [path for path in reversed(self.files) if path.suffix != ".prompt"]
 
 
@@ -93,7 +92,7 @@ class StepName(click.ParamType[str]):
 @click.option("--session", "wanted", metavar="ID", help="Another session than the last: how its id begins.")
 @json_option
 def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, as_json: bool) -> None:
-    """What the agents and the verification of a session printed: a list, and the end of what came last.
+    """Show what the agents and the verification of a session printed: a list, and the end of what came last.
 
     \b
     orch logs i-a1b2
@@ -106,7 +105,7 @@ def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, a
     if follow and (as_json or step):
         raise click.UsageError("-f follows a whole session, for people: leave out --step and --json")
     here = wiring.here()
-    leases = leases_if_up(here)
+    leases = here.leases if here.is_up else None
     try:
         holding = leases.holding(issue) if leases else None
     except RedisUnavailable as error:
@@ -151,32 +150,32 @@ def elsewhere_than_here(holding: Holding) -> str:
 
 
 def over(holding: Holding | None, session_id: str) -> bool:
-    """Whether nothing more will come of this session."""
+    """True if nothing more will come of this session."""
     return not (holding and holding.record and holding.record.session_id == session_id and holding.live)
 
 
 @dataclass(frozen=True)
 class Logs:
-    """What one session left on this host."""
+    """The logs that one session left on this host."""
 
     issue: str
     folder: Path
 
     @property
     def session_id(self) -> str:
-        """Whose logs they are."""
+        """The session that they are of."""
         return self.folder.name
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[StepRun]:
         """Every run so far, in order."""
         files: dict[int, list[Path]] = {}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             number, _, _ = path.name.partition("-")
             if number.isdecimal():
                 files.setdefault(int(number), []).append(path)
-        return [Run(number, _step(paths[0]), tuple(paths)) for number, paths in sorted(files.items())]
+        return [StepRun(number, _step(paths[0]), tuple(paths)) for number, paths in sorted(files.items())]
 
-    def picked(self, step: str | None) -> list[Run]:
+    def picked(self, step: str | None) -> list[StepRun]:
         """The runs of this number or name, or all. OrchestratorError when there is none."""
         runs = [run for run in self.runs() if step in (None, run.step, str(run.number))]
         if step and not runs:
@@ -199,7 +198,7 @@ class Growing:
         self._rest = b""
 
     def lines(self, *, all_of_it: bool) -> Iterator[str]:
-        """What is new since the last call; the line that has no end yet only when asked for all of it."""
+        """The lines that are new since the last call; one that has no end yet only when asked for all of it."""
         while piece := self._file.read(READ_BYTES):
             whole, newline, self._rest = (self._rest + piece).rpartition(b"\n")
             if newline:
@@ -219,7 +218,7 @@ def _harmless(text: bytes) -> Iterator[str]:
         yield plain(_ESCAPES.sub("", line))
 
 
-def printed(run: Run) -> Iterator[str]:
+def printed(run: StepRun) -> Iterator[str]:
     """All lines of a run; what an agent said on stderr comes after what it said on stdout."""
     for path in run.outputs:
         with closing(Growing(path)) as file:
@@ -231,9 +230,9 @@ def print_list(logs: Logs) -> None:
     runs = logs.runs()
     click.echo(f"{logs.issue} session {logs.session_id}\n{logs.folder}")
     for run in runs:
-        facts = run.facts()
-        at = datetime.fromisoformat(facts["at"]).astimezone().strftime("%H:%M:%S")
-        click.echo(f"{run.number:>3}  {run.step:<14}  {at}  {size(facts['bytes']):>7}  {run.files[-1].name}")
+        said = run.as_json()
+        at = datetime.fromisoformat(said["at"]).astimezone().strftime("%H:%M:%S")
+        click.echo(f"{run.number:>3}  {run.step:<14}  {at}  {size(said['bytes']):>7}  {run.files[-1].name}")
     if not runs:
         click.echo(f"nothing yet; `orch logs {logs.issue} -f` waits for it")
         return
@@ -243,8 +242,8 @@ def print_list(logs: Logs) -> None:
         click.echo(text)
 
 
-def print_heading(run: Run) -> None:
-    """Which run the lines below are of."""
+def print_heading(run: StepRun) -> None:
+    """Print a heading that names the run of the lines below."""
     click.echo(click.style(f"==> {run.number} {run.step} <==", bold=True))
 
 
@@ -277,9 +276,9 @@ def _ended(over: Callable[[], bool]) -> bool:
         return False  # whether it goes on is not known, and what it prints can be read all the same
 
 
-def as_object(logs: Logs, runs: Iterable[Run]) -> dict[str, object]:
+def as_object(logs: Logs, runs: Iterable[StepRun]) -> dict[str, object]:
     """The list as JSON values."""
-    return {"issue": logs.issue, "session_id": logs.session_id, "runs": [run.facts() for run in runs]}
+    return {"issue": logs.issue, "session_id": logs.session_id, "runs": [run.as_json() for run in runs]}
 
 
 def size(count: int) -> str:

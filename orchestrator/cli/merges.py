@@ -15,7 +15,6 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.merge_close import Health, fresh_checkpoint, health
 from orchestrator.merge_close.events import NEVER, MergeClosePayload
 from orchestrator.models import utc_now
-from orchestrator.status import leases_if_up
 from orchestrator.text import line
 from orchestrator.wiring import merges as merge_wiring
 
@@ -108,7 +107,7 @@ def health_command(ctx: click.Context, *, as_json: bool) -> None:
     \b
       orch merges health
     """
-    look = merge_wiring.here().finished.last_look() if leases_if_up(wiring.here()) else NEVER
+    look = merge_wiring.here().finished.last_look() if wiring.here().is_up else NEVER
     state, why = health(look, now=utc_now())
     if as_json:
         seen = {

@@ -9,9 +9,7 @@ import click
 
 from orchestrator import wiring
 from orchestrator.cli.terminal import json_option, print_json
-from orchestrator.status import digest
-from orchestrator.status.digest import since_when
-from orchestrator.status.night import facts, rows_of
+from orchestrator.status import as_markdown, as_object, as_text, digest_of, gaps_of, look_back, night_of, since_when
 from orchestrator.text import plain
 
 Form = Literal["text", "markdown", "json"]
@@ -51,14 +49,12 @@ def command(*, since: datetime, form: Form, as_json: bool) -> None:
     Counts every session that ran since then, and works while orch is down. Closed issues are those that a session of
     ours had finished.
     """
-    here = wiring.here()
-    gaps: list[str] = []
-    with here.tracker:
-        rows = rows_of(here.tracker, gaps)
-        issues = sorted(facts(here, rows, since, gaps), key=lambda issue: issue.sessions[0].started_at)
+    sources = wiring.here().sources()
+    facts = look_back(sources, since)
+    issues = night_of(facts, since)
     until = datetime.now(UTC).astimezone()
-    found = digest.digest(here.settings.project, issues, since=since.astimezone(), until=until, gaps=gaps)
+    found = digest_of(sources.project, issues, since=since.astimezone(), until=until, gaps=gaps_of(facts))
     if as_json or form == "json":
-        print_json(digest.as_object(found, issues))
+        print_json(as_object(found, issues))
     else:
-        click.echo(plain(digest.as_markdown(found) if form == "markdown" else digest.as_text(found)))
+        click.echo(plain(as_markdown(found) if form == "markdown" else as_text(found)))

@@ -10,11 +10,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import status, wiring
-from orchestrator.cli.issue_row import age, bar, headline, step, why
+from orchestrator import wiring
+from orchestrator.cli.issue_row import age, bar, brief, headline, step
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.cli.watch import watch
-from orchestrator.status import EngineStatus
+from orchestrator.status import EngineStatus, collect
 from orchestrator.text import line
 
 Overflow = Literal["fold", "ellipsis"]
@@ -45,13 +45,13 @@ def command(*, watch_s: float | None, as_json: bool) -> None:
     """
     if watch_s and as_json:
         raise click.UsageError("--watch is for people, --json for machines: give one of them")
-    here = wiring.here()
+    sources = wiring.here().sources()
     if watch_s:
-        watch(here, every_s=watch_s)
+        watch(sources, every_s=watch_s)
     elif as_json:
-        print_json(as_object(status.collect(here)))
+        print_json(as_object(collect(sources)))
     else:
-        Console().print(page(status.collect(here)))
+        Console().print(page(collect(sources)))
 
 
 def as_object(found: EngineStatus) -> dict[str, object]:
@@ -75,6 +75,6 @@ def issue_table(found: EngineStatus, reasons: Overflow) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("why", overflow=reasons, no_wrap=reasons == "ellipsis", ratio=3)
     for issue in found.issues:
-        title, reason = Text(line(issue.title)), Text(why(issue))
+        title, reason = Text(line(issue.title)), Text(brief(issue.reason))
         table.add_row(issue.id, title, issue.status or "?", bar(issue), step(issue), age(issue), reason)
     return table

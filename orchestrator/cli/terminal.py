@@ -1,4 +1,4 @@
-"""What commands take from a terminal and give to it."""
+"""The input and output of commands: options and ids, pauses in words, JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class IssueId(click.ParamType[str]):
 
 
 def me() -> str:
-    """Who types this, and where: what others are told of who paused or stopped something."""
+    """The user and host of this command, for those who read who paused or stopped something."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have a number and no name

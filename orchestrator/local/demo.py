@@ -20,16 +20,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator import status
 from orchestrator.adapters.agents.scripted import Playbook
 from orchestrator.adapters.git import create_project
 from orchestrator.adapters.mcp import McpTracker
 from orchestrator.errors import OrchestratorError
 from orchestrator.leases import Holding
 from orchestrator.local.up import Stack
-from orchestrator.models import Verdict
+from orchestrator.models import Verdict, branch_of
 from orchestrator.settings import FILE, Settings, load
-from orchestrator.status import EngineStatus, IssueStatus
+from orchestrator.status import EngineStatus, IssueRow, collect
 from orchestrator.text import toml
 from orchestrator.tracker import init
 from orchestrator.wiring import Wiring
@@ -70,7 +69,7 @@ command = [
 
 
 class Script(BaseModel):
-    """What an issue's agents do, and how its session should end: the verdict, and how many reviews it takes."""
+    """The script of an issue's agents, and the end that its session should have: verdict and number of reviews."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -125,7 +124,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a demo came out. `example` is a DONE issue, `tests` what the tests on its branch said in a fresh clone.
+    """The result of a demo. `example` is a DONE issue, `tests` what the tests on its branch said in a fresh clone.
 
     `surprises` is what is not as the scripts intend, a line each.
     """
@@ -166,10 +165,11 @@ def build(folder: Path, environ: Mapping[str, str], *, project: Path | None = No
 
 def follow(stack: Stack, show: Callable[[EngineStatus], None], *, without: Container[str] = ()) -> EngineStatus:
     """Look, and show what is seen, until all has settled and the issues `without` are closed; the last look."""
+    sources = stack.wiring.sources()
     deadline = time.monotonic() + PATIENCE_S
     while True:
         stack.check()
-        found = status.collect(stack.wiring)
+        found = collect(sources)
         show(found)
         if found.settled and not any(issue.id in without for issue in found.issues):
             return found
@@ -182,9 +182,9 @@ def merge(demo: Demo, found: EngineStatus) -> list[str]:
     """Merge, as a person would, each branch that an issue waits for; the ids of the merged issues."""
     waited_for = sorted({blocker for issue in found.issues for blocker in issue.blockers})
     for issue_id in waited_for:
-        done = _run(["git", "merge", "--ff-only", f"orch/{issue_id}"], demo.environ, demo.project)
+        done = _run(["git", "merge", "--ff-only", branch_of(issue_id)], demo.environ, demo.project)
         if done.returncode:
-            raise OrchestratorError(f"orch/{issue_id} could not be merged: {done.stderr.strip()}")
+            raise OrchestratorError(f"{branch_of(issue_id)} could not be merged: {done.stderr.strip()}")
     return waited_for
 
 
@@ -197,19 +197,19 @@ def with_closed(found: EngineStatus, before: EngineStatus, tracker: McpTracker) 
 
 
 def most_at_once(holdings: Iterable[Holding]) -> int:
-    """How many sessions ran at the same moment, at most, by the times of their starts and ends."""
+    """The most sessions that ran at the same moment, by the times of their starts and ends."""
     spans = [(h.started_at_ms, h.ended_at_ms or sys.maxsize) for h in holdings if h.started_at_ms]
     return max((sum(start <= moment < end for start, end in spans) for moment, _ in spans), default=0)
 
 
 def outcome(demo: Demo, found: EngineStatus, *, at_once: int, elapsed_s: float) -> Outcome:
-    """How it came out; runs the tests on the branch of the DONE issue that took the most reviews."""
+    """The result; runs the tests on the branch of the DONE issue that took the most reviews."""
     done = sorted((issue.spec, issue.id) for issue in found.issues if issue.verdict is Verdict.DONE)
     if not done:
         return Outcome(found, at_once, elapsed_s, "", "no session was DONE", surprises=("no session was DONE",))
     example = done[-1][1]
-    passed, said = run_tests(demo, f"orch/{example}")
-    wrong = _surprises(demo, found) + ([] if passed else [f"the tests of orch/{example} fail: {said}"])
+    passed, said = run_tests(demo, branch_of(example))
+    wrong = _surprises(demo, found) + ([] if passed else [f"the tests of {branch_of(example)} fail: {said}"])
     if at_once != SLOTS:
         wrong.append(f"{at_once} sessions ran at once, not {SLOTS}")
     return Outcome(found, at_once, elapsed_s, example, said, tuple(wrong))
@@ -228,8 +228,8 @@ def _surprises(demo: Demo, found: EngineStatus) -> list[str]:
     return lines
 
 
-def story(issue: IssueStatus) -> str:
-    """Why an issue is where it is, in one line."""
+def story(issue: IssueRow) -> str:
+    """The story of an issue in one line."""
     if issue.verdict is not Verdict.DONE:
         return issue.reason
     reviews = (("spec", issue.spec), ("quality", issue.quality))
@@ -239,7 +239,7 @@ def story(issue: IssueStatus) -> str:
 
 
 def run_tests(demo: Demo, branch: str) -> tuple[bool, str]:
-    """Whether the project's tests pass on a branch, in a clone that is thrown away, and what they said at the end."""
+    """Run the project's tests on a branch, in a clone that is thrown away: whether they pass, and their last words."""
     with tempfile.TemporaryDirectory() as copy:
         _run(["git", "clone", "--quiet", "--branch", branch, str(demo.project), copy], demo.environ, demo.project)
         tests = _run([sys.executable, "-m", "unittest"], demo.environ, Path(copy))

@@ -1,4 +1,4 @@
-"""The morning digest: what a night of sessions came to, for somebody who has a minute. Facts in, words out."""
+"""The morning digest: what a night of sessions came to, in a minute's reading. Facts in, words out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from orchestrator.models import Verdict
-from orchestrator.status.night import IssueFact, SessionFact
+from orchestrator.models import IssueStatus, Verdict
+from orchestrator.status.night import IssueNight
+from orchestrator.status.told import SessionTold
 from orchestrator.text import bounded_text, span
 
 SLOWEST = 3
@@ -59,15 +60,15 @@ def since_when(text: str, *, now: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=now.tzinfo)
 
 
-def digest(
-    project: str, issues: Sequence[IssueFact], *, since: datetime, until: datetime, gaps: Iterable[str] = ()
+def digest_of(
+    project: str, issues: Sequence[IssueNight], *, since: datetime, until: datetime, gaps: Iterable[str] = ()
 ) -> Digest:
-    """What these issues came to."""
+    """The digest of these issues."""
     asks = [issue for issue in issues if issue.needs_a_person]
-    merged = [issue for issue in issues if issue.status == "closed"]
+    merged = [issue for issue in issues if issue.status == IssueStatus.CLOSED]
     running = [issue for issue in issues if issue.live]
     done = [issue for issue in issues if issue.last.verdict is Verdict.DONE]
-    ready = [issue for issue in done if not issue.live and issue.status in (None, "needs_review")]
+    ready = [it for it in done if not it.live and it not in asks and it.status in (None, IssueStatus.NEEDS_REVIEW)]
     sessions = [session for issue in issues for session in issue.sessions]
     counts = {
         "merged": len(merged),
@@ -117,7 +118,7 @@ def as_markdown(found: Digest) -> str:
     return "\n".join(lines)
 
 
-def as_object(found: Digest, issues: Sequence[IssueFact]) -> dict[str, object]:
+def as_object(found: Digest, issues: Sequence[IssueNight]) -> dict[str, object]:
     """The digest and the facts it is made of, as JSON values."""
     return {
         "project": found.project,
@@ -126,18 +127,22 @@ def as_object(found: Digest, issues: Sequence[IssueFact]) -> dict[str, object]:
         "counts": {name.replace(" ", "_"): count for name, count in found.counts.items()},
         "gaps": list(found.gaps),
         "sections": {section.title: [asdict(item) for item in section.items] for section in found.sections},
-        "issues": [
-            asdict(issue)
-            | {
-                "sessions": [
-                    asdict(session)
-                    | {"started_at": session.started_at.isoformat(), "heard_at": session.heard_at.isoformat()}
-                    for session in issue.sessions
-                ]
-            }
-            for issue in issues
-        ],
+        "issues": [_issue_as_object(issue) for issue in issues],
     }
+
+
+def _issue_as_object(issue: IssueNight) -> dict[str, object]:
+    names = ("id", "title", "status", "live", "held", "place", "commit", "fix_issue_id")
+    found: dict[str, object] = {name: getattr(issue, name) for name in names}
+    sessions = [_session_as_object(session) for session in issue.sessions]
+    return found | {"fix_held": issue.fix is not None, "sessions": sessions}
+
+
+def _session_as_object(session: SessionTold) -> dict[str, object]:
+    names = ("session_id", "verdict", "reason", "reviews", "said_no", "command")
+    found: dict[str, object] = {name: getattr(session, name) for name in names}
+    times = {"started_at": session.started_at.isoformat(), "heard_at": session.heard_at.isoformat()}
+    return found | times | {"steps": [asdict(step) for step in session.steps]}
 
 
 def totals(found: Digest) -> str:
@@ -151,8 +156,8 @@ def totals(found: Digest) -> str:
     )
 
 
-def cause_of(session: SessionFact) -> str:
-    """Why a session did not end DONE, in words that sessions with the same trouble share."""
+def cause_of(session: SessionTold) -> str:
+    """The cause of an end that is not DONE, in words that sessions with the same trouble share."""
     match session.verdict:
         case Verdict.OVERFLOW:
             return "the reviews said no to the last attempt"
@@ -162,29 +167,27 @@ def cause_of(session: SessionFact) -> str:
             return re.split(r": |; ", _without_id(session.reason), maxsplit=1)[0]
 
 
-def _question(issue: IssueFact) -> Item:
-    session = issue.last
-    if session.verdict is Verdict.VERIFY_FAILED:
-        how = f"see `orch logs {issue.id} --step verification`; once it is mended, `orch enqueue {issue.id}`"
-    else:
-        how = f"once that is mended, `orch enqueue {issue.fix_issue_id if issue.fix_held else issue.id}`"
-    return Item(issue.id, issue.title, (_without_id(session.reason), how))
+def _question(issue: IssueNight) -> Item:
+    asks = issue.fix or issue.now
+    ended, why = _without_id(issue.last.reason), f"{issue.fix_issue_id}: {asks.row}" if issue.fix else asks.row
+    do = "; ".join(f"`{command}`" for command in asks.do)
+    return Item(issue.id, issue.title, tuple(map(_line, (why, do) if ended in why else (ended, why, do))))
 
 
-def _evidence(issue: IssueFact) -> Item:
+def _evidence(issue: IssueNight) -> Item:
     said_no = f", {issue.last.said_no} of them said no" if issue.last.said_no else ""
     at = f" at {issue.commit[:12]}" if issue.commit else ""
     facts = f"`{issue.last.command}` passed{at}; {issue.last.reviews} reviews{said_no}"
     return Item(issue.id, issue.title, (issue.place, facts))
 
 
-def _running(issue: IssueFact, until: datetime) -> Item:
+def _running(issue: IssueNight, until: datetime) -> Item:
     steps = issue.last.steps
     since = span((until - issue.last.started_at).total_seconds())
     return Item(issue.id, issue.title, (f"for {since}, {f'after {steps[-1].name}' if steps else 'in its first step'}",))
 
 
-def _causes(issues: Sequence[IssueFact]) -> Iterator[Item]:
+def _causes(issues: Sequence[IssueNight]) -> Iterator[Item]:
     failed = [
         (cause_of(session), issue)
         for issue in issues
@@ -196,11 +199,11 @@ def _causes(issues: Sequence[IssueFact]) -> Iterator[Item]:
         yield Item(f"{count} x", f"{bounded_text(cause)}: {', '.join(whose)}")
 
 
-def _named(issue: IssueFact) -> str:
+def _named(issue: IssueNight) -> str:
     return f"{issue.id} (goes on as {issue.fix_issue_id})" if issue.fix_issue_id else issue.id
 
 
-def _slowest(issues: Sequence[IssueFact]) -> Iterator[Item]:
+def _slowest(issues: Sequence[IssueNight]) -> Iterator[Item]:
     sessions = [(session.seconds, issue) for issue in issues for session in issue.sessions]
     steps = [(step, issue) for issue in issues for session in issue.sessions for step in session.steps]
     for seconds, issue in sorted(sessions, key=lambda it: -it[0])[:SLOWEST]:
@@ -214,7 +217,7 @@ def _period(found: Digest) -> str:
 
 
 def _without_id(reason: str) -> str:
-    """An error names its issue, and so do we."""
+    """The reason without the id of its issue, which an error names."""
     return re.sub(r"^i-[a-z0-9]+: ", "", reason)
 
 

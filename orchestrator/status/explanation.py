@@ -1,4 +1,4 @@
-"""What is said of an issue: a closed set of states, and what is known of one."""
+"""The explanation of an issue: a closed set of states, and the words about one of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What one wants to know first."""
+    """The first word about an issue."""
 
     RUNS = "runs"
     WAITS = "waits"
@@ -66,7 +66,7 @@ class State(StrEnum):
 class Explanation:
     """One issue explained: what it does and why, in a line; then what is known of it, and what a person may do.
 
-    `next` is what happens without anybody; `do` are commands to paste, the first one first; `also` is what else is
+    `next` is what happens without a person; `do` are commands to paste, the best one first; `also` is what else is
     wrong, and what could not be asked.
     """
 
@@ -79,6 +79,28 @@ class Explanation:
     evidence: tuple[str, ...] = ()
     do: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """The words for a table's row: the cause, and until when it holds the issue back."""
+        return f"{self.cause}; {self.next}" if self.state in _HELD_BACK else self.cause
+
+    @property
+    def trouble(self) -> bool:
+        """True if a person should see to it."""
+        return self.state in _TROUBLE or (self.kind is Kind.STOPPED and self.state not in _GO_ON)
+
+
+_HELD_BACK = {State.STOPPED, State.HELD, State.BACKOFF, State.RESCUED_TOO_OFTEN}
+_GO_ON = {State.STOPPING, State.OVERFLOW}
+_TROUBLE = {
+    State.RESCUE,
+    State.UNDELIVERED,
+    State.MERGE_REJECTED,
+    State.LOST,
+    State.MALFORMED,
+    State.BLOCKER_CYCLE,
+}
 
 
 def at(ms: float) -> datetime | None:

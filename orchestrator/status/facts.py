@@ -1,171 +1,300 @@
-"""What is known of one issue when it is to be explained, and how that is put into words."""
+"""The one set of facts: what Redis, the tracker and this host's logs say at one moment, of all issues and of one.
+
+Every view is words about these. `read` gathers them; nothing here asks anything.
+"""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Generic, TypeVar
 
-from orchestrator.leases import Holding, Paused
+from orchestrator.issue import Issue
+from orchestrator.leases import Holding, Paused, SessionRecord
 from orchestrator.merge_close.record import MergeMarker
-from orchestrator.models import Stage, Step, VerificationEvidence, branch_of
-from orchestrator.text import last_line
+from orchestrator.models import IssueStatus, Limits, Report, Stage, Step, Verdict, VerificationEvidence, branch_of
+from orchestrator.poll.candidates import too_many_fixes
+from orchestrator.status.told import SessionTold, limit_of, step_name
+from orchestrator.text import last_line, span
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked(Generic[T]):
+    """An answer, or None and why there is none. With both, the answer is an earlier one; with neither, see the field.
+
+    An empty `away` means for Redis that orch is not running here, and for the tracker that it is still being asked.
+    """
+
+    answer: T | None = None
+    away: str = ""
 
 
 @dataclass(frozen=True)
 class Blocker:
-    """An issue that another one waits for; `delivered_to` is where its work is, if it has been delivered."""
+    """An issue that another one waits for."""
 
     issue_id: str
     status: str
-    delivered_to: str = ""
-
-    @property
-    def merge_command(self) -> str:
-        """What merges its work."""
-        return merge_command(self.issue_id, self.delivered_to)
 
 
 @dataclass(frozen=True)
-class TrackerSays:
-    """The issue as the tracker has it. `refusal` says that it has no such issue, `malformed` what is wrong with it.
+class Tracked:
+    """One issue as the tracker has it; `issue` is None when it has no such issue, and `refusal` says so.
 
-    `blockers` are its own open ones; `chain` leads from the first of them to its root, or round in a `cycle`.
-    `too_many_fixes` says why only a person may have it run. `merges`
-    is what became of merges since its last session. `last_by` ran that session, `verdict` and `reason` are how it
-    ended, by its published snapshots; it is `ours` when this checkout ran it and it has not ended.
+    `shown`: it was asked for by itself; else it is a row of a list, which has no feedback and no blockers, and nothing
+    from `ready` on is known. `blockers` are the open ones; `chain` leads from the first of them to its root, or round
+    in a `cycle`. `sessions`, `merges` and those after the last session are what its feedback tells, oldest first.
+    `ours`: this checkout ran the last session, and it has not ended.
     """
 
-    status: str = ""
+    issue: Issue | None
     refusal: str = ""
     malformed: str = ""
+    shown: bool = True
     ready: bool = True
     blockers: tuple[str, ...] = ()
     chain: tuple[Blocker, ...] = ()
     cycle: bool = False
-    too_many_fixes: str = ""
+    sessions: tuple[SessionTold, ...] = ()
     merges: tuple[MergeMarker, ...] = ()
-    last_by: str = ""
+    merges_since: tuple[MergeMarker, ...] = ()
     ours: bool = False
-    verdict: str = ""
-    reason: str = ""
+
+    @property
+    def status(self) -> IssueStatus | None:
+        """Its status."""
+        return self.issue.status if self.issue else None
+
+    @property
+    def last(self) -> SessionTold | None:
+        """Its last session, as the tracker was told of it."""
+        return self.sessions[-1] if self.sessions else None
+
+
+@dataclass(frozen=True)
+class TrackerSays:
+    """The issues that were asked for, in claiming order; `unasked` counts those whose blockers were not looked up."""
+
+    issues: Mapping[str, Tracked] = field(default_factory=dict)
+    unasked: int = 0
 
 
 @dataclass(frozen=True)
 class RedisSays:
-    """The issue as Redis has it, and what all issues share: slots, who has them, what keeps new claims away."""
+    """The state in Redis, at the time `now` of its own clock, by which leases run.
 
-    holding: Holding | None = None
-    step: Step | None = None
-    evidence: VerificationEvidence | None = None
-    slots: int = 0
+    `sessions` has the last session of each issue, or all of them where these were asked for, oldest first; `reports`
+    those of an issue's last session. `untold` counts an issue's entries in the outbox, `deliver_at_ms` is when its
+    work is brought to its place. `live` are the issues in a slot.
+    """
+
+    now: datetime
+    holdings: Mapping[str, Holding] = field(default_factory=dict)
+    sessions: Mapping[str, tuple[SessionTold, ...]] = field(default_factory=dict)
+    reports: Mapping[str, Sequence[Report]] = field(default_factory=dict)
+    deliver_at_ms: Mapping[str, float] = field(default_factory=dict)
+    untold: Mapping[str, int] = field(default_factory=dict)
+    wanted: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
-    wanted: bool = False
-    untold: int = 0
+    slots: int = 0
+    outbox: int = 0
     refused: tuple[str, ...] = ()
-    deliver_at_ms: float | None = None
     no_writes: str = ""
     paused: Paused | None = None
 
 
 @dataclass(frozen=True)
-class Facts:
-    """All of it at one moment. `tracker` or `redis` is None when it did not answer: `..._away` says why, in words.
+class Policy:
+    """The settings by which issues wait."""
 
-    `redis_away` is empty when orch is not running here at all. `log` is the file that the step under way, or the last
-    one, writes, and when it last grew.
-    """
-
-    issue_id: str
-    now: datetime
-    tracker: TrackerSays | None
-    redis: RedisSays | None
-    tracker_away: str = ""
-    redis_away: str = ""
-    log: tuple[str, datetime] | None = None
     lease_s: float = 15.0
     poll_s: float = 5.0
-    max_rescues: int = 3
+    rescues: int = 3
     errors: int = 3
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known. `logs` has the file that an issue's session wrote last on this host, and when it grew."""
+
+    now: datetime
+    redis: Asked[RedisSays]
+    tracker: Asked[TrackerSays]
+    policy: Policy = Policy()
+    logs: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+
+    def of(self, issue_id: str) -> IssueFacts:
+        """The facts of one issue."""
+        return IssueFacts(self, issue_id)
+
+
+@dataclass(frozen=True)
+class IssueFacts:
+    """One issue in the facts of all."""
+
+    all: Facts
+    issue_id: str
+
+    @property
+    def redis(self) -> RedisSays | None:
+        """The answer of Redis, if it gave one."""
+        return self.all.redis.answer
+
+    @property
+    def tracked(self) -> Tracked | None:
+        """The issue as the tracker has it, if it answered."""
+        return self.all.tracker.answer.issues.get(self.issue_id) if self.all.tracker.answer else None
 
     @property
     def now_ms(self) -> float:
         """The moment as Redis writes it."""
-        return self.now.timestamp() * 1000
+        return self.all.now.timestamp() * 1000
 
     @property
     def stack_down(self) -> bool:
-        """Whether orch is not running here at all."""
-        return self.redis is None and not self.redis_away
+        """True if orch is not running here at all."""
+        return self.redis is None and not self.all.redis.away
+
+    @property
+    def status(self) -> IssueStatus | None:
+        """Its status in the tracker, if that is known."""
+        return self.tracked.status if self.tracked else None
+
+    @property
+    def title(self) -> str:
+        """Its title in the tracker, or the one that its session started with."""
+        known = (self.tracked.issue if self.tracked else None) or (self.record.issue if self.record else None)
+        return known.title if known else ""
 
     @property
     def holding(self) -> Holding | None:
-        """The issue as Redis has it, if it answered and has it."""
-        return self.redis.holding if self.redis else None
+        """The issue as Redis has it, if it has it."""
+        return self.redis.holdings.get(self.issue_id) if self.redis else None
 
     @property
-    def session_id(self) -> str:
-        """The last session's."""
-        return self.holding.record.session_id if self.holding and self.holding.record else ""
+    def record(self) -> SessionRecord | None:
+        """The record that its last session started with, if Redis has it."""
+        return self.holding.record if self.holding else None
 
     @property
-    def verdict(self) -> str | None:
-        """How the last session ended: by Redis, or by its published snapshots."""
-        if self.holding and self.holding.verdict:
-            return self.holding.verdict
-        return (self.tracker.verdict if self.tracker else "") or None
+    def live(self) -> bool:
+        """True while it is claimed or runs."""
+        return self.holding is not None and self.holding.live
 
     @property
-    def reason(self) -> str:
-        """Why it ended like that."""
-        if self.holding and self.holding.verdict:
-            return self.holding.reason
-        return self.tracker.reason if self.tracker else ""
+    def wanted(self) -> bool:
+        """True if a person asked for it to run next."""
+        return self.redis is not None and self.issue_id in self.redis.wanted
 
     @property
-    def branch(self) -> str:
-        """Where its work is."""
-        return branch_of(self.issue_id)
+    def wait_s(self) -> float:
+        """Seconds that its last end still holds it back; infinite until a person asks for it."""
+        if self.holding is None or self.live or self.wanted:
+            return 0.0
+        return max(0.0, ((self.holding.held_until_ms or 0.0) - self.now_ms) / 1000)
 
     @property
-    def merge_command(self) -> str:
-        """What merges its work."""
-        return merge_command(self.issue_id, self.holding.delivered_to if self.holding else "")
+    def too_many_fixes(self) -> str:
+        """The reason why this [FIX] of a [FIX] does not run by itself; empty when it does."""
+        waits = self.status is IssueStatus.OPEN and not self.live and not self.wanted
+        return too_many_fixes(self.title) if waits else ""
+
+    @property
+    def held(self) -> bool:
+        """True if only a person can start it."""
+        return math.isinf(self.wait_s) or bool(self.too_many_fixes)
+
+    @property
+    def sessions(self) -> tuple[SessionTold, ...]:
+        """Its sessions that were asked for, oldest first: as Redis has them, else as the tracker was told."""
+        published = self.tracked.sessions if self.tracked else ()
+        return (self.redis.sessions.get(self.issue_id) if self.redis else None) or published
+
+    @property
+    def told(self) -> SessionTold | None:
+        """Its last session."""
+        return self.sessions[-1] if self.sessions else None
+
+    @property
+    def limits(self) -> Limits:
+        """Its session's limits of reviews."""
+        return Limits(self.record.spec_limit, self.record.quality_limit) if self.record else Limits()
+
+    @property
+    def step(self) -> Step:
+        """The step under way, or the last one."""
+        return self.told.under_way(self.limits) if self.told else Step(Stage.RUNNING)
+
+    @property
+    def limit(self) -> int | None:
+        """The most reviews of the step's kind that its session may ask for."""
+        return limit_of(self.step.stage, self.limits)
 
     @property
     def step_words(self) -> str:
-        """The step under way."""
-        step = self.redis.step if self.redis else None
-        if step is None or step.stage is Stage.RUNNING:
-            return Stage.RUNNING.words
-        return f"{step.stage.words} {step.attempt}"
+        """The step under way, in words."""
+        return step_name(self.step.stage, self.step.attempt, self.limit)
+
+    @property
+    def end(self) -> tuple[Verdict | None, str]:
+        """The end of the last session and its reason: by Redis, else by what the tracker was told."""
+        if self.holding and self.holding.verdict:
+            return Verdict(self.holding.verdict), self.holding.reason
+        last = self.tracked.last if self.tracked else None
+        return (last.verdict, last.reason) if last else (None, "")
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict of the last session that ended."""
+        return self.end[0]
+
+    @property
+    def reason(self) -> str:
+        """The reason of that verdict; without the issue's id, which a view says anyway."""
+        return self.end[1].removeprefix(f"{self.issue_id}: ")
+
+    @property
+    def place(self) -> str:
+        """The place of its work: a pull request or a branch."""
+        return (self.holding.delivered_to if self.holding else "") or branch_of(self.issue_id)
+
+    @property
+    def merge_command(self) -> str:
+        """The command that merges its work: its pull request, or its branch into the one checked out."""
+        if self.place.startswith("http"):
+            return f"gh pr merge --merge {self.place}"
+        return f"git merge --no-ff {branch_of(self.issue_id)}"
+
+    @property
+    def refused(self) -> list[str]:
+        """The entries about it that the tracker refused."""
+        return [text for text in self.redis.refused if text.startswith(f"{self.issue_id}:")] if self.redis else []
 
     @property
     def log_words(self) -> tuple[str, ...]:
-        """Where the last step's output is, and when it last grew."""
-        if self.log is None:
-            return ()
-        path, grew = self.log
-        return (f"its output grew {max(0.0, (self.now - grew).total_seconds()):.0f} s ago: {path}",)
+        """The file of the last step's output, and when it last grew."""
+        path, grew = self.all.logs.get(self.issue_id, ("", self.all.now))
+        return (f"its output grew {span((self.all.now - grew).total_seconds())} ago: {path}",) if path else ()
+
+    @property
+    def evidence(self) -> VerificationEvidence | None:
+        """The last verification of ours, where the reports were asked for."""
+        reports = self.redis.reports.get(self.issue_id) if self.redis else None
+        return reports[-1].evidence if reports and reports[-1].stage is Stage.VERIFICATION else None
+
+    @property
+    def verified(self) -> bool:
+        """True if a verification of ours was run in its last session."""
+        return self.evidence is not None or (self.told is not None and bool(self.told.command))
 
     @property
     def evidence_words(self) -> tuple[str, ...]:
-        """The last verification of ours: command and exit code, the line that says it, where all of it is."""
-        evidence = self.redis.evidence if self.redis else None
-        if evidence is None:
+        """The last verification of ours: command and exit code, its last line, and where its output is."""
+        if (ran := self.evidence) is None:
             return ()
-        ran = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
-        return (ran, evidence.output_ref) if evidence.output_ref else (ran,)
-
-    @property
-    def read_output(self) -> tuple[str, ...]:
-        """The command that shows the last verification's whole output."""
-        evidence = self.redis.evidence if self.redis else None
-        return (f"less {shlex.quote(evidence.output_ref)}",) if evidence and evidence.output_ref else ()
-
-
-def merge_command(issue_id: str, delivered_to: str) -> str:
-    """What a person types to merge an issue's work: its pull request, or its branch into the one checked out."""
-    if delivered_to.startswith("http"):
-        return f"gh pr merge --merge {delivered_to}"
-    return f"git merge --no-ff {branch_of(issue_id)}"
+        words = f"`{ran.command}` exited with {ran.exit_code}: {last_line(ran.output)}"
+        return tuple(filter(None, (words, ran.output_ref)))

@@ -1,206 +1,100 @@
-"""What is known of a night's sessions, for the digest: read from their snapshots, which outlive the worker."""
+"""Each issue in a night: its sessions since then, and the explanation of where it stands now."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import groupby, pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
-import redis
-
-from orchestrator import wiring
-from orchestrator.adapters.mcp.tracker import McpTracker
-from orchestrator.adapters.redis import RedisLeases, RedisMerges
-from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.issue import feedback_of
-from orchestrator.leases import Holding
-from orchestrator.models import Stage, Verdict
-from orchestrator.poll.candidates import too_many_fixes
-from orchestrator.snapshot import ENDS, Event, Snapshot, read_snapshot
-from orchestrator.status.board import leases_if_up, snapshots_of
-
-_VERIFIED = (Event.SESSION_DONE, Event.VERIFY_FAILED)
+from orchestrator.models import IssueStatus, Verdict
+from orchestrator.status.explanation import Explanation
+from orchestrator.status.facts import Facts, IssueFacts
+from orchestrator.status.told import SessionTold
+from orchestrator.status.why import explain
+from orchestrator.text import one_line
 
 
 @dataclass(frozen=True)
-class StepFact:
-    """One step that was done."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class SessionFact:
-    """One session; `verdict` is None while it runs. `said_no` counts the reviews that failed."""
-
-    session_id: str
-    started_at: datetime
-    heard_at: datetime
-    steps: tuple[StepFact, ...]
-    verdict: Verdict | None
-    reason: str
-    reviews: int
-    said_no: int
-    command: str
-
-    @property
-    def seconds(self) -> float:
-        """How long it took, or has taken until it was last heard of."""
-        return (self.heard_at - self.started_at).total_seconds()
-
-
-@dataclass(frozen=True)
-class IssueFact:
+class IssueNight:
     """An issue and its sessions since then, oldest first; `status` is None when the tracker does not say.
 
-    `place` is where its work is, `commit` the verified one; `held` is set when only a person starts it again;
-    `fix_issue_id` is the issue that goes on with it, and `fix_held` whether only a person starts that one.
+    `place` is where its work is, `commit` the verified one; `held` is set when only a person starts it again.
+    `fix_issue_id` is the issue that goes on with it, and `fix` that one's explanation when only a person starts it.
     """
 
     id: str
     title: str
     status: str | None
-    sessions: tuple[SessionFact, ...]
+    sessions: tuple[SessionTold, ...]
+    now: Explanation
     live: bool = False
     held: bool = False
     place: str = ""
     commit: str = ""
     fix_issue_id: str = ""
-    fix_held: bool = False
+    fix: Explanation | None = None
 
     @property
-    def last(self) -> SessionFact:
+    def last(self) -> SessionTold:
         """Its last session."""
         return self.sessions[-1]
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether nothing more happens to it unless somebody answers."""
-        if self.live or self.status == "closed":
+        """True if nothing more happens to it unless a person acts."""
+        if self.live or self.status == IssueStatus.CLOSED:
             return False
-        return self.held or self.fix_held or self.last.verdict is Verdict.VERIFY_FAILED
+        unseen = self.status is None and self.last.verdict is Verdict.VERIFY_FAILED
+        return self.now.trouble or self.held or self.fix is not None or unseen
 
 
-def session_of(told: Sequence[Snapshot]) -> SessionFact:
-    """A session from its snapshots, in order."""
-    first, last = told[0], told[-1]
-    steps = [_step(before, after) for before, after in pairwise(told)]
-    verified = [snapshot.verify.command for snapshot in told if snapshot.verify and snapshot.event_type in _VERIFIED]
-    return SessionFact(
-        session_id=first.session_id,
-        started_at=_at(first),
-        heard_at=_at(last),
-        steps=tuple(step for step in steps if step),
-        verdict=ENDS.get(last.event_type),
-        reason=" ".join("; ".join(last.failed_items).split()),
-        reviews=last.attempts.spec + last.attempts.quality,
-        said_no=sum(snapshot.event_type in (Event.SPEC_REVIEW_FAIL, Event.QUALITY_REVIEW_FAIL) for snapshot in told),
-        command=verified[-1] if verified else "",
+def night_of(facts: Facts, since: datetime) -> list[IssueNight]:
+    """Each issue that had a session since then, or was closed after one; the one with the oldest session first."""
+    return sorted(_issues(facts, since), key=lambda issue: issue.sessions[0].started_at)
+
+
+def gaps_of(facts: Facts) -> Iterator[str]:
+    """A line for each source that could not be asked."""
+    if facts.tracker.answer is None:
+        yield f"the tracker does not answer, so what was merged is not known: {facts.tracker.away}"
+    if facts.redis.answer is None:
+        away = f"Redis does not answer ({facts.redis.away})" if facts.redis.away else "orch is not running here"
+        yield f"{away}: sessions are as the tracker was told of them"
+
+
+def _issues(facts: Facts, since: datetime) -> Iterator[IssueNight]:
+    redis, tracker = facts.redis.answer, facts.tracker.answer
+    for issue_id in redis.holdings if redis else tracker.issues if tracker else ():
+        about = facts.of(issue_id)
+        if sessions := _sessions(about, since):
+            yield _night(about, sessions)
+
+
+def _sessions(facts: IssueFacts, since: datetime) -> tuple[SessionTold, ...]:
+    """The sessions since then; the last one, however old, if the issue was closed since."""
+    recent = tuple(session for session in facts.sessions if session.heard_at >= since)
+    issue = facts.tracked.issue if facts.tracked else None
+    closed = issue is not None and issue.status is IssueStatus.CLOSED
+    closed_since = closed and issue is not None and issue.closed_at is not None and issue.closed_at >= since
+    return recent or (facts.sessions[-1:] if closed_since else ())
+
+
+def _night(facts: IssueFacts, sessions: tuple[SessionTold, ...]) -> IssueNight:
+    holding = facts.holding
+    fix_issue_id = (holding.fix_issue_id if holding else None) or ""
+    fix = facts.all.of(fix_issue_id)
+    reports = facts.redis.reports.get(facts.issue_id) if facts.redis else None
+    undelivered = holding.undelivered if holding else ""
+    return IssueNight(
+        id=facts.issue_id,
+        title=one_line(facts.title),
+        status=facts.status,
+        sessions=sessions,
+        now=explain(facts),
+        live=facts.live,
+        held=facts.held,
+        place=f"not delivered yet: {undelivered}" if undelivered else facts.place,
+        commit=reports[-1].commit if reports else "",
+        fix_issue_id=fix_issue_id,
+        fix=explain(fix) if fix.held else None,
     )
-
-
-def _step(before: Snapshot, after: Snapshot) -> StepFact | None:
-    if after.event_type in (Event.OVERFLOW_FIX_CREATED, Event.SESSION_ERROR):
-        return None
-    seconds = (_at(after) - _at(before)).total_seconds()
-    if after.event_type in _VERIFIED:
-        return StepFact("verification", seconds)
-    if after.stage is Stage.RUNNING:
-        return StepFact(after.stage.words, seconds)
-    attempt = after.attempts.spec if after.stage in (Stage.SPEC_REVIEW, Stage.SPEC_FIX) else after.attempts.quality
-    return StepFact(f"{after.stage.words} {attempt}", seconds)
-
-
-def _at(snapshot: Snapshot) -> datetime:
-    return datetime.fromisoformat(snapshot.timestamp)
-
-
-Rows = Mapping[str, Mapping[str, object]]
-
-
-def rows_of(tracker: McpTracker, gaps: list[str]) -> Rows | None:
-    """Every issue as the tracker lists it, by its id; None when it does not."""
-    try:
-        rows = [*tracker.list_issues(), *tracker.list_issues(archived=True)]
-    except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
-        gaps.append(f"the tracker does not answer, so what was merged is not known: {error}")
-        return None
-    return {str(row["id"]): row for row in rows if isinstance(row, Mapping) and row.get("id")}
-
-
-def facts(here: wiring.Wiring, rows: Rows | None, since: datetime, gaps: list[str]) -> Iterator[IssueFact]:
-    """Every issue that had a session since then, or was closed after one."""
-    try:
-        leases = leases_if_up(here)
-        if leases is None:
-            gaps.append("orch is not running here: sessions are as the tracker was told of them")
-            yield from _published(here, rows or {}, since)
-            return
-        finished = RedisMerges(here.client, here.keys)
-        for holding in leases.holdings():
-            row = (rows or {}).get(holding.issue_id, {})
-            sessions = tuple(_sessions(leases, holding, since, row))
-            if holding.record and sessions:
-                done = finished.work(holding.issue_id)
-                fact = _fact(holding, row, sessions, commit=done[1][-1].commit if done else "")
-                yield replace(fact, fix_held=_held((rows or {}).get(fact.fix_issue_id, {})))
-    except (redis.RedisError, RedisUnavailable) as error:
-        gaps.append(f"Redis does not answer, so sessions are missing: {error}")
-
-
-def _published(here: wiring.Wiring, rows: Rows, since: datetime) -> Iterator[IssueFact]:
-    """The same from the snapshots in the tracker, which agents may have written too."""
-    for issue_id, row in rows.items():
-        changed = _moment(row.get("updated_at"))
-        if changed is not None and changed < since:
-            continue
-        given = reversed(list(feedback_of(here.gateway.show_issue(issue_id))))
-        told = [snapshot for content in given if (snapshot := read_snapshot(content))]
-        runs = [session_of(list(run)) for _, run in groupby(told, key=lambda snapshot: snapshot.session_id)]
-        if sessions := tuple(session for session in runs if session.heard_at >= since):
-            title = " ".join(str(row.get("title")).split())
-            yield IssueFact(issue_id, title, str(row.get("status")), sessions, place=f"orch/{issue_id}")
-
-
-def _sessions(leases: RedisLeases, holding: Holding, since: datetime, row: Mapping[str, object]) -> list[SessionFact]:
-    """The issue's sessions since then; the last one, however old, if the issue was closed since."""
-    since_ms = since.timestamp() * 1000
-    closed = _moment(row.get("closed_at")) if row.get("status") == "closed" else None
-    closed_since = closed is not None and closed >= since
-    if not holding.live and holding.ended_at_ms < since_ms and not closed_since:
-        return []
-    known = [session_of(told) for run in leases.runs(holding.issue_id) if (told := snapshots_of(leases, run))]
-    return [session for session in known if session.heard_at >= since] or (known[-1:] if closed_since else [])
-
-
-def _fact(holding: Holding, row: Mapping[str, object], sessions: Sequence[SessionFact], *, commit: str) -> IssueFact:
-    assert holding.record
-    live, place = holding.live, holding.delivered_to or f"orch/{holding.issue_id}"
-    return IssueFact(
-        id=holding.issue_id,
-        title=" ".join(str(row.get("title") or holding.record.issue.title).split()),
-        status=str(row["status"]) if "status" in row else None,
-        sessions=tuple(sessions),
-        live=live,
-        held=not live and math.isinf(holding.held_until_ms or 0),
-        place=f"not delivered yet: {holding.undelivered}" if holding.undelivered else place,
-        commit=commit,
-        fix_issue_id=holding.fix_issue_id or "",
-    )
-
-
-def _held(fix: Mapping[str, object]) -> bool:
-    """Whether an overflow's [FIX] issue is one too many to run by itself."""
-    return fix.get("status") == "open" and bool(too_many_fixes(fix.get("title")))
-
-
-def _moment(text: object) -> datetime | None:
-    """A time of the tracker, which writes UTC and does not say so."""
-    try:
-        at = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

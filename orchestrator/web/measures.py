@@ -1,4 +1,4 @@
-"""What is measured: each metric's name, what it says, and how its value is found.
+"""All metrics: each one's name, its meaning, and how its value is found.
 
 No label has more values than there are stages, verdicts, queues or tools: an issue is never one.
 """
@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from beat.queues import QUEUES
 from beat.schedule import TICKS
-from orchestrator.adapters.redis import BUCKETS, STOPPED, Memory, Seen, SeenSession
+from orchestrator.adapters.redis import BUCKETS, STOPPED, Seen, SeenSession, ServerMemory
 from orchestrator.leases import LIVE
 from orchestrator.models import Limits, Stage, Verdict
 from orchestrator.session_loop import under_way
@@ -36,7 +36,7 @@ class View:
     """All that Redis says at one moment."""
 
     seen: Seen
-    memory: Memory
+    memory: ServerMemory
 
 
 Labels = tuple[str, ...]
@@ -89,7 +89,7 @@ class Durations:
 
 
 def _buckets(view: View, counted: str, label: str) -> Mapping[float, int]:
-    """How much is in each bucket, by its end."""
+    """The count in each bucket, by its end."""
     start = f"{counted}|{label}|"
     found = {field.removeprefix(start): n for field, n in view.seen.counts.items() if field.startswith(start)}
     return {float(end): n for end, n in found.items() if end != "ms"}

@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus is told. It is read when it is asked for, so no process has to count for itself."""
+"""`/metrics` for Prometheus. Values are read at each request, so no process has to count for itself."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from orchestrator.adapters.redis import (
     RedisCounts,
     RedisHistory,
     RedisLeases,
+    RedisMerges,
     RedisOutbox,
     connect,
     timed,
@@ -45,6 +46,7 @@ from orchestrator.workspace import Worktree
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
+    from orchestrator.status import Sources
 
 STOP_GRACE_S = 10.0
 PUBLISHER_TURN_S = 60.0
@@ -67,6 +69,11 @@ class Wiring:
     def own_redis(self) -> redis_server.RedisServer:
         """Our own Redis. It ends with the process that started it."""
         return redis_server.ensure(self.settings.state_dir)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a Redis to look into: that of the settings, or our own if it runs."""
+        return bool(self.settings.redis_url or redis_server.find(self.settings.state_dir))
 
     @functools.cached_property
     def client(self) -> redis.Redis:
@@ -157,6 +164,30 @@ class Wiring:
             worktrees=self.state(self.settings.worktrees.name),
             base=self.base,
             remote=self.settings.remote,
+        )
+
+    def sources(self) -> Sources:
+        """What a look at how things stand asks; it starts no Redis."""
+        # Here, because only commands look.
+        from orchestrator.status import Policy, RedisSources, Sources
+
+        def in_redis() -> RedisSources | None:
+            if not self.is_up:
+                return None
+            merges = RedisMerges(self.client, self.keys)
+            return RedisSources(self.client, self.leases, self.outbox, self.controls, merges)
+
+        settings = self.settings
+        return Sources(
+            settings.project,
+            redis=in_redis,
+            tracker=self.tracker,
+            ready=lambda: self.gateway.get_ready_issues(),
+            installation=lambda: installation_of(settings.root),
+            logs=settings.logs,
+            policy=Policy(
+                settings.lease_seconds, settings.poll_interval, settings.limits.rescues, settings.limits.errors_in_a_row
+            ),
         )
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:

@@ -29,9 +29,8 @@ from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer
 from orchestrator.settings import load
-from orchestrator.status.board import collect
-from orchestrator.status.explanation import Explanation, State
-from orchestrator.status.read import explained
+from orchestrator.status import Explanation, collect, explained
+from orchestrator.status.explanation import State
 from orchestrator.tracker import init
 from orchestrator.wiring.project import Wiring
 from tests.support import ROOT
@@ -359,7 +358,7 @@ STATES: list[tuple[State, Provoke, tuple[str, ...]]] = [
     (State.SOMEBODY_ELSE, lambda world: world.file(status="in_progress"), ("no session of this checkout",)),
     (State.REVIEW_BY_HAND, lambda world: world.file(status="needs_review"), ("no session of ours",)),
     (State.CLOSED, lambda world: world.file(status="closed"), ("it is closed", "not a merge")),
-    (State.WANTED, wanted, ("somebody asked for it",)),
+    (State.WANTED, wanted, ("a person asked for it",)),
     (State.READY, lambda world: world.file(), ("ready and a slot is free",)),
     (State.BACKOFF, lambda world: world.ran(steps(breaks=True)), ("rate limited", "tried again in")),
     (State.HELD, held, ("3 sessions in a row", "rate limited")),
@@ -389,6 +388,12 @@ LIVE_STATES = {
     State.RESCUE,
     State.STOPPING,
 }
+IN_OTHER_WORDS = {
+    State.RUNNING,  # its row has the step
+    State.STARTING,
+    State.MERGE_REJECTED,  # the tracker's list has no feedback, which would say so
+    State.REVIEW_BY_HAND,
+}
 START_BY_THEMSELVES = {State.READY, State.WANTED, State.NO_SLOT, State.BACKOFF, State.LOST}
 
 
@@ -406,17 +411,18 @@ TOLD: list[tuple[State, Explanation]] = []
 def test_every_state_is_explained(calm: World, state: State, provoke: Provoke, words: tuple[str, ...]) -> None:
     """The state is recognised, its cause is named, and there is a command to paste."""
     issue = provoke(calm)
-    found = explained(calm.wiring, issue)
+    found = explained(calm.wiring.sources(), issue)
     said = " ".join([found.cause, found.why, found.next, *found.evidence])
     TOLD.append((state, found))
-    listed = {each.id: each for each in collect(calm.wiring).issues}
+    listed = {each.id: each for each in collect(calm.wiring.sources()).issues}
 
     assert state == found.state
     assert [] == [word for word in words if word not in said], said
-    assert found.do[0].split()[0] in ("orch", "git", "gh", "less")
+    assert found.do[0].split()[0] in ("orch", "git", "gh")
     if row := listed.get(issue):
-        # `orch status` tells the same story.
+        # `orch status` tells the same story, in the same words.
         assert row.live == (state in LIVE_STATES)
+        assert row.reason.startswith(found.cause) or state in IN_OTHER_WORDS, row.reason
         assert not row.settled or state not in (LIVE_STATES | START_BY_THEMSELVES)
 
 
@@ -424,7 +430,7 @@ def test_redis_away(calm: World) -> None:
     """What the tracker says is said all the same."""
     issue = calm.file()
     away = calm.wired(ORCH_REDIS_URL=f"unix://{calm.state}/nobody.sock")
-    found = explained(away, issue)
+    found = explained(away.sources(), issue)
     away.tracker.close()
     TOLD.append((State.REDIS_AWAY, found))
 
@@ -439,7 +445,7 @@ def test_the_tracker_away(calm: World) -> None:
     toml.write_text(before.replace('tracker = "bundled"', "") + '[tracker]\ncommand = ["false"]\n')
     away = calm.wired()
     toml.write_text(before)
-    runs, unknown = explained(away, live), explained(away, ended)
+    runs, unknown = explained(away.sources(), live), explained(away.sources(), ended)
     TOLD.append((State.TRACKER_AWAY, unknown))
 
     assert State.RUNNING == runs.state
@@ -455,7 +461,7 @@ def test_not_running_here(tmp_path: Path) -> None:
     second = world.file(waits_for=first)
     world.redis_down()
     here = world.wired()
-    down, waits = explained(here, first), explained(here, second)
+    down, waits = explained(here.sources(), first), explained(here.sources(), second)
     here.tracker.close()
     world.close()
     TOLD.append((State.STACK_DOWN, down))

@@ -136,7 +136,7 @@ def test_the_report_has_what_is_ready_and_what_needs_a_person(night: Night) -> N
     assert f"  {night.clean}  Go well\n" in text.partition("Ready for review")[2]
     assert f"`test -s work.txt` passed at {commit[:12]}; 2 reviews" in text
     assert f"\nNeeds a person\n  {night.failed}  Go wrong\n" in text
-    assert f"see `orch logs {night.failed} --step verification`" in text
+    assert f"`orch logs {night.failed} --step verification`; `orch enqueue {night.failed}`" in text
     assert "verification failed: `test -s work.txt` exited with 1" in text
 
 

@@ -25,7 +25,7 @@ from orchestrator.models import DEFAULT_LIMITS, Progress, Report, Stage, Step, V
 from orchestrator.publish.entries import About, opening_entries
 from orchestrator.session_loop import perform
 from orchestrator.settings import load
-from orchestrator.status.board import collect
+from orchestrator.status import collect
 from orchestrator.tracker import init
 from orchestrator.wiring.project import Wiring
 from tests.support import NOON, ROOT, noon
@@ -135,7 +135,7 @@ def test_an_issue_claimed_while_status_looks_is_not_called_lost(up: Wiring) -> N
         return list_issues()
 
     up.tracker.list_issues = claimed_meanwhile  # type: ignore[method-assign] # the moment is what is tested
-    (issue,) = collect(up).issues
+    (issue,) = collect(up.sources()).issues
 
     assert ("in_progress", "claimed", "") == (issue.status, issue.state, issue.reason)
 
@@ -168,11 +168,14 @@ def test_status_with_sessions(up: Wiring) -> None:
     assert (1, 2, [], True) == (found["slots_used"], found["slots_total"], found["problems"], found["complete"])
     assert {running, failed, waiting} == issues.keys()
     assert ("running", Stage.RUNNING, None) == tuple(issues[running][key] for key in ("state", "stage", "verdict"))
-    assert (Verdict.VERIFY_FAILED, "`make test` exited with 1: 2 failed") == (
+    assert (Verdict.VERIFY_FAILED, "its verification failed: `make test` exited with 1: 2 failed") == (
         issues[failed]["verdict"],
         issues[failed]["reason"],
     )
-    assert ([failed], f"waits for {failed} to be closed") == (issues[waiting]["blockers"], issues[waiting]["reason"])
+    assert ([failed], f"its blocker {failed} is in in_progress") == (
+        issues[waiting]["blockers"],
+        issues[waiting]["reason"],
+    )
 
 
 def test_status_for_people(up: Wiring) -> None:
@@ -206,7 +209,7 @@ def test_status_while_the_tracker_is_down(project: Project) -> None:
 
 def test_watch_looks_again_and_ends_with_ctrl_c(up: Wiring) -> None:
     """Exit code 0 and not a word on standard error."""
-    watcher = Redis.from_url(up.redis_url, decode_responses=True)  # without a time limit of its own
+    watcher = Redis.from_url(up.redis_url, decode_responses=True, socket_timeout=60)
     with watcher.monitor() as monitor:
         watching = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", "status", "--watch"],

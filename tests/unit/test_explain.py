@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.issue import read
 from orchestrator.leases import Holding, Paused, SessionRecord
 from orchestrator.merge_close.record import Marker, MergeMarker
-from orchestrator.models import Stage, Step
-from orchestrator.status.explain import explain
+from orchestrator.models import Verdict
 from orchestrator.status.explanation import Kind, State
-from orchestrator.status.facts import Blocker, Facts, RedisSays, TrackerSays
+from orchestrator.status.facts import Asked, Blocker, Facts, IssueFacts, RedisSays, Tracked, TrackerSays
+from orchestrator.status.told import SessionTold
+from orchestrator.status.why import explain
 from tests.support import NOON, an_issue
 
 NOW_MS = int(NOON.timestamp() * 1000)
 PULL = "https://github.com/acme/shop/pull/12"
 RECORD = SessionRecord("session-1", "orch-main", an_issue(), 3, 2)
-IDLE = RedisSays(slots=4)
-OPEN = TrackerSays(status="open")
+IDLE = RedisSays(NOON, slots=4)
 
 
 def a_holding(**changes: object) -> Holding:
@@ -43,9 +44,32 @@ def a_holding(**changes: object) -> Holding:
     return replace(ended, **changes)  # type: ignore[arg-type] # the fields of Holding
 
 
-def facts(tracker: TrackerSays | None = OPEN, redis: RedisSays | None = IDLE, **changes: str) -> Facts:
+def tracked(status: str = "open", title: str = "Parse empty input", **changes: object) -> Tracked:
+    """i-a1b2 as the tracker shows it."""
+    issue = read({"id": "i-a1b2", "title": title, "status": status})
+    return replace(Tracked(issue), **changes)  # type: ignore[arg-type] # the fields of Tracked
+
+
+OPEN = tracked()
+
+
+def ended(verdict: Verdict, reason: str = "") -> tuple[SessionTold, ...]:
+    """What the tracker was told of a session."""
+    return (SessionTold("session-1", NOON, NOON, verdict=verdict, reason=reason, by="orch-main"),)
+
+
+def holds(holding: Holding | None = None, **changes: object) -> RedisSays:
+    """A Redis with this issue and a worker of four slots."""
+    redis = replace(IDLE, holdings={"i-a1b2": holding} if holding else {})
+    return replace(redis, **changes)  # type: ignore[arg-type] # the fields of RedisSays
+
+
+def facts(
+    tracker: Tracked | None = OPEN, redis: RedisSays | None = IDLE, *, tracker_away: str = "", redis_away: str = ""
+) -> IssueFacts:
     """i-a1b2 at noon."""
-    return Facts("i-a1b2", NOON, tracker, redis, **changes)  # type: ignore[arg-type] # its texts only
+    says = TrackerSays({"i-a1b2": tracker}) if tracker else None
+    return Facts(NOON, Asked(redis, redis_away), Asked(says, tracker_away)).of("i-a1b2")
 
 
 def a_marker(marker: Marker) -> MergeMarker:
@@ -65,20 +89,21 @@ def a_marker(marker: Marker) -> MergeMarker:
 @pytest.mark.parametrize(
     ("tracker", "state"),
     [
-        (TrackerSays(status="open"), State.REDIS_AWAY),
-        (TrackerSays(status="in_progress", ours=True), State.REDIS_AWAY),
-        (TrackerSays(status="in_progress"), State.SOMEBODY_ELSE),
-        (TrackerSays(status="in_progress", verdict="VERIFY_FAILED", reason="no command"), State.NO_VERIFICATION),
-        (TrackerSays(status="needs_review", verdict="DONE"), State.TO_REVIEW),
-        (TrackerSays(status="needs_review", verdict="OVERFLOW"), State.OVERFLOW),
-        (TrackerSays(status="needs_review"), State.REVIEW_BY_HAND),
-        (TrackerSays(status="closed"), State.CLOSED),
-        (TrackerSays(status="open", too_many_fixes="said no to 4 sessions in a row"), State.HELD),
-        (TrackerSays(status="open", malformed="priority: missing"), State.MALFORMED),
-        (TrackerSays(refusal="Issue not found: i-a1b2"), State.UNKNOWN_ISSUE),
+        (tracked("open"), State.REDIS_AWAY),
+        (tracked("in_progress", ours=True), State.REDIS_AWAY),
+        (tracked("in_progress", shown=False), State.REDIS_AWAY),
+        (tracked("in_progress"), State.SOMEBODY_ELSE),
+        (tracked("in_progress", sessions=ended(Verdict.VERIFY_FAILED, "no command")), State.NO_VERIFICATION),
+        (tracked("needs_review", sessions=ended(Verdict.DONE)), State.TO_REVIEW),
+        (tracked("needs_review", sessions=ended(Verdict.OVERFLOW)), State.OVERFLOW),
+        (tracked("needs_review"), State.REVIEW_BY_HAND),
+        (tracked("closed"), State.CLOSED),
+        (tracked("open", "[FIX] a: " * 4), State.HELD),
+        (tracked("open", malformed="priority: missing"), State.MALFORMED),
+        (Tracked(None, "Issue not found: i-a1b2"), State.UNKNOWN_ISSUE),
     ],
 )
-def test_without_redis_the_tracker_says_what_it_knows(tracker: TrackerSays, state: State) -> None:
+def test_without_redis_the_tracker_says_what_it_knows(tracker: Tracked, state: State) -> None:
     """And that Redis is away is said besides, once."""
     found = explain(facts(tracker, None, redis_away="connection refused"))
 
@@ -97,10 +122,10 @@ def test_with_both_away_the_tracker_comes_first_and_both_are_named() -> None:
 def test_what_runs_is_running_whatever_else_is_wrong() -> None:
     """Its status lags behind, and a pause or a full Redis does not end it; both are said besides."""
     holding = a_holding(state="running", deadline_ms=NOW_MS + 14_000.0)
-    redis = RedisSays(holding, Step(Stage.SPEC_REVIEW, 2), slots=4, no_writes="full", paused=Paused("anna", "", NOW_MS))
-    found = explain(facts(TrackerSays(status="closed"), redis))
+    redis = holds(holding, no_writes="full", paused=Paused("anna", "", NOW_MS))
+    found = explain(facts(tracked("closed"), redis))
 
-    assert (State.RUNNING, "spec review 2 on sessions@box/7") == (found.state, found.cause)
+    assert (State.RUNNING, "implement on sessions@box/7") == (found.state, found.cause)
     assert ("Redis takes no writes: full", "orch is paused by anna") == found.also
 
 
@@ -108,33 +133,33 @@ def test_nobody_is_there_to_take_it_over() -> None:
     """A lease that is over leads to a new worker."""
     holding = a_holding(state="running", deadline_ms=NOW_MS - 1.0)
 
-    assert ("orch up",) == explain(facts(redis=RedisSays(holding))).do
-    assert ("orch up",) == explain(facts(redis=RedisSays(a_holding(state="claimed")))).do
+    assert ("orch up",) == explain(facts(redis=holds(holding, slots=0))).do
+    assert ("orch up",) == explain(facts(redis=holds(a_holding(state="claimed"), slots=0))).do
 
 
 def test_a_pull_request_is_merged_where_it_is() -> None:
     """Its own, and that of the blocker at the root."""
-    done = RedisSays(a_holding(verdict="DONE", delivered_to=PULL), slots=4)
-    root = Blocker("i-c3d4", "needs_review", PULL)
-    waits = TrackerSays(status="blocked", blockers=("i-b0b0",), chain=(Blocker("i-b0b0", "blocked"), root))
+    done = a_holding(verdict="DONE", delivered_to=PULL)
+    chain = (Blocker("i-b0b0", "blocked"), Blocker("i-c3d4", "needs_review"))
+    waits = tracked("blocked", blockers=("i-b0b0",), chain=chain)
 
-    assert (f"gh pr merge --merge {PULL}",) == explain(facts(TrackerSays(status="needs_review"), done)).do
-    assert (f"gh pr merge --merge {PULL}",) == explain(facts(waits)).do
+    assert (f"gh pr merge --merge {PULL}",) == explain(facts(tracked("needs_review"), holds(done))).do
+    assert (f"gh pr merge --merge {PULL}",) == explain(facts(waits, holds(holdings={"i-c3d4": done}))).do
 
 
 def test_a_pull_request_that_was_turned_down_is_remembered() -> None:
     """The issue is ready once more, and says why."""
-    turned_down = TrackerSays(status="open", merges=(a_marker(Marker.PULL_REQUEST_CLOSED_UNMERGED),))
+    turned_down = tracked("open", merges_since=(a_marker(Marker.PULL_REQUEST_CLOSED_UNMERGED),))
 
     assert ("its last pull request was closed without being merged",) == explain(facts(turned_down)).also
 
 
 def test_what_was_asked_for_is_next_when_all_slots_are_taken() -> None:
     """It need not be asked for again; what was not can be."""
-    full = RedisSays(slots=1, live=("i-b0b0",))
+    full = holds(slots=1, live=("i-b0b0",))
 
     assert ("orch enqueue i-a1b2",) == explain(facts(redis=full)).do
-    assert ("orch status",) == explain(facts(redis=replace(full, wanted=True))).do
+    assert ("orch status",) == explain(facts(redis=replace(full, wanted=("i-a1b2",)))).do
 
 
 def test_a_wait_that_is_over_holds_nothing_back() -> None:
@@ -142,13 +167,40 @@ def test_a_wait_that_is_over_holds_nothing_back() -> None:
     error = a_holding(verdict="ERROR", reason="it broke", held_until_ms=NOW_MS - 1.0)
     waits = replace(error, held_until_ms=NOW_MS + 30_000.0)
 
-    assert State.READY == explain(facts(redis=RedisSays(error, slots=4))).state
-    assert State.BACKOFF == explain(facts(redis=RedisSays(waits, slots=4))).state
-    assert State.WANTED == explain(facts(redis=RedisSays(waits, slots=4, wanted=True))).state
+    assert State.READY == explain(facts(redis=holds(error))).state
+    assert State.BACKOFF == explain(facts(redis=holds(waits))).state
+    assert State.WANTED == explain(facts(redis=holds(waits, wanted=("i-a1b2",)))).state
 
 
 def test_what_the_tracker_refused_is_said() -> None:
     """A person has to see to that, whatever state the issue is in."""
-    refused = RedisSays(slots=4, refused=("i-a1b2: title too long",))
+    refused = holds(refused=("i-a1b2: title too long",))
 
     assert ("the tracker refused to be told: i-a1b2: title too long",) == explain(facts(redis=refused)).also
+
+
+@pytest.mark.parametrize(
+    ("holding", "row"),
+    [
+        (
+            a_holding(verdict="ERROR", reason="i-a1b2: it broke", held_until_ms=NOW_MS + 30_000.0),
+            "it is tried again in",
+        ),
+        (a_holding(verdict="ERROR", reason="it broke", held_until_ms=float("inf")), "held back until `orch enqueue i-"),
+    ],
+)
+def test_a_row_has_the_cause_and_until_when_it_holds_the_issue_back(holding: Holding, row: str) -> None:
+    """In the words of the explanation, of which it is the short form."""
+    found = explain(facts(redis=holds(holding)))
+
+    assert f"{found.cause}; {found.next}" == found.row
+    assert "ended in an error" in found.row
+    assert row in found.row
+    assert "i-a1b2: it broke" not in found.row
+
+
+def test_an_issue_that_was_only_listed_is_not_judged_by_its_feedback() -> None:
+    """The list has none, so nothing is claimed about whose session it was."""
+    found = [explain(facts(tracked(status, shown=False))) for status in ("in_progress", "needs_review")]
+
+    assert [True, True] == ["no session of it is known here" in each.cause for each in found]

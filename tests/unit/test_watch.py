@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.issue_row import why
-from orchestrator.cli.watch import Look, picture, problems_of, shares
+from orchestrator.cli.issue_row import brief
+from orchestrator.cli.watch import Asking, picture, problems_of, shares
 from orchestrator.leases import Paused
 from orchestrator.models import Verdict
-from orchestrator.status.board import LOST, EngineStatus, IssueStatus, Seen
+from orchestrator.status import Asked, EngineStatus, IssueRow
 from tests.support import NOON, wait_until
 
-RUNNING = IssueStatus(
+RUNNING = IssueRow(
     "i-a1b2",
     "Parse empty input",
     "in_progress",
@@ -27,10 +27,8 @@ RUNNING = IssueStatus(
     heard_s=2.0,
     worker="sessions@box/7",
 )
-ENDED = IssueStatus(
-    "i-d0d0", "Done", "needs_review", state="ended", verdict=Verdict.DONE, stage="VERIFICATION", age_s=9
-)
-WAITING = IssueStatus("i-w0w0", "Wait", "open")
+ENDED = IssueRow("i-d0d0", "Done", "needs_review", state="ended", verdict=Verdict.DONE, stage="VERIFICATION", age_s=9)
+WAITING = IssueRow("i-w0w0", "Wait", "open", reason="it is ready and a slot is free")
 GOOD = EngineStatus("demo", (RUNNING, WAITING, ENDED), slots_used=1, slots_total=2, complete=True)
 
 
@@ -42,7 +40,7 @@ def drawn(found: EngineStatus, *, width: int = 80, height: int | None = 24) -> l
     return [text.rstrip() for text in captured.get().splitlines()]
 
 
-def many(count: int, issue: IssueStatus) -> tuple[IssueStatus, ...]:
+def many(count: int, issue: IssueRow) -> tuple[IssueRow, ...]:
     return tuple(replace(issue, id=f"{issue.id[:4]}{n:02}") for n in range(count))
 
 
@@ -56,7 +54,7 @@ def test_one_picture_has_all() -> None:
     assert ["i-a1b2", "●◐○○", "spec", "review", "2/3", "12", "min", "2", "s", "ago", "box", "Parse"] == running.split()[
         :12
     ]
-    assert any(row.startswith("i-w0w0") and "is next" in row for row in text)
+    assert any(row.startswith("i-w0w0") and "it is ready" in row for row in text)
     assert any(row.startswith("i-d0d0") and "DONE" in row and "9 s ago" in row for row in text)
 
 
@@ -70,18 +68,11 @@ def test_it_fits_whatever_screen_there_is(width: int, height: int) -> None:
     assert max(map(len, text)) <= width
 
 
-def test_without_a_worker_nothing_is_said_to_wait_for_a_slot() -> None:
-    """There is none, and a free one would not help."""
-    text = drawn(replace(GOOD, slots_used=0, slots_total=0))
-
-    assert any(row.startswith("i-w0w0") and "waits for a worker" in row for row in text)
-
-
-def test_a_reason_leaves_out_what_the_row_says_and_the_log_s_path() -> None:
+def test_a_reason_leaves_out_the_log_s_path() -> None:
     """What is to be done would else be cut off, or be folded into a tower of lines."""
-    reason = f"{ENDED.id}: the agent exited with code 7: no key; log: /a/b c/1.stderr; held back until `orch enqueue`"
+    reason = "the agent exited with code 7: no key; log: /a/b c/1.stderr; held back until `orch enqueue`"
 
-    assert "the agent exited with code 7: no key; held back until `orch enqueue`" == why(replace(ENDED, reason=reason))
+    assert "the agent exited with code 7: no key; held back until `orch enqueue`" == brief(reason)
 
 
 def test_what_does_not_fit_is_counted() -> None:
@@ -110,35 +101,23 @@ def test_lines_are_shared(wanted: list[int], room: int | None, given: list[int])
     assert given == shares(wanted, room)
 
 
-def test_a_pause_is_in_the_first_line_and_in_the_queue() -> None:
+def test_a_pause_is_in_the_first_line() -> None:
     """With who asked for it, and why."""
     text = drawn(replace(GOOD, paused=Paused("anna@box", "disk", 0)))
 
     assert "paused by anna@box (disk)" in text[0]
-    assert any(row.startswith("i-w0w0") and "waits for `orch resume`" in row for row in text)
 
 
 @pytest.mark.parametrize(
     ("issue", "problem"),
     [
-        (replace(RUNNING, heard_s=90.0), "`orch explain i-a1b2`: its worker has not been heard of for 90 s"),
-        (replace(WAITING, status="in_progress", trouble=LOST), f"`orch explain i-w0w0`: {LOST}"),
-        (replace(ENDED, trouble="i-d0d0: broke"), "`orch explain i-d0d0`: broke"),
+        (replace(RUNNING, trouble="its worker fell silent"), "`orch explain i-a1b2`: its worker fell silent"),
+        (replace(ENDED, trouble="it broke; log: /a/1.stderr"), "`orch explain i-d0d0`: it broke"),
     ],
 )
-def test_a_problem_is_what_a_person_should_see_to(issue: IssueStatus, problem: str) -> None:
+def test_a_problem_is_what_a_person_should_see_to(issue: IssueRow, problem: str) -> None:
     """With the command first, as the end of a long line is cut off."""
     assert [problem] == list(problems_of(replace(GOOD, issues=(issue,))))
-
-
-def test_an_issue_that_was_reopened_is_next() -> None:
-    """What its last session came to is not why it waits; an error that it is tried again after is."""
-    again = replace(ENDED, status="open", verdict=Verdict.ERROR, reason="broke; is tried again in 9 s")
-    reopened = [replace(ENDED, id=f"i-{n}", status="open", reason="orch/i-d0d0") for n in range(2)]
-    text = drawn(replace(GOOD, issues=(*reopened, again)), height=None)
-    queue = text[next(n for n, row in enumerate(text) if row.startswith("Queue")) :][:4]
-
-    assert ["is next", "is next", "broke; is"] == [row.partition("  ")[2].strip()[:9].rstrip() for row in queue[1:]]
 
 
 def test_a_good_night_has_no_problems() -> None:
@@ -151,36 +130,35 @@ def test_a_good_night_has_no_problems() -> None:
 
 def test_a_look_that_fails_keeps_the_last_answer_and_says_how_old_it_is() -> None:
     """The picture stays, and nobody takes it for news."""
-    answers = [Seen("all is well"), Seen(None, ("Redis does not answer",))]
+    answers = [Asked("all is well"), Asked(None, "refused")]
     go_on, asked = threading.Event(), threading.Event()
 
-    def ask() -> Seen[str]:
+    def ask() -> Asked[str]:
         if len(answers) == 1:
             asked.set()
             go_on.wait()
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    look = Look(ask, "Redis", rest_s=lambda _: 0.01)
-    look.start()
-    look.wait()
+    asking = Asking(ask, rest_s=lambda _: 0.01)
+    asking.start()
+    asking.wait()
     asked.wait()
 
-    assert Seen("all is well") == look.seen()
+    assert Asked("all is well") == asking.asked()
     go_on.set()
-    wait_until(lambda: look.seen().problems, "the failed look")
-    assert "all is well" == look.seen().answer
-    assert ("Redis does not answer", "what is shown of Redis is 0 s old") == look.seen().problems
+    wait_until(lambda: asking.asked().away, "the failed look")
+    assert Asked("all is well", "refused (the answer shown is 0 s old)") == asking.asked()
 
 
 def test_a_bug_in_a_look_is_raised_where_a_person_sees_it() -> None:
     """A frozen picture would be worse."""
 
-    def ask() -> Seen[str]:
+    def ask() -> Asked[str]:
         raise KeyError("bug")
 
-    look = Look(ask, "Redis", rest_s=lambda _: 0.01)
-    look.start()
-    look.wait()
+    asking = Asking(ask, rest_s=lambda _: 0.01)
+    asking.start()
+    asking.wait()
 
     with pytest.raises(KeyError):
-        look.seen()
+        asking.asked()

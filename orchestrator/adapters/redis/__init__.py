@@ -7,14 +7,13 @@ from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.adapters.redis.merges import RedisMerges
-from orchestrator.adapters.redis.metrics import Memory, RedisMetrics, Seen, SeenSession
+from orchestrator.adapters.redis.metrics import RedisMetrics, Seen, SeenSession, ServerMemory
 from orchestrator.adapters.redis.words import BUCKETS, STOPPED
 
 __all__ = [
     "BUCKETS",
     "STOPPED",
     "Keys",
-    "Memory",
     "RedisControls",
     "RedisCounts",
     "RedisHistory",
@@ -25,6 +24,7 @@ __all__ = [
     "RedisWebhooks",
     "Seen",
     "SeenSession",
+    "ServerMemory",
     "connect",
     "timed",
     "why_no_writes",

@@ -62,7 +62,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ServerMemory:
     """The memory of Redis; `max_bytes` is 0 where nothing is set. `refuses` is why it takes no writes, or empty."""
 
     used_bytes: int
@@ -93,10 +93,10 @@ class RedisMetrics:
         )
         return SEEN.validate_json(text)
 
-    def memory(self) -> Memory:
+    def memory(self) -> ServerMemory:
         """The memory of Redis, now."""
         info: Any = self._scripts.client.info()
-        return Memory(info["used_memory"], info.get("maxmemory", 0), what_refuses_writes(info))
+        return ServerMemory(info["used_memory"], info.get("maxmemory", 0), what_refuses_writes(info))
 
     def try_write(self) -> None:
         """Write something, to learn whether Redis takes writes."""

@@ -23,6 +23,7 @@ from orchestrator.memory import MemoryTracker
 from orchestrator.models import (
     ImplementerResult,
     IssueContext,
+    IssueTracker,
     Progress,
     ReviewResult,
     VerificationEvidence,
@@ -30,7 +31,6 @@ from orchestrator.models import (
     utc_now,
 )
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers
-from orchestrator.ports import IssueTracker
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
 from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce

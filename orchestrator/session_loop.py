@@ -20,6 +20,7 @@ from orchestrator.models import (
     SPEC_MAX_ATTEMPTS,
     Entry,
     IssueContext,
+    IssueTracker,
     Limits,
     Progress,
     Report,
@@ -30,7 +31,6 @@ from orchestrator.models import (
     session_id_for,
     utc_now,
 )
-from orchestrator.ports import IssueTracker
 from orchestrator.publish.entries import (
     ALREADY_TOLD,
     About,

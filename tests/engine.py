@@ -14,12 +14,21 @@ from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.agent_roles import RoleSteps
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.leases import Claim, Lease, SessionRecord
 from orchestrator.memory import MemoryTracker
-from orchestrator.models import Limits, Progress, Report, Stage, Step, Verdict
+from orchestrator.models import (
+    Claim,
+    IssueTracker,
+    Lease,
+    Limits,
+    Progress,
+    Report,
+    SessionRecord,
+    Stage,
+    Step,
+    Verdict,
+)
 from orchestrator.poll.claim import Poll
 from orchestrator.poll.rescue import Rescue
-from orchestrator.ports import IssueTracker
 from orchestrator.publish import outbox
 from orchestrator.publish.entries import About, step_entries
 from orchestrator.session.keeper import LeaseKeeper

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.adapters.git.remote import GitRemote
 from orchestrator.adapters.git.workspace import GitWorkspace, create_project
-from orchestrator.leases import Lease, SessionRecord
+from orchestrator.models import Lease, SessionRecord
 from tests.support import an_issue
 
 FILES = {

@@ -7,8 +7,7 @@ import re
 from rich.text import Text
 
 from orchestrator.cli.terminal import pause_words
-from orchestrator.leases import SessionState
-from orchestrator.models import Stage, Verdict
+from orchestrator.models import SessionState, Stage, Verdict
 from orchestrator.status import EngineStatus, IssueRow, step_name
 from orchestrator.text import line, span
 

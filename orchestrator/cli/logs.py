@@ -19,7 +19,7 @@ import click
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.errors import OrchestratorError, RedisUnavailable
-from orchestrator.leases import Holding
+from orchestrator.models import Holding
 from orchestrator.text import plain
 
 TAIL_LINES = 30

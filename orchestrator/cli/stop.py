@@ -12,8 +12,7 @@ from rich.console import Console
 from orchestrator import wiring
 from orchestrator.adapters.redis import RedisLeases
 from orchestrator.cli.terminal import IssueId, because, json_option, me, print_json
-from orchestrator.leases import Holding, Stop
-from orchestrator.models import Verdict
+from orchestrator.models import Holding, Stop, Verdict
 from orchestrator.text import line
 
 _LOOK_S = 0.05

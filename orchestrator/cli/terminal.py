@@ -13,8 +13,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.leases import Paused
-from orchestrator.models import ISSUE_ID
+from orchestrator.models import ISSUE_ID, Paused
 from orchestrator.text import line
 
 json_option = click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")

@@ -24,9 +24,8 @@ from orchestrator.adapters.agents.scripted import Playbook
 from orchestrator.adapters.git import create_project
 from orchestrator.adapters.mcp import McpTracker
 from orchestrator.errors import OrchestratorError
-from orchestrator.leases import Holding
 from orchestrator.local.up import Stack
-from orchestrator.models import Verdict, branch_of
+from orchestrator.models import Holding, Verdict, branch_of
 from orchestrator.settings import FILE, Settings, load
 from orchestrator.status import EngineStatus, IssueRow, collect
 from orchestrator.text import toml

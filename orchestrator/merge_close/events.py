@@ -11,8 +11,7 @@ from typing import Literal, Protocol
 import pydantic
 from pydantic import AwareDatetime
 
-from orchestrator.leases import SessionRecord
-from orchestrator.models import Report, branch_of
+from orchestrator.models import Report, SessionRecord, branch_of
 
 _PULL_URL = re.compile(r"https?://(?:[^/]+/)+?([^/]+/[^/]+)/pull/(\d+)(?:/.*)?")
 

@@ -23,14 +23,12 @@ from orchestrator.errors import (
     TrackerRefused,
     WorkspaceError,
 )
-from orchestrator.leases import SessionRecord
 from orchestrator.logs import Once
 from orchestrator.merge_close.events import Delivered, Finished, Look, MergeClosePayload, PullText
 from orchestrator.merge_close.poll import MergePoll
 from orchestrator.merge_close.pull_text import pull_text
 from orchestrator.merge_close.rules import MergeCloseResult, apply_merge_close, foresee
-from orchestrator.models import Report, branch_of
-from orchestrator.ports import IssueTracker
+from orchestrator.models import IssueTracker, Report, SessionRecord, branch_of
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from orchestrator.errors import CheckpointUnreadable, InvalidMCPResponseError, TrackerRefused
 from orchestrator.merge_close.events import CheckpointStore, MergeClosePayload, MergeFeed, PullRequest
 from orchestrator.merge_close.rules import MergeCloseResult, Trust, apply_closed_unmerged, apply_merge_close, merge_of
-from orchestrator.ports import IssueTracker
+from orchestrator.models import IssueTracker
 
 log = structlog.get_logger(__name__)
 

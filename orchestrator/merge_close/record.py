@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.issue import feedback_of
 from orchestrator.merge_close.events import MergeClosePayload, merge_identity
-from orchestrator.models import ISSUE_ID, Stage
-from orchestrator.ports import IssueTracker
+from orchestrator.models import ISSUE_ID, IssueTracker, Stage
 from orchestrator.snapshot import Event, Snapshot, read_snapshot
 from orchestrator.text import bounded_text, one_line
 

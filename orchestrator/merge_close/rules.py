@@ -16,8 +16,7 @@ from enum import StrEnum
 from orchestrator.errors import TrackerRefused
 from orchestrator.merge_close.events import MergeClosePayload, PullRequest
 from orchestrator.merge_close.record import IssueRecord, Marker, read_record, tell_marker
-from orchestrator.models import ISSUE_ID, branch_of
-from orchestrator.ports import IssueTracker
+from orchestrator.models import ISSUE_ID, IssueTracker, branch_of
 from orchestrator.text import bounded_text, one_line
 
 __all__ = ["MergeClosePayload", "MergeCloseResult", "apply_merge_close", "parse_issue_line"]

@@ -9,8 +9,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
-from orchestrator.models import ISSUE_ID
-from orchestrator.ports import IssueTracker
+from orchestrator.models import ISSUE_ID, IssueTracker
 
 FIXES_IN_A_ROW = 3
 """How many [FIX] issues, each of the one before, run by themselves: a night is not for reviewers who always say no."""

@@ -14,13 +14,20 @@ import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
 from orchestrator.issue import context, read
-from orchestrator.leases import Claim, Refusal, SessionRecord
 from orchestrator.logs import Once
-from orchestrator.models import ISSUE_ID, IssueContext, Limits, session_id_for
+from orchestrator.models import (
+    ISSUE_ID,
+    Claim,
+    IssueContext,
+    IssueTracker,
+    Limits,
+    Refusal,
+    SessionRecord,
+    session_id_for,
+)
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers, too_many_fixes
 from orchestrator.poll.claims import Claims
 from orchestrator.poll.rescue import Rescue
-from orchestrator.ports import IssueTracker
 from orchestrator.publish.entries import About, opening_entries
 
 log = structlog.get_logger(__name__)

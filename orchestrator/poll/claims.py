@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from orchestrator.leases import Claim, Lease, Refusal, SessionRecord
-from orchestrator.models import Entry
+from orchestrator.models import Claim, Entry, Lease, Refusal, SessionRecord
 
 
 class Claims(Protocol):

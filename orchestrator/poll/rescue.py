@@ -10,7 +10,7 @@ import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
 from orchestrator.issue import feedback_of
-from orchestrator.leases import Claim
+from orchestrator.models import Claim
 from orchestrator.poll.claims import Claims
 from orchestrator.snapshot import ENDS, read_snapshot
 

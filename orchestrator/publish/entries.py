@@ -14,6 +14,7 @@ from orchestrator.models import (
     FixIssueEntry,
     IssueContext,
     IssueStatus,
+    IssueTracker,
     Progress,
     Report,
     SnapshotEntry,
@@ -21,7 +22,6 @@ from orchestrator.models import (
     StatusEntry,
     Verdict,
 )
-from orchestrator.ports import IssueTracker
 from orchestrator.snapshot import SCHEMA_VERSION, Event, Status, emit_snapshot_json, utc_text, verify_block
 from orchestrator.text import bounded, bounded_text, sendable
 

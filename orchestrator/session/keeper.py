@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import structlog
 
 from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
-from orchestrator.leases import Lease
+from orchestrator.models import Lease
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from orchestrator.leases import Holding
+from orchestrator.models import Holding
 from orchestrator.session.keeper import log
 
 Families = Mapping[tuple[str, str], set[int]]

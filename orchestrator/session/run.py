@@ -10,8 +10,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator.errors import ENDS_RUN_ONLY, OrchestratorError, StoppedByHand, WorkspaceError
-from orchestrator.leases import Lease
-from orchestrator.models import Limits, Progress, Verdict
+from orchestrator.models import Lease, Limits, Progress, Verdict
 from orchestrator.publish.entries import About, error_entries
 from orchestrator.session.keeper import LeaseKeeper, Renewable
 from orchestrator.session_loop import Doer, History, perform

@@ -12,22 +12,25 @@ import structlog
 
 from orchestrator.agent_roles import AgentTransport, RoleAgentAdapter, Steps, to_review
 from orchestrator.errors import AgentError, CommitMissing, SettingsError, WorkspaceError
-from orchestrator.leases import Lease
 from orchestrator.models import (
     ImplementerResult,
+    Lease,
     Progress,
+    Remote,
     Report,
     ReviewResult,
     Role,
     Stage,
     Step,
     VerificationEvidence,
+    Verifier,
+    Workspace,
+    Worktree,
 )
 from orchestrator.prompts import prompt_with_change, render_issue_prompt
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.snapshot import Status
 from orchestrator.text import bounded_text, commit_message
-from orchestrator.workspace import Remote, Verifier, Workspace, Worktree
 
 log = structlog.get_logger(__name__)
 

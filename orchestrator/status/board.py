@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.leases import LIVE, Paused
-from orchestrator.models import IssueStatus, Verdict, branch_of
+from orchestrator.models import LIVE, IssueStatus, Paused, Verdict, branch_of
 from orchestrator.status.explanation import State
 from orchestrator.status.facts import Asked, Facts, IssueFacts, RedisSays, TrackerSays
 from orchestrator.status.why import explain

@@ -12,9 +12,20 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from orchestrator.issue import Issue
-from orchestrator.leases import Holding, Paused, SessionRecord
 from orchestrator.merge_close.record import MergeMarker
-from orchestrator.models import IssueStatus, Limits, Report, Stage, Step, Verdict, VerificationEvidence, branch_of
+from orchestrator.models import (
+    Holding,
+    IssueStatus,
+    Limits,
+    Paused,
+    Report,
+    SessionRecord,
+    Stage,
+    Step,
+    Verdict,
+    VerificationEvidence,
+    branch_of,
+)
 from orchestrator.poll.candidates import too_many_fixes
 from orchestrator.status.told import SessionTold, limit_of, step_name
 from orchestrator.text import last_line, span

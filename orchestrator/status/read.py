@@ -15,9 +15,8 @@ import redis
 from orchestrator.adapters.redis import RedisControls, RedisLeases, RedisMerges, RedisOutbox, why_no_writes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.issue import Issue, listed, shown
-from orchestrator.leases import Holding
 from orchestrator.merge_close.record import markers_of
-from orchestrator.models import IssueStatus, Report, utc_now
+from orchestrator.models import Holding, IssueStatus, Report, utc_now
 from orchestrator.poll import unfinished
 from orchestrator.poll.candidates import candidates
 from orchestrator.snapshot import read_snapshot

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.leases import Holding
 from orchestrator.merge_close.record import Marker, MergeMarker
-from orchestrator.models import IssueStatus, Verdict, branch_of
+from orchestrator.models import Holding, IssueStatus, Verdict, branch_of
 from orchestrator.status.explanation import Explanation, Kind, State, at
 from orchestrator.status.facts import IssueFacts, RedisSays, Tracked
 from orchestrator.text import span

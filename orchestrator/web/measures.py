@@ -19,8 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from beat.queues import QUEUES
 from beat.schedule import TICKS
 from orchestrator.adapters.redis import BUCKETS, STOPPED, Seen, SeenSession, ServerMemory
-from orchestrator.leases import LIVE
-from orchestrator.models import Limits, Stage, Verdict
+from orchestrator.models import LIVE, Limits, Stage, Verdict
 from orchestrator.session_loop import under_way
 from orchestrator.settings import Settings
 

@@ -32,9 +32,8 @@ from orchestrator.adapters.redis import (
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.leases import Lease
 from orchestrator.logs import Once
-from orchestrator.models import Limits, utc_now
+from orchestrator.models import Lease, Limits, Worktree, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.publish import outbox
 from orchestrator.session import LeaseKeeper, Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
@@ -42,7 +41,6 @@ from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.text import redactor
 from orchestrator.wiring.agents import MB, agent_commands, prompt_template, tracker_command
-from orchestrator.workspace import Worktree
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker

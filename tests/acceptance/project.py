@@ -22,7 +22,7 @@ from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisOutbox
 from orchestrator.adapters.redis.leases import RedisLeases
-from orchestrator.leases import Holding
+from orchestrator.models import Holding
 from orchestrator.tracker.jsonl import init
 from tests.support import ROOT, wait_until
 

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.leases import RedisLeases
-from orchestrator.leases import Claim
+from orchestrator.models import Claim
 from tests.acceptance.project import Project
 from tests.engine import a_record
 

@@ -21,10 +21,9 @@ from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisHistory
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import AgentFailed
-from orchestrator.leases import Lease
 from orchestrator.merge_close.events import MergeClosePayload
 from orchestrator.merge_close.rules import apply_merge_close
-from orchestrator.models import Progress, Report, Stage, Step, VerificationEvidence
+from orchestrator.models import Lease, Progress, Report, Stage, Step, VerificationEvidence
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer

@@ -20,8 +20,17 @@ from orchestrator.adapters.git.workspace import create_project
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisHistory
 from orchestrator.issue import context, read
-from orchestrator.leases import Claim, SessionRecord
-from orchestrator.models import DEFAULT_LIMITS, Progress, Report, Stage, Step, Verdict, VerificationEvidence
+from orchestrator.models import (
+    DEFAULT_LIMITS,
+    Claim,
+    Progress,
+    Report,
+    SessionRecord,
+    Stage,
+    Step,
+    Verdict,
+    VerificationEvidence,
+)
 from orchestrator.publish.entries import About, opening_entries
 from orchestrator.session_loop import perform
 from orchestrator.settings import load

@@ -12,8 +12,16 @@ from typing import Any
 from orchestrator import wiring
 from orchestrator.agent_roles import RoleSteps
 from orchestrator.celery import app
-from orchestrator.leases import Lease
-from orchestrator.models import ImplementerResult, Progress, Report, ReviewResult, Step, VerificationEvidence, utc_now
+from orchestrator.models import (
+    ImplementerResult,
+    Lease,
+    Progress,
+    Report,
+    ReviewResult,
+    Step,
+    VerificationEvidence,
+    utc_now,
+)
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer

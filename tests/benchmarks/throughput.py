@@ -26,8 +26,7 @@ from pathlib import Path
 import psutil
 
 from orchestrator.adapters.process.bound import bound_argv, bound_env
-from orchestrator.leases import Claim, SessionRecord
-from orchestrator.models import utc_now
+from orchestrator.models import Claim, SessionRecord, utc_now
 from orchestrator.publish.entries import About, opening_entries
 from orchestrator.wiring.project import Wiring
 from tests.benchmarks import plain

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator.leases import Holding
-from orchestrator.models import Report, Stage, Step, Verdict
+from orchestrator.models import Holding, Report, Stage, Step, Verdict
 from orchestrator.session_loop import advance, session
 from orchestrator.snapshot import Event, read_snapshot
 from tests.acceptance.project import Project

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.workspace import Workspace
+from orchestrator.models import Workspace
 from tests.git_project import Project
 
 

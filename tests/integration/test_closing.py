@@ -14,11 +14,10 @@ from orchestrator.adapters.git.remote import GitDelivery
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
 from orchestrator.issue import feedback_of
-from orchestrator.leases import Claim
 from orchestrator.merge_close.events import NEVER, Delivered, Look, MergeClosePayload, PullText
 from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
 from orchestrator.merge_close.poll import MergePoll, Settled
-from orchestrator.models import Progress, Verdict, utc_now
+from orchestrator.models import Claim, Progress, Verdict, utc_now
 from orchestrator.publish.entries import verdict_entries
 from tests.engine import Engine, a_record, a_report, about, told_of
 from tests.git_project import Host, Project, with_bare

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.git.workspace import GitWorkspace, create_project
 from orchestrator.errors import WorkspaceError
+from orchestrator.models import Worktree
 from orchestrator.text import commit_message
-from orchestrator.workspace import Worktree
 from tests.git_project import FILES, Project
 
 MESSAGE = "Step one\n\nWhat it did.\n\nSudocode-Issue: i-abc\nOrch-Session: s1\n"

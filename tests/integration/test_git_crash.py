@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.workspace import Worktree
+from orchestrator.models import Worktree
 from tests.git_project import Project, put_before_git
 from tests.support import wait_until
 

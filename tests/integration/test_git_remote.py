@@ -10,8 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from orchestrator.errors import LeaseLost
-from orchestrator.leases import Lease, SessionRecord
-from orchestrator.workspace import Fetched
+from orchestrator.models import Fetched, Lease, SessionRecord
 from tests.git_project import Host, Project, put_before_git, with_bare
 from tests.support import an_issue, wait_until
 

@@ -6,8 +6,7 @@ import pytest
 
 from orchestrator.adapters.redis.history import RedisHistory
 from orchestrator.errors import LeaseLost, SessionStopped
-from orchestrator.leases import Claim, Refusal
-from orchestrator.models import SnapshotEntry, Stage, Verdict
+from orchestrator.models import Claim, Refusal, SnapshotEntry, Stage, Verdict
 from tests.engine import ERRORS_IN_A_ROW, a_record, a_report, told_of
 from tests.support import NOON, evidence
 

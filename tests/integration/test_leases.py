@@ -12,8 +12,7 @@ from orchestrator.adapters.redis.client import PatientRedis, connect
 from orchestrator.adapters.redis.keys import KEPT_S
 from orchestrator.adapters.redis.leases import SLOWEST_HAND_ON
 from orchestrator.errors import LeaseLost, RedisUnavailable
-from orchestrator.leases import Claim, Refusal
-from orchestrator.models import IssueStatus, Progress, StatusEntry, Verdict
+from orchestrator.models import Claim, IssueStatus, Progress, Refusal, StatusEntry, Verdict
 from orchestrator.publish.entries import About, opening_entries, verdict_entries
 from tests.engine import LEASE_S, Engine, a_record, a_report, about, told_of
 from tests.support import NOON, wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from orchestrator.leases import Claim, Refusal
+from orchestrator.models import Claim, Refusal
 from tests.support import wait_until
 
 ISSUE = "i-a1b2"

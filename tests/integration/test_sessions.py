@@ -13,8 +13,7 @@ import structlog.testing
 from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.errors import AgentFailed, RedisUnavailable
-from orchestrator.leases import Refusal
-from orchestrator.models import Verdict
+from orchestrator.models import Refusal, Verdict
 from tests.engine import Engine, doing, saying_yes
 from tests.support import Roles, wait_until
 

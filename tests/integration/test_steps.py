@@ -12,24 +12,28 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import AgentFailed, LeaseLost, SessionStopped, StoppedByHand, WorkspaceError
-from orchestrator.leases import Lease, SessionRecord
 from orchestrator.memory import MemoryHistory
 from orchestrator.models import (
     DEFAULT_LIMITS,
+    NOTHING_FETCHED,
     Entry,
+    Fetched,
+    Lease,
     Progress,
+    Remote,
     Report,
     Role,
+    SessionRecord,
     Stage,
     Step,
     Verdict,
     VerificationEvidence,
+    Worktree,
 )
 from orchestrator.publish.entries import About
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
 from orchestrator.session_loop import perform
-from orchestrator.workspace import NOTHING_FETCHED, Fetched, Remote, Worktree
 from tests.git_project import Host, Project, with_bare
 from tests.support import NOON, an_issue, evidence, noon
 

@@ -15,8 +15,7 @@ from orchestrator.errors import (
     TrackerUnavailable,
     WorkspaceError,
 )
-from orchestrator.leases import Claim, Refusal, Stop
-from orchestrator.models import StatusEntry, Verdict
+from orchestrator.models import Claim, Refusal, StatusEntry, Stop, Verdict
 from tests.engine import Engine, a_record, a_report, saying_yes
 from tests.support import wait_until
 

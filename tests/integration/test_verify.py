@@ -13,8 +13,7 @@ import pytest
 from orchestrator.adapters.agents.verify import CommandVerifier
 from orchestrator.adapters.process.foreign import Bounds
 from orchestrator.errors import SessionStopped, WorkspaceError
-from orchestrator.models import VerificationEvidence
-from orchestrator.workspace import Verifier, Worktree
+from orchestrator.models import VerificationEvidence, Verifier, Worktree
 
 BOUNDS = Bounds(20)
 Verify = Callable[..., VerificationEvidence]

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.leases import Lease
-from orchestrator.models import Progress, Stage, Step
+from orchestrator.models import Lease, Progress, Stage, Step
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.steps import SessionTools, WorktreeSteps
 from tests.engine import Engine

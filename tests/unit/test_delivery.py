@@ -9,11 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.leases import SessionRecord
 from orchestrator.merge_close.events import PullText
 from orchestrator.merge_close.pull_text import MAX_TITLE, NEEDS_REVIEW, pull_text
 from orchestrator.merge_close.rules import parse_issue_line
-from orchestrator.models import IssueContext, Report, Stage
+from orchestrator.models import IssueContext, Report, SessionRecord, Stage
 from tests.support import NOON, an_issue, evidence
 
 MAX_BODY = 65_536

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.issue import read
-from orchestrator.leases import Holding, Paused, SessionRecord
 from orchestrator.merge_close.record import Marker, MergeMarker
-from orchestrator.models import Verdict
+from orchestrator.models import Holding, Paused, SessionRecord, Verdict
 from orchestrator.status.explanation import Kind, State
 from orchestrator.status.facts import Asked, Blocker, Facts, IssueFacts, RedisSays, Tracked, TrackerSays
 from orchestrator.status.told import SessionTold

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import LeaseLost, RedisUnavailable, SessionStopped, StoppedByHand
-from orchestrator.leases import Lease, SessionRecord
+from orchestrator.models import Lease, SessionRecord
 from orchestrator.session import keeper as lease_keeper
 from orchestrator.session.keeper import LeaseKeeper
 from tests.support import an_issue, wait_until

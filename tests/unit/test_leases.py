@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.leases import wait_after_error
+from orchestrator.models import wait_after_error
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.cli.logs import Growing, Logs, elsewhere_than_here, folder_of, over
 from orchestrator.errors import OrchestratorError
-from orchestrator.leases import Holding, SessionRecord
+from orchestrator.models import Holding, SessionRecord
 from tests.support import an_issue
 
 HERE = socket.gethostname()

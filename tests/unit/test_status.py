@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.issue import read
-from orchestrator.leases import Holding, SessionRecord
-from orchestrator.models import Limits, Progress, Report, SnapshotEntry, Stage, Step, Verdict
+from orchestrator.models import Holding, Limits, Progress, Report, SessionRecord, SnapshotEntry, Stage, Step, Verdict
 from orchestrator.publish.entries import About, opening_entries, step_entries, verdict_entries
 from orchestrator.session_loop import Path, advance, paths, session
 from orchestrator.status.board import EngineStatus, IssueRow, board_of, not_there

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.cli.stop import answer
-from orchestrator.leases import Holding, Stop
+from orchestrator.models import Holding, Stop
 
 WORDS = "stopped by anna@here"
 RUNNING = Holding(

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from orchestrator.cli.issue_row import brief
 from orchestrator.cli.watch import Asking, picture, problems_of, shares
-from orchestrator.leases import Paused
-from orchestrator.models import Verdict
+from orchestrator.models import Paused, Verdict
 from orchestrator.status import Asked, EngineStatus, IssueRow
 from tests.support import NOON, wait_until
 

@@ -12,9 +12,8 @@ from typing import assert_never
 from orchestrator.adapters.process import foreign, shim
 from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
 from orchestrator.errors import SessionStopped
-from orchestrator.models import VerificationEvidence
+from orchestrator.models import VerificationEvidence, Worktree
 from orchestrator.text import redactor
-from orchestrator.workspace import Worktree
 
 OVER_LIMIT = 124
 """The exit code of a command that we ended because of a limit, as timeout(1) has it."""

@@ -19,10 +19,8 @@ import structlog
 from orchestrator.adapters.git.command import Git, run
 from orchestrator.adapters.git.refs import branch_ref, remote_ref
 from orchestrator.errors import CommitMissing, LeaseLost, WorkspaceError
-from orchestrator.leases import Lease
-from orchestrator.models import branch_of
+from orchestrator.models import NOTHING_FETCHED, Fetched, Lease, branch_of
 from orchestrator.text import commit_message, one_line
-from orchestrator.workspace import NOTHING_FETCHED, Fetched
 
 log = structlog.get_logger(__name__)
 

@@ -27,10 +27,8 @@ from orchestrator.adapters.git.leftovers import GitLeftovers
 from orchestrator.adapters.git.merges import GitMerges
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.errors import WorkspaceError
-from orchestrator.leases import Lease
-from orchestrator.models import ISSUE_ID
+from orchestrator.models import ISSUE_ID, NOTHING_FETCHED, Fetched, Lease, Worktree
 from orchestrator.text import one_line
-from orchestrator.workspace import NOTHING_FETCHED, Fetched, Worktree
 
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
 

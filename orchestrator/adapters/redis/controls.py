@@ -6,7 +6,7 @@ import redis
 
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.scripts import Scripts
-from orchestrator.leases import Paused
+from orchestrator.models import Paused
 
 
 class RedisControls:

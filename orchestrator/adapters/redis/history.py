@@ -14,8 +14,7 @@ from orchestrator.adapters.redis.scripts import Argument, Scripts
 from orchestrator.adapters.redis.stored import ENTRIES, REPORTS, told_args
 from orchestrator.adapters.redis.words import Written
 from orchestrator.errors import LeaseLost, SessionStopped
-from orchestrator.leases import Lease, Untold, wait_after_error
-from orchestrator.models import Entry, Report, Verdict
+from orchestrator.models import Entry, Lease, Report, Untold, Verdict, wait_after_error
 
 WAKE_TTL_MS = 10_000
 """For how long a publisher that was woken is waited for, before another one is."""

@@ -12,8 +12,7 @@ from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.adapters.redis.stored import RECORDS, told_args
 from orchestrator.adapters.redis.words import Opening
 from orchestrator.errors import LeaseLost, StoppedByHand
-from orchestrator.leases import Claim, Holding, Lease, Refusal, SessionRecord, SessionState, Stop
-from orchestrator.models import Entry
+from orchestrator.models import Claim, Entry, Holding, Lease, Refusal, SessionRecord, SessionState, Stop
 
 SLOWEST_HAND_ON = 20
 """Leases between two messages for a session that no worker takes, at most."""

@@ -10,9 +10,8 @@ import redis
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.adapters.redis.stored import RECORDS, REPORTS
-from orchestrator.leases import SessionRecord
 from orchestrator.merge_close.events import Delivered, Look
-from orchestrator.models import Report
+from orchestrator.models import Report, SessionRecord
 
 
 class RedisMerges:

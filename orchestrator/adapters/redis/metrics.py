@@ -14,7 +14,7 @@ from orchestrator.adapters.redis.client import what_refuses_writes
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.adapters.redis.stored import RECORDS
-from orchestrator.leases import SessionRecord
+from orchestrator.models import SessionRecord
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import TypeAdapter
 
-from orchestrator.leases import SessionRecord
-from orchestrator.models import Entry, Report, SnapshotEntry
+from orchestrator.models import Entry, Report, SessionRecord, SnapshotEntry
 
 ENTRIES: TypeAdapter[Entry] = TypeAdapter(Entry)
 RECORDS: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from orchestrator.leases import Refusal, SessionState, Stop
-from orchestrator.models import Verdict
+from orchestrator.models import Refusal, SessionState, Stop, Verdict
 
 
 class Opening(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.models import VerificationEvidence
+from orchestrator.models.facts import VerificationEvidence
 
 
 @dataclass(frozen=True)

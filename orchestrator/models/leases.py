@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.models import Entry, IssueContext
+from orchestrator.models.facts import Entry, IssueContext
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from orchestrator.adapters.mcp import probe
 from orchestrator.adapters.process import foreign
 from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
+from orchestrator.cli.project import Wiring, tracker_command
 from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
 from orchestrator.models import Role, utc_now
 from orchestrator.settings import FILE, Settings, from_environment
 from orchestrator.settings.redis_url import client_url
-from orchestrator.wiring import Wiring, tracker_command
 from orchestrator.wiring.merges import MergeWiring
 
 OLDEST_GIT = (2, 30)

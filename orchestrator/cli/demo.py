@@ -22,12 +22,12 @@ from rich.text import Text
 
 from orchestrator.cli.issue_row import step
 from orchestrator.cli.status import page
+from orchestrator.cli.terminal import line
 from orchestrator.errors import OrchestratorError
 from orchestrator.local import demo
 from orchestrator.local.demo import Demo, Outcome
 from orchestrator.local.up import Stack
 from orchestrator.status import EngineStatus
-from orchestrator.text import line
 
 LOG_LINES = 8
 READY_S = 60.0

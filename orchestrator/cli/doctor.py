@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.cli.checks import Finding, Level, examine
-from orchestrator.cli.terminal import json_option, print_json
-from orchestrator.text import line
+from orchestrator.cli.terminal import json_option, line, print_json
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 

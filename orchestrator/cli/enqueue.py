@@ -10,11 +10,10 @@ from enum import StrEnum
 import click
 from rich.console import Console
 
-from orchestrator import wiring
 from orchestrator.adapters.redis import RedisLeases
-from orchestrator.cli.terminal import IssueId, json_option, pause_words, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import IssueId, json_option, line, pause_words, print_json
 from orchestrator.poll import RUNNING, RUNNING_ALREADY
-from orchestrator.text import line
 
 _LOOK_S = 0.05
 
@@ -59,11 +58,11 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
       orch enqueue i-a1b2
       orch enqueue i-a1b2 i-c3d4 --wait 30
     """
-    leases = wiring.here().leases
+    leases = project.here().leases
     wanted = list(dict.fromkeys(issues))
     for issue in wanted:
         leases.want(issue)
-    paused = wiring.here().controls.paused()
+    paused = project.here().controls.paused()
     free = leases.free()  # which also forgets the dead, so that `workers` gives the living
     if paused:
         waits = f"queued; orch is {pause_words(paused)}, it waits for `orch resume`"
@@ -71,7 +70,7 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
     elif not leases.workers():
         answers = [Answer(issue, Outcome.QUEUED, "queued; no worker runs, `orch up` starts them") for issue in wanted]
     else:
-        _poll_now()
+        project.poll_soon()
         why = "no answer yet, `orch status` shows what goes on" if free > 0 else "every slot is taken"
         with Console(stderr=True).status("waiting for an answer"):
             answers = _answers(leases, wanted, f"queued; {why}", wait_s)
@@ -82,14 +81,6 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
             click.echo(f"{answer.issue}: {line(answer.says)}", err=answer.outcome is Outcome.REFUSED)
     if any(answer.outcome is Outcome.REFUSED for answer in answers):
         ctx.exit(1)
-
-
-def _poll_now() -> None:
-    """Have the tracker looked at without waiting for the clock. Losing this costs one poll interval."""
-    from orchestrator.celery import nudge
-    from tasks.poll import poll
-
-    nudge(poll)
 
 
 def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s: float) -> list[Answer]:

@@ -15,9 +15,8 @@ from pathlib import Path
 import click
 from pydantic import TypeAdapter
 
-from orchestrator import wiring
 from orchestrator.adapters.process.foreign import tail
-from orchestrator.cli import doctor, explain, history
+from orchestrator.cli import doctor, explain, history, project
 from orchestrator.cli.checks import examine
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.models import Report, utc_now
@@ -62,7 +61,7 @@ def command(*, issue: str, output: Path | None, as_json: bool) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         part.touch(mode=0o600)  # redacted or not, only its owner reads it
-        packed = pack(part, bundle(wiring.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
+        packed = pack(part, bundle(project.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -91,7 +90,7 @@ def pack(path: Path, parts: Parts, *, folder: str, now: datetime) -> list[tuple[
     return packed
 
 
-def bundle(here: wiring.Wiring, issue: str, *, now: datetime) -> Parts:
+def bundle(here: project.Wiring, issue: str, *, now: datetime) -> Parts:
     """Every part by its name. What is away is said by the explanation, and keeps nothing else out."""
     facts = look_at(here.sources(), issue)
     logs, sessions, found = here.settings.logs / issue, facts.of(issue).sessions, explanation_of(facts.of(issue))

@@ -7,11 +7,10 @@ from datetime import datetime
 
 import click
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import IssueId, json_option, line, print_json, span
 from orchestrator.models import utc_now
 from orchestrator.status import Explanation, explained
-from orchestrator.text import line, span
 
 
 @click.command
@@ -27,7 +26,7 @@ def command(*, issue: str, as_json: bool) -> None:
     Works while orch is down, and while Redis or the tracker is away: that is then part of the answer. The last lines
     are commands to paste, the best one first.
     """
-    found = explained(wiring.here().sources(), issue)
+    found = explained(project.here().sources(), issue)
     if as_json:
         print_json(as_object(issue, found))
     else:

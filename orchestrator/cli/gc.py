@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from orchestrator import wiring
 from orchestrator.adapters.git import Leftover, LeftoverKind
-from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import WorkspaceError
-from orchestrator.text import line
 
 
 @click.command("gc")
@@ -29,7 +28,7 @@ def command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
       orch gc --dry-run
       orch gc
     """
-    here = wiring.here()
+    here = project.here()
     status = _statuses(here)
     live = {holding.issue_id for holding in here.leases.holdings() if holding.live} if here.is_up else set()
     leftovers = here.workspace.leftovers()
@@ -46,7 +45,7 @@ def command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def _statuses(here: wiring.Wiring) -> dict[str, str]:
+def _statuses(here: project.Wiring) -> dict[str, str]:
     """Every issue's status; the tracker leaves archived ones out unless it is asked for them."""
     with here.tracker as tracker:
         rows = [*tracker.list_issues(), *tracker.list_issues(archived=True)]

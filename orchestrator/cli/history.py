@@ -12,14 +12,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import IssueId, json_option, line, print_json, span
 from orchestrator.errors import OrchestratorError
 from orchestrator.merge_close.record import MergeMarker
 from orchestrator.models import branch_of
 from orchestrator.snapshot import Event, Snapshot, Status, Verify
 from orchestrator.status import Facts, SessionTold, look_at
-from orchestrator.text import line, span
 
 Source = Literal["redis", "tracker"]
 
@@ -39,7 +38,7 @@ def command(*, issue: str, number: int | None, as_json: bool) -> None:
 
     Sessions older than thirty days, and those of another machine, are read from the issue's feedback in the tracker.
     """
-    sources = wiring.here().sources()
+    sources = project.here().sources()
     facts = look_at(sources, issue, waits=False)
     source, sessions, merges = told(facts, issue)
     logs = sources.logs / issue

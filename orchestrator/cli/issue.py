@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 import click
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import IssueId, json_option, line, plain, print_json
 from orchestrator.errors import InvalidMCPResponseError, OrchestratorError, TrackerRefused
 from orchestrator.poll.candidates import blockers
-from orchestrator.text import line, plain
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -81,7 +80,7 @@ def add(
     if not title.strip():
         raise click.BadParameter("an issue needs a title", param_hint="TITLE")
     text = _body(body, body_file)
-    with wiring.here().tracker as tracker:
+    with project.here().tracker as tracker:
         for issue in waits_for:
             _show(tracker, issue)  # before anything is made
         answer = tracker.upsert_issue(title=title, description=text, priority=priority, tags=tags or None)
@@ -107,7 +106,7 @@ def list_issues(status: str | None, as_json: bool) -> None:
       orch issue list
       orch issue list --status needs_review
     """
-    with wiring.here().tracker as tracker:
+    with project.here().tracker as tracker:
         answer = tracker.list_issues(status=status, limit=-1)
     rows = sorted(_read(list[Row], answer), key=lambda row: (row.priority, row.created_at, row.id))
     if as_json:
@@ -128,7 +127,7 @@ def show(issue_id: str, as_json: bool) -> None:
     \b
       orch issue show i-a1b2
     """
-    with wiring.here().tracker as tracker:
+    with project.here().tracker as tracker:
         answer = _show(tracker, issue_id)
     if as_json:
         print_json(answer)
@@ -157,7 +156,7 @@ def reopen(issue_id: str, as_json: bool) -> None:
     \b
       orch issue reopen i-a1b2
     """
-    with wiring.here().tracker as tracker:
+    with project.here().tracker as tracker:
         _show(tracker, issue_id)
         tracker.upsert_issue(issue_id=issue_id, status="open")
     if as_json:

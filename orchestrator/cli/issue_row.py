@@ -6,10 +6,9 @@ import re
 
 from rich.text import Text
 
-from orchestrator.cli.terminal import pause_words
+from orchestrator.cli.terminal import line, pause_words, span
 from orchestrator.models import SessionState, Stage, Verdict
 from orchestrator.status import EngineStatus, IssueRow, step_name
-from orchestrator.text import line, span
 
 COLOURS = {Verdict.DONE: "green", Verdict.OVERFLOW: "yellow", Verdict.VERIFY_FAILED: "red", Verdict.ERROR: "red"}
 _LOG = re.compile(r"; log: [^;]*")

@@ -16,11 +16,10 @@ from typing import TypedDict
 
 import click
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import IssueId, json_option, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import IssueId, json_option, plain, print_json
 from orchestrator.errors import OrchestratorError, RedisUnavailable
 from orchestrator.models import Holding
-from orchestrator.text import plain
 
 TAIL_LINES = 30
 LOOK_EVERY_S = 0.3
@@ -104,7 +103,7 @@ def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, a
     """
     if follow and (as_json or step):
         raise click.UsageError("-f follows a whole session, for people: leave out --step and --json")
-    here = wiring.here()
+    here = project.here()
     leases = here.leases if here.is_up else None
     try:
         holding = leases.holding(issue) if leases else None

@@ -8,15 +8,13 @@ from datetime import datetime
 
 import click
 
-from orchestrator import wiring
+from orchestrator.cli import project
 from orchestrator.cli.merges_audit import audit
-from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import OrchestratorError
 from orchestrator.merge_close import Health, fresh_checkpoint, health
 from orchestrator.merge_close.events import NEVER, MergeClosePayload
 from orchestrator.models import utc_now
-from orchestrator.text import line
-from orchestrator.wiring import merges as merge_wiring
 
 
 @click.group("merges")
@@ -42,7 +40,7 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
     \b
       orch merges poll --once
     """
-    here = merge_wiring.here()
+    here = project.merges()
     if dry_run:
         _say(here.merge_look.foresee(), as_json=as_json)
         return
@@ -52,14 +50,14 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
             if closed or once:
                 _say([f"{issue_id}: closed" for issue_id in closed], as_json=as_json)
             if closed:
-                _start_dependants()
+                project.poll_soon()  # what waited for it starts now
         except OrchestratorError as error:
             if once:
                 raise
             click.echo(line(str(error)), err=True)
         if once:
             break
-        time.sleep(wiring.here().settings.poll_interval)
+        time.sleep(project.here().settings.poll_interval)
     state, why = health(here.finished.last_look(), now=utc_now())
     if state is not Health.HEALTHY:
         raise OrchestratorError(why)
@@ -87,7 +85,7 @@ def close(ctx: click.Context, issue_id: str, *, pr_url: str, merge_sha: str, mer
         raise click.BadParameter(str(error), param_hint="--merged-at") from error
     if at.tzinfo is None:
         raise click.BadParameter("it needs a zone, such as Z", param_hint="--merged-at")
-    result = merge_wiring.here().close_by_hand(MergeClosePayload(issue_id, pr_url, merge_sha, at, True, "operator"))
+    result = project.merges().close_by_hand(MergeClosePayload(issue_id, pr_url, merge_sha, at, True, "operator"))
     if as_json:
         print_json(
             {"issue_id": issue_id, "applied": result.applied, "reason": result.reason, "closed": list(result.closed)}
@@ -107,7 +105,7 @@ def health_command(ctx: click.Context, *, as_json: bool) -> None:
     \b
       orch merges health
     """
-    look = merge_wiring.here().finished.last_look() if wiring.here().is_up else NEVER
+    look = project.merges().finished.last_look() if project.here().is_up else NEVER
     state, why = health(look, now=utc_now())
     if as_json:
         seen = {
@@ -129,20 +127,13 @@ def repair() -> None:
     \b
       orch merges repair
     """
-    here = merge_wiring.here()
+    here = project.merges()
     with here.turn():
         here.finished.write(fresh_checkpoint(now=utc_now()).model_dump_json())
     click.echo("the record of settled merges is new; the next look goes through the last 30 days")
 
 
 command.add_command(audit)
-
-
-def _start_dependants() -> None:
-    """What waited for a closed issue need not wait for the clock."""
-    from orchestrator.celery import tick
-
-    tick("poll")
 
 
 def _say(lines: Iterable[str], *, as_json: bool) -> None:

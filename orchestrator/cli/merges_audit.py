@@ -11,12 +11,11 @@ from pydantic import ValidationError
 
 from orchestrator.adapters.git import base_holds
 from orchestrator.adapters.github import PullRequestEvent
-from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
 from orchestrator.merge_close import Audit, Ruling, Trust, audit_merge
 from orchestrator.merge_close.events import PullRequest
 from orchestrator.settings import Settings, from_environment
-from orchestrator.text import line
 from orchestrator.tracker import jsonl
 
 WORDS = {

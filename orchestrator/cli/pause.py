@@ -6,9 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import json_option, me, pause_words, print_json
-from orchestrator.text import line
+from orchestrator.cli import project
+from orchestrator.cli.terminal import json_option, line, me, pause_words, print_json
 
 
 @click.command
@@ -23,7 +22,7 @@ def command(reason: str, *, as_json: bool) -> None:
     \b
       orch pause --reason "the disk is nearly full"
     """
-    paused = wiring.here().controls.pause(by=me(), reason=reason)
+    paused = project.here().controls.pause(by=me(), reason=reason)
     if as_json:
         print_json(asdict(paused))
     else:

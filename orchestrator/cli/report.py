@@ -7,10 +7,9 @@ from typing import Literal
 
 import click
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import json_option, plain, print_json
 from orchestrator.status import as_markdown, as_object, as_text, digest_of, gaps_of, look_back, night_of, since_when
-from orchestrator.text import plain
 
 Form = Literal["text", "markdown", "json"]
 
@@ -49,7 +48,7 @@ def command(*, since: datetime, form: Form, as_json: bool) -> None:
     Counts every session that ran since then, and works while orch is down. Closed issues are those that a session of
     ours had finished.
     """
-    sources = wiring.here().sources()
+    sources = project.here().sources()
     facts = look_back(sources, since)
     issues = night_of(facts, since)
     until = datetime.now(UTC).astimezone()

@@ -6,9 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from orchestrator import wiring
-from orchestrator.cli.terminal import json_option, pause_words, print_json
-from orchestrator.text import line
+from orchestrator.cli import project
+from orchestrator.cli.terminal import json_option, line, pause_words, print_json
 
 
 @click.command
@@ -19,11 +18,9 @@ def command(*, as_json: bool) -> None:
     \b
       orch resume
     """
-    ended = wiring.here().controls.resume()
+    ended = project.here().controls.resume()
     if ended:
-        from orchestrator.celery import tick
-
-        tick("poll")
+        project.poll_soon()
     if as_json:
         print_json({"ended": asdict(ended) if ended else None})
     else:

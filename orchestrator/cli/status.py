@@ -10,12 +10,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import wiring
+from orchestrator.cli import project
 from orchestrator.cli.issue_row import age, bar, brief, headline, step
-from orchestrator.cli.terminal import json_option, print_json
+from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.cli.watch import watch
 from orchestrator.status import EngineStatus, collect
-from orchestrator.text import line
 
 Overflow = Literal["fold", "ellipsis"]
 
@@ -45,7 +44,7 @@ def command(*, watch_s: float | None, as_json: bool) -> None:
     """
     if watch_s and as_json:
         raise click.UsageError("--watch is for people, --json for machines: give one of them")
-    sources = wiring.here().sources()
+    sources = project.here().sources()
     if watch_s:
         watch(sources, every_s=watch_s)
     elif as_json:

@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 import click
 from rich.console import Console
 
-from orchestrator import wiring
 from orchestrator.adapters.redis import RedisLeases
-from orchestrator.cli.terminal import IssueId, because, json_option, me, print_json
+from orchestrator.cli import project
+from orchestrator.cli.terminal import IssueId, because, json_option, line, me, print_json
 from orchestrator.models import Holding, Stop, Verdict
-from orchestrator.text import line
 
 _LOOK_S = 0.05
 
@@ -57,7 +56,7 @@ def command(
     """
     if every == bool(issues):
         raise click.UsageError("name the issues to stop, or give --all")
-    here, who = wiring.here(), me()
+    here, who = project.here(), me()
     leases = here.leases
     if every:
         here.controls.pause(by=who, reason=reason)
@@ -65,7 +64,7 @@ def command(
     stop = f"stopped by {who}{because(reason)}"
     met = {issue: leases.stop(issue, stop, hold=not every) for issue in dict.fromkeys(issues)}
     if Stop.ASKED in met.values():
-        _poll_now()
+        project.poll_soon()  # what no worker runs; what one runs ends without it
     with Console(stderr=True).status("waiting for the sessions to end"):
         answers = _answers(leases, met, wait_s)
     if as_json:
@@ -77,13 +76,6 @@ def command(
             click.echo("orch is paused; `orch resume` lets sessions start again")
     if not all(it.stopped for it in answers):
         ctx.exit(1)
-
-
-def _poll_now() -> None:
-    """Have what no worker runs seen to at once; what one runs ends without it."""
-    from orchestrator.celery import tick
-
-    tick("poll")
 
 
 def _answers(leases: RedisLeases, met: dict[str, Stop], wait_s: float) -> list[Answer]:

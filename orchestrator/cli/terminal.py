@@ -14,7 +14,21 @@ import click
 from click.shell_completion import CompletionItem
 
 from orchestrator.models import ISSUE_ID, Paused
-from orchestrator.text import line
+from orchestrator.text import line, plain, span
+
+__all__ = [
+    "ISSUES",
+    "IssueId",
+    "because",
+    "json_option",
+    "known_issues",
+    "line",
+    "me",
+    "pause_words",
+    "plain",
+    "print_json",
+    "span",
+]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="The same as JSON, for programs.")
 

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.issue_row import age, bar, brief, headline, step
+from orchestrator.cli.terminal import line, span
 from orchestrator.models import IssueStatus
 from orchestrator.status import Asked, EngineStatus, IssueRow, Sources, ask_redis, ask_tracker, board_of, facts_of
-from orchestrator.text import line, span
 
 DRAWN_EVERY_S = 0.5
 TRACKER_SHARE = 0.1

@@ -9,8 +9,8 @@ import socket
 import click
 import uvicorn
 
-from orchestrator import wiring
 from orchestrator.adapters.redis import RedisMetrics, RedisWebhooks
+from orchestrator.cli import project
 from orchestrator.errors import OrchestratorError
 from orchestrator.local.programs import start_commands
 from orchestrator.web import metrics, readiness, webhook
@@ -43,7 +43,7 @@ def command(host: str, port: int) -> None:
     """
     from orchestrator.celery import wake
 
-    here = wiring.here()
+    here = project.here()
     listener = listen(host, port)
     # In this thread: a Redis of our own ends with the thread that started it.
     watched = RedisMetrics(here.hasty_client, here.keys, lease_s=here.settings.lease_seconds)

@@ -6,7 +6,7 @@ several, else in tests/integration.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,31 +20,6 @@ from orchestrator.models import (
     Verdict,
     VerificationEvidence,
 )
-
-
-class IssueTracker(Protocol):
-    """What the control side asks of the tracker. `SudocodeGateway` is the one adapter; below it are five MCP tools.
-
-    Every method raises `TrackerUnavailable` (try later), `TrackerRefused` (it said no) or `InvalidMCPResponseError`.
-    """
-
-    def get_ready_issues(self) -> Sequence[object]:
-        """Records of issues that the tracker holds ready, unsorted and not yet validated."""
-
-    def show_issue(self, issue_id: str) -> Mapping[str, object]:
-        """One issue with content, relationships, tags and the feedback it gave (newest first)."""
-
-    def set_issue_status(self, issue_id: str, status: str) -> None:
-        """Set, not toggle: running it again changes nothing."""
-
-    def add_feedback(self, issue_id: str, content: str, *, look_first: bool = False) -> None:
-        """Append one feedback entry of the issue on itself. With look_first, not if it is there already."""
-
-    def create_fix_issue(self, title: str, body: str, *, look_first: bool = False) -> str:
-        """Create an issue and give its id. With look_first, the id of one with the very same title and body."""
-
-    def link_issues(self, from_id: str, to_id: str, relation: str) -> None:
-        """Link two issues; a second time changes nothing."""
 
 
 class History(Protocol):

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from orchestrator.agent_roles import RoleSteps
 from orchestrator.errors import HistoryMismatch, LeaseLost, RedisUnavailable, SessionStopped
+from orchestrator.issue import IssueTracker
 from orchestrator.models import (
     DEFAULT_LIMITS,
     QUALITY_MAX_ATTEMPTS,
@@ -30,7 +31,7 @@ from orchestrator.models import (
     session_id_for,
     utc_now,
 )
-from orchestrator.ports import History, Implementer, IssueTracker, Reviewer
+from orchestrator.ports import History, Implementer, Reviewer
 from orchestrator.publish.entries import (
     ALREADY_TOLD,
     About,

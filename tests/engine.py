@@ -14,13 +14,14 @@ from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.agent_roles import RoleSteps
 from orchestrator.gateway import SudocodeGateway
+from orchestrator.issue import IssueTracker
 from orchestrator.leases import Claim, Lease, SessionRecord
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import Limits, Progress, Report, Stage, Step, Verdict
 from orchestrator.poll.claim import Poll
 from orchestrator.poll.rescue import Rescue
-from orchestrator.ports import History, IssueTracker
-from orchestrator.publish import outbox
+from orchestrator.ports import History
+from orchestrator.publish import publish
 from orchestrator.publish.entries import About, step_entries
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
@@ -140,7 +141,7 @@ class Engine:
 
     def publish(self) -> int:
         """Tell the tracker what waits."""
-        return outbox.publish(self.outbox, self.gateway)
+        return publish(self.outbox, self.gateway)
 
     def slots(self, count: int, worker: str = "worker@test") -> None:
         """A session worker lives and has so many slots."""

@@ -14,7 +14,8 @@ from rich.text import Text
 from orchestrator import wiring
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.merge_close.record import MergeMarker
-from orchestrator.snapshot import Event, Snapshot, Status, Verify
+from orchestrator.models import branch_of
+from orchestrator.snapshot import Event, Snapshot, Status, VerifyBlock
 from orchestrator.status.history import Run, Source, at, merges_of, recorded, runs_of
 from orchestrator.text import line, span
 
@@ -56,7 +57,7 @@ def as_object(
     return {
         "issue": issue,
         "source": source,
-        "branch": f"orch/{issue}",
+        "branch": branch_of(issue),
         "merges": None if merges is None else [merge.model_dump(mode="json") for merge in merges],
         "sessions": [
             {
@@ -89,7 +90,7 @@ def page(issue: str, source: Source, runs: Sequence[Run], merges: Sequence[Merge
             Text(f"logs    {run.logs}", "dim", overflow="fold"),
         ]
     parts += [Text(line(f"{merge.marker}: {merge.reason} ({merge.pr_url})")) for merge in merges or ()]
-    return Group(*parts, Text(f"branch  orch/{issue}", "dim"))
+    return Group(*parts, Text(f"branch  {branch_of(issue)}", "dim"))
 
 
 def _timeline(run: Run) -> Table:
@@ -97,7 +98,7 @@ def _timeline(run: Run) -> Table:
     for style in ("dim", "dim", None):
         table.add_column(style=style, no_wrap=True, justify="right" if style else "left")
     table.add_column(overflow="fold")
-    shown: Verify | None = None
+    shown: VerifyBlock | None = None
     for moment in run.moments:
         told = moment.snapshot
         # A snapshot repeats the latest evidence; a reader needs it once.
@@ -112,7 +113,7 @@ def _lap(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else span(seconds)
 
 
-def details(told: Snapshot, evidence: Verify | None, logs: Path) -> list[str]:
+def details(told: Snapshot, evidence: VerifyBlock | None, logs: Path) -> list[str]:
     """What an event's name does not say, a line each."""
     attempt = told.attempts.spec if told.stage.startswith("SPEC") else told.attempts.quality
     lines = [f"attempt {attempt}"] if told.stage.startswith(("SPEC", "QUALITY")) else []

@@ -12,8 +12,7 @@ from orchestrator import wiring
 from orchestrator.cli.merges_audit import audit
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import OrchestratorError
-from orchestrator.merge_close import Health, fresh_checkpoint, health
-from orchestrator.merge_close.events import NEVER, MergeClosePayload
+from orchestrator.merge_close import NEVER, Health, MergeClosePayload, fresh_checkpoint, health
 from orchestrator.models import utc_now
 from orchestrator.status import leases_if_up
 from orchestrator.text import line

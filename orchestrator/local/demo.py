@@ -28,7 +28,7 @@ from orchestrator.adapters.mcp import McpTracker
 from orchestrator.errors import OrchestratorError
 from orchestrator.leases import Holding
 from orchestrator.local.up import Stack
-from orchestrator.models import Verdict
+from orchestrator.models import Verdict, branch_of
 from orchestrator.settings import FILE, Settings, load
 from orchestrator.status import EngineStatus, IssueStatus
 from orchestrator.tracker import init
@@ -182,9 +182,9 @@ def merge(demo: Demo, found: EngineStatus) -> list[str]:
     """Merge, as a person would, each branch that an issue waits for; the ids of the merged issues."""
     waited_for = sorted({blocker for issue in found.issues for blocker in issue.blockers})
     for issue_id in waited_for:
-        done = _run(["git", "merge", "--ff-only", f"orch/{issue_id}"], demo.environ, demo.project)
+        done = _run(["git", "merge", "--ff-only", branch_of(issue_id)], demo.environ, demo.project)
         if done.returncode:
-            raise OrchestratorError(f"orch/{issue_id} could not be merged: {done.stderr.strip()}")
+            raise OrchestratorError(f"{branch_of(issue_id)} could not be merged: {done.stderr.strip()}")
     return waited_for
 
 
@@ -208,8 +208,8 @@ def outcome(demo: Demo, found: EngineStatus, *, at_once: int, elapsed_s: float) 
     if not done:
         return Outcome(found, at_once, elapsed_s, "", "no session was DONE", surprises=("no session was DONE",))
     example = done[-1][1]
-    passed, said = run_tests(demo, f"orch/{example}")
-    wrong = _surprises(demo, found) + ([] if passed else [f"the tests of orch/{example} fail: {said}"])
+    passed, said = run_tests(demo, branch_of(example))
+    wrong = _surprises(demo, found) + ([] if passed else [f"the tests of {branch_of(example)} fail: {said}"])
     if at_once != SLOTS:
         wrong.append(f"{at_once} sessions ran at once, not {SLOTS}")
     return Outcome(found, at_once, elapsed_s, example, said, tuple(wrong))

@@ -7,8 +7,8 @@ from typing import Protocol
 import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
+from orchestrator.issue import IssueTracker
 from orchestrator.leases import Untold
-from orchestrator.ports import IssueTracker
 from orchestrator.publish.entries import tell
 
 log = structlog.get_logger(__name__)

@@ -16,9 +16,10 @@ import redis
 from orchestrator.adapters.redis import RedisLeases, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
+from orchestrator.issue import shown
 from orchestrator.leases import LIVE, Holding, Paused, SessionRecord
-from orchestrator.models import Limits, Stage, Step, Verdict, utc_now
-from orchestrator.poll.candidates import blockers, too_many_fixes
+from orchestrator.models import Limits, Stage, Step, Verdict, branch_of, utc_now
+from orchestrator.poll import too_many_fixes
 from orchestrator.session_loop import under_way
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring
@@ -263,10 +264,10 @@ def _tracked(tracker: McpTracker, problems: list[str]) -> Tracked:
     waiting = [str(row["id"]) for row in rows if row.get("status") in ("open", "blocked")]
     if len(waiting) > BLOCKERS_ASKED:
         problems.append(f"of {len(waiting)} waiting issues, only the first {BLOCKERS_ASKED} were asked for blockers")
-    shown = {issue_id: tracker.show_issue(issue_id) for issue_id in waiting[:BLOCKERS_ASKED]}
+    asked = {issue_id: shown(tracker.show_issue, issue_id) for issue_id in waiting[:BLOCKERS_ASKED]}
     found = {
-        issue_id: tuple(other for other in blockers(record) if status.get(other, "closed") != "closed")
-        for issue_id, record in shown.items()
+        issue_id: tuple(other for other in issue.blockers if status.get(other, "closed") != "closed")
+        for issue_id, issue in asked.items()
     }
     return Tracked(tuple(rows), found)
 
@@ -306,7 +307,7 @@ def _with_session(
         quality=told[-1].attempts.quality if told else 0,
         age_s=max(0.0, (now_ms - since_ms) / 1000) if since_ms else None,
         verdict=Verdict(holding.verdict) if holding.verdict and not live else None,
-        branch=f"orch/{issue.id}" if holding.started_at_ms else None,
+        branch=branch_of(issue.id) if holding.started_at_ms else None,
         fix_issue_id=holding.fix_issue_id,
         delivered_to=holding.delivered_to or None,
         worker=holding.owner or None if live else None,

@@ -63,7 +63,7 @@ def recorded(here: wiring.Wiring, issue: str) -> tuple[Source, list[Snapshot]]:
 def merges_of(here: wiring.Wiring, issue: str) -> list[MergeMarker] | None:
     """What became of the issue's merges, oldest first; None when the tracker does not say."""
     try:
-        return markers_of(here.gateway.show_issue(issue))
+        return markers_of(feedback_of(here.gateway.show_issue(issue)))
     except (TransientMCPError, TrackerRefused, InvalidMCPResponseError) as error:
         click.echo(f"what became of its merges is not known: {error}", err=True)
         return None

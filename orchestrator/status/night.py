@@ -17,8 +17,8 @@ from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.issue import feedback_of
 from orchestrator.leases import Holding
-from orchestrator.models import Stage, Verdict
-from orchestrator.poll.candidates import too_many_fixes
+from orchestrator.models import Stage, Verdict, branch_of
+from orchestrator.poll import too_many_fixes
 from orchestrator.snapshot import ENDS, Event, Snapshot, read_snapshot
 from orchestrator.status.board import leases_if_up, snapshots_of
 
@@ -163,7 +163,7 @@ def _published(here: wiring.Wiring, rows: Rows, since: datetime) -> Iterator[Iss
         runs = [session_of(list(run)) for _, run in groupby(told, key=lambda snapshot: snapshot.session_id)]
         if sessions := tuple(session for session in runs if session.heard_at >= since):
             title = " ".join(str(row.get("title")).split())
-            yield IssueFact(issue_id, title, str(row.get("status")), sessions, place=f"orch/{issue_id}")
+            yield IssueFact(issue_id, title, str(row.get("status")), sessions, place=branch_of(issue_id))
 
 
 def _sessions(leases: RedisLeases, holding: Holding, since: datetime, row: Mapping[str, object]) -> list[SessionFact]:
@@ -179,7 +179,7 @@ def _sessions(leases: RedisLeases, holding: Holding, since: datetime, row: Mappi
 
 def _fact(holding: Holding, row: Mapping[str, object], sessions: Sequence[SessionFact], *, commit: str) -> IssueFact:
     assert holding.record
-    live, place = holding.live, holding.delivered_to or f"orch/{holding.issue_id}"
+    live, place = holding.live, holding.delivered_to or branch_of(holding.issue_id)
     return IssueFact(
         id=holding.issue_id,
         title=" ".join(str(row.get("title") or holding.record.issue.title).split()),
@@ -195,7 +195,7 @@ def _fact(holding: Holding, row: Mapping[str, object], sessions: Sequence[Sessio
 
 def _held(fix: Mapping[str, object]) -> bool:
     """Whether an overflow's [FIX] issue is one too many to run by itself."""
-    return fix.get("status") == "open" and bool(too_many_fixes(fix.get("title")))
+    return fix.get("status") == "open" and bool(too_many_fixes(str(fix.get("title"))))
 
 
 def _moment(text: object) -> datetime | None:

@@ -14,12 +14,11 @@ import redis
 from orchestrator.adapters.git import installation
 from orchestrator.adapters.redis import RedisMerges, why_no_writes
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
-from orchestrator.issue import feedback_of
+from orchestrator.issue import feedback_of, read
 from orchestrator.leases import Holding
 from orchestrator.merge_close.record import markers_of
 from orchestrator.models import Stage, utc_now
-from orchestrator.poll import unfinished
-from orchestrator.poll.candidates import blockers, candidates, too_many_fixes
+from orchestrator.poll import candidates, too_many_fixes, unfinished
 from orchestrator.snapshot import ENDS, Snapshot, read_snapshot
 from orchestrator.status.board import leases_if_up, snapshots_of, step_told
 from orchestrator.status.explain import explain
@@ -117,10 +116,10 @@ def _tracker_says(wiring: Wiring, issue_id: str) -> TrackerSays:
         blockers=waits_for,
         chain=chain,
         cycle=cycle,
-        too_many_fixes=too_many_fixes(shown.get("title")),
-        merges=tuple(markers_of({"feedback": _since_the_session(shown)})),
+        too_many_fixes=too_many_fixes(str(shown.get("title"))),
+        merges=tuple(markers_of(_since_the_session(shown))),
         last_by=told[0].orchestrator_id if told else "",
-        ours=unfinished(shown, installation.name_of(wiring.settings.root)),
+        ours=unfinished(read(shown), installation.name_of(wiring.settings.root)),
         verdict=ENDS[end.event_type] if end else "",
         reason="; ".join(end.failed_items) if end else "",
     )
@@ -132,9 +131,8 @@ def _end(told: list[Snapshot]) -> Snapshot | None:
     return next(ends, None)
 
 
-def _since_the_session(shown: Mapping[str, object]) -> list[dict[str, str]]:
-    newest_first = takewhile(lambda content: read_snapshot(content) is None, feedback_of(shown))
-    return [{"content": content} for content in newest_first]
+def _since_the_session(shown: Mapping[str, object]) -> list[str]:
+    return list(takewhile(lambda content: read_snapshot(content) is None, feedback_of(shown)))
 
 
 def _shown(wiring: Wiring, issue_id: str) -> Mapping[str, object]:
@@ -142,7 +140,7 @@ def _shown(wiring: Wiring, issue_id: str) -> Mapping[str, object]:
     try:
         shown: Mapping[str, object] = wiring.tracker.show_issue(issue_id)
     except TrackerRefused:
-        return {"status": "unknown to the tracker"}
+        return {"id": issue_id, "status": "unknown to the tracker"}
     return shown
 
 
@@ -150,7 +148,7 @@ Show = Callable[[str], Mapping[str, object]]
 
 
 def _open_blockers(shown: Mapping[str, object], show: Show) -> list[str]:
-    return [other for other in blockers(shown) if show(other).get("status") != "closed"]
+    return [other for other in read(shown).blockers if show(other).get("status") != "closed"]
 
 
 def _chain(issue_id: str, following: Sequence[str], show: Show) -> tuple[tuple[Blocker, ...], bool]:

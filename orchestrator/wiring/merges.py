@@ -1,4 +1,4 @@
-"""Where the ports of delivering and closing become real things: beside `wiring`, for those few who merge."""
+"""The adapters of delivering and closing, by the settings; apart from `wiring`, because few processes merge."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from orchestrator import wiring
 from orchestrator.adapters.git.installation import github_repo
 from orchestrator.adapters.redis import RedisMerges
 from orchestrator.errors import SettingsError, WorkspaceError
-from orchestrator.merge_close import Delivery, MergeCloseResult, MergeLook, MergePoll, Trust
-from orchestrator.merge_close.events import MergeClosePayload
+from orchestrator.merge_close import (
+    Delivery,
+    MergeClosePayload,
+    MergeCloseResult,
+    MergeLook,
+    MergePoll,
+    Trust,
+)
 from orchestrator.models import utc_now
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ class MergeWiring:
             return self.merge_look()
 
     def close_by_hand(self, payload: MergeClosePayload) -> MergeCloseResult:
-        """What an operator says was merged, by the same rules and in turn with the looks."""
+        """Close what an operator says was merged, by the same rules and in turn with the looks."""
         with self.turn():
             return self.merge_look.close(payload)
 
@@ -53,7 +59,7 @@ class MergeWiring:
 
     @functools.cached_property
     def merge_look(self) -> MergeLook:
-        """One look for merges. Whoever calls it has the `turn`."""
+        """One look for merges. Call it in a `turn`."""
         return MergeLook(
             publish=self._here.publish,
             tracker=self._here.gateway,
@@ -67,7 +73,7 @@ class MergeWiring:
 
     @functools.cached_property
     def finished(self) -> RedisMerges:
-        """Finished sessions, until their work is merged."""
+        """The finished sessions, until their work is merged."""
         return RedisMerges(self._here.client, self._here.keys)
 
     @functools.cached_property
@@ -89,7 +95,7 @@ class MergeWiring:
 
     @functools.cached_property
     def delivery(self) -> Delivery:
-        """What becomes of finished work. SettingsError when what is wanted cannot be."""
+        """How finished work is delivered. SettingsError when what the settings ask for cannot be done."""
         how, branches = self._settings.deliver, self._here.workspace.delivery()
         if how == "none" or (how is None and branches is None):
             return Delivery()
@@ -125,10 +131,10 @@ class MergeWiring:
             try:
                 self._here.workspace.drop(issue_id)
             except WorkspaceError as error:
-                log.warning("worktree_not_dropped", issue=issue_id, reason=str(error), next="orch gc")
+                log.warning("worktree_not_dropped", issue=issue_id, reason=str(error), hint="orch gc")
 
 
 @functools.cache
 def here() -> MergeWiring:
-    """The one of this process, by its environment and current folder."""
+    """The merge wiring of this process, by its environment and current folder."""
     return MergeWiring(wiring.here())

@@ -33,12 +33,13 @@ from orchestrator.adapters.redis import (
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
+from orchestrator.issue import listed, shown
 from orchestrator.leases import Lease
 from orchestrator.logs import News
-from orchestrator.models import Limits, utc_now
+from orchestrator.models import IssueStatus, Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.ports import Worktree
-from orchestrator.publish import outbox
+from orchestrator.publish import publish
 from orchestrator.session import LeaseKeeper, Sessions, Tools, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
@@ -178,7 +179,13 @@ class Wiring:
 
     def sweep(self) -> Sweep:
         """One look for issues that nobody holds."""
-        return Sweep(self.tracker, self.leases, self.orchestrator_id, self._looked_at)
+        return Sweep(
+            in_progress=lambda: listed(self.tracker.list_issues(status=IssueStatus.IN_PROGRESS)),
+            show=functools.partial(shown, self.tracker.show_issue),
+            claims=self.leases,
+            orchestrator_id=self.orchestrator_id,
+            looked_at=self._looked_at,
+        )
 
     def end_orphans(self) -> None:
         """End what workers that are gone have left running here."""
@@ -212,7 +219,7 @@ class Wiring:
         from orchestrator.adapters.mcp import flock
 
         with flock(self.state("publisher.lock"), timeout_s=60.0):
-            return outbox.publish(self.outbox, self.gateway)
+            return publish(self.outbox, self.gateway)
 
     def sessions(self, *, owner: str, wake: Callable[[], None], stopping: Callable[[], bool]) -> Sessions:
         """What runs sessions in this process."""

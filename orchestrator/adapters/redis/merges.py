@@ -12,7 +12,7 @@ from orchestrator.adapters.redis.counts import COUNT
 from orchestrator.adapters.redis.history import REPORTS
 from orchestrator.adapters.redis.leases import RECORDS
 from orchestrator.leases import SessionRecord
-from orchestrator.merge_close.events import Delivered, Look
+from orchestrator.merge_close.events import Delivered, LastLook
 from orchestrator.models import Report
 
 _DUE = NOW + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)"
@@ -131,10 +131,10 @@ class RedisMerges:
         """Somebody looked for merges just now; `problem` is what went wrong, or empty."""
         self._redis.call(_LOOKED, self._keys.all("merge-look"), [problem])
 
-    def last_look(self) -> Look:
+    def last_look(self) -> LastLook:
         """How looking went."""
         row = self._redis.client.hgetall(self._keys("merge-look"))
-        return Look(
+        return LastLook(
             _moment(row.get("at")), _moment(row.get("well_at")), int(row.get("failed", 0)), row.get("problem", "")
         )
 

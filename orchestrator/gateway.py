@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable, TransientMCPError
-from orchestrator.issue import feedback_of
+from orchestrator.issue import listed, shown
+from orchestrator.models import IssueStatus
 
 __all__ = ["InvalidMCPResponseError", "SudocodeGateway", "TransientMCPError"]
 
@@ -20,19 +21,13 @@ WAITS_S = (1.0, 2.0)
 T = TypeVar("T")
 
 
-class ListIssues(Protocol):
-    """The optional sixth callable; without it a [FIX] issue is looked for among the ready ones only."""
-
-    def __call__(self, *, search: str) -> object:
-        """Rows of the issues whose title or content contains `search`."""
-
-
 class SudocodeGateway:
     """The tracker, over callables named as sudocode's MCP tools and called with the tools' keyword arguments.
 
     A callable raises TransientMCPError when trying again may help: it is called three times in all, with 1 s and 2 s
     between, and then TrackerUnavailable is raised. Anything else it raises is passed on at once. An answer that is not
-    in the contract is InvalidMCPResponseError.
+    in the contract is InvalidMCPResponseError. Without `mcp_list_issues`, a [FIX] issue that may have been made already
+    is looked for among the ready ones only.
     """
 
     def __init__(
@@ -43,7 +38,7 @@ class SudocodeGateway:
         mcp_upsert_issue: Callable[..., object],
         mcp_add_feedback: Callable[..., object],
         mcp_link: Callable[..., object],
-        mcp_list_issues: ListIssues | None = None,
+        mcp_list_issues: Callable[..., object] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._ready = mcp_ready
@@ -60,29 +55,29 @@ class SudocodeGateway:
         inner = answer.get("ready", answer) if isinstance(answer, Mapping) else None
         issues = inner.get("issues") if isinstance(inner, Mapping) else None
         if not isinstance(issues, list | tuple):
-            raise InvalidMCPResponseError(f"ready: expected {{'ready': {{'issues': [...]}}}}, got {_shown(answer)}")
+            raise InvalidMCPResponseError(f"ready: expected {{'ready': {{'issues': [...]}}}}, got {_repr(answer)}")
         return list(issues)
 
     def show_issue(self, issue_id: str) -> Mapping[str, object]:
         """One issue as the tracker shows it."""
         answer = self._try(f"show_issue {issue_id}", lambda: self._show(issue_id))
         if not isinstance(answer, Mapping):
-            raise InvalidMCPResponseError(f"show_issue {issue_id}: expected an object, got {_shown(answer)}")
+            raise InvalidMCPResponseError(f"show_issue {issue_id}: expected an object, got {_repr(answer)}")
         return answer
 
-    def set_issue_status(self, issue_id: str, status: str) -> None:
+    def set_issue_status(self, issue_id: str, status: IssueStatus | str) -> None:
         """Set the status; a second time changes nothing. TrackerRefused when the answered row has another one."""
-        answer = self._try(f"{issue_id} to {status}", lambda: self._upsert(issue_id=issue_id, status=status))
+        answer = self._try(f"{issue_id} to {status}", lambda: self._upsert(issue_id=issue_id, status=str(status)))
         there = answer.get("status", status) if isinstance(answer, Mapping) else status
         if there != status:
-            raise TrackerRefused(f"{issue_id} to {status}: the tracker said yes, but its status is {_shown(there)}")
+            raise TrackerRefused(f"{issue_id} to {status}: the tracker said yes, but its status is {_repr(there)}")
 
     def add_feedback(self, issue_id: str, content: str, *, look_first: bool = False) -> None:
         """Append one feedback entry of the issue on itself, once: it is looked for before a retry."""
         self._once(
             f"feedback on {issue_id}",
             make=lambda: self._feedback(issue_id=issue_id, to_id=issue_id, content=content),
-            look=lambda: True if content in feedback_of(self.show_issue(issue_id)) else None,
+            look=lambda: True if content in shown(self.show_issue, issue_id).feedback else None,
             look_first=look_first,
         )
 
@@ -93,7 +88,7 @@ class SudocodeGateway:
             answer = self._upsert(title=title, description=body)
             made = (answer.get("id") or answer.get("issue_id")) if isinstance(answer, Mapping) else None
             if not isinstance(made, str) or not made:
-                raise InvalidMCPResponseError(f"upsert_issue: expected the new issue's id, got {_shown(answer)}")
+                raise InvalidMCPResponseError(f"upsert_issue: expected the new issue's id, got {_repr(answer)}")
             return made
 
         return self._once(
@@ -107,12 +102,8 @@ class SudocodeGateway:
     def _issue_like(self, title: str, body: str) -> str | None:
         find = self._list
         rows = self._try("list_issues", lambda: find(search=title)) if find else self.get_ready_issues()
-        for row in rows if isinstance(rows, list) else ():
-            if isinstance(row, Mapping) and row.get("title") == title:
-                issue_id = str(row.get("id") or row.get("issue_id"))
-                if self.show_issue(issue_id).get("content") == body:
-                    return issue_id
-        return None
+        alike = (issue.id for issue in listed(rows if isinstance(rows, list) else ()) if issue.title == title)
+        return next((issue_id for issue_id in alike if shown(self.show_issue, issue_id).body == body), None)
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         for wait in (*WAITS_S, None):
@@ -144,5 +135,5 @@ def _gave_up(what: str, error: TransientMCPError) -> TrackerUnavailable:
     return TrackerUnavailable(f"{what}: the tracker did not answer in {len(WAITS_S) + 1} tries, last: {error}")
 
 
-def _shown(answer: object) -> str:
+def _repr(answer: object) -> str:
     return repr(answer)[:200]

@@ -1,4 +1,4 @@
-"""An issue as the tracker has it, parsed once: its record, and how users write its body. Nobody else reads raw rows.
+"""The tracker as it is asked, and its issues, parsed once: the record, and what users write into the body.
 
 A body is fact lines, then a checklist of boxes; tags may say the facts too. Everything is optional and has a default:
 
@@ -13,6 +13,8 @@ A body is fact lines, then a checklist of boxes; tags may say the facts too. Eve
     DoD Checklist:
     - [ ] the parser accepts empty input
     - [ ] `make test` passes
+
+Raw rows of a tracker are read here and nowhere else.
 """
 
 from __future__ import annotations
@@ -25,11 +27,17 @@ from datetime import UTC, datetime
 from orchestrator.errors import InvalidMCPResponseError
 from orchestrator.models import ISSUE_ID, UNSAID, IssueContext, IssueStatus
 
-_STATUSES = {status.value: status for status in IssueStatus}
-_WAITING_SIDE = {"blocks": ("incoming", "from_id"), "depends-on": ("outgoing", "to_id")}
-_ORIGINAL = re.compile(rf"^Original issue: ({ISSUE_ID.pattern})$", re.MULTILINE)
 FIX_TITLE = "[FIX] "
 """How the title of an issue begins that goes on with one whose reviews failed too often."""
+
+ORIGINAL_LINE = "Original issue: {}"
+"""The line of a [FIX] issue's body that names the issue it goes on with."""
+
+_STATUSES = {status.value: status for status in IssueStatus}
+_WAITING_SIDE = {"blocks": ("incoming", "from_id"), "depends-on": ("outgoing", "to_id")}
+_ORIGINAL = re.compile(rf"^{ORIGINAL_LINE.format(f'({ISSUE_ID.pattern})')}$", re.MULTILINE)
+_LAST_PRIORITY = 9
+_LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 _FACT = re.compile(
     r"^[\s>*_-]*(Roadmap Task ID|Manifest|Gate|Epic|Verify|Approval|Source Doc|Depends On)[*_]*\s*:[*_]*(.*)$",
@@ -41,11 +49,11 @@ _TAG_FACTS = {"task": "roadmap task id", "gate": "gate", "epic": "epic", "verify
 
 @dataclass(frozen=True)
 class Issue:
-    """One issue of the tracker. What its record does not say is empty or None; `record` is all that it says.
+    """One issue of the tracker. What its record does not say is empty or None.
 
-    `status` is None for a word that is no status, which `status_said` keeps for people. `feedback` is what the issue
-    gave, newest first. `blockers` are the issues that it waits for, closed or not; `linked_from` those that an overflow
-    linked to it (`related`, once `depends-on`).
+    `record` is the row or answer itself, for programs that ask for it. `status` is None for a word that is no status;
+    `status_said` keeps that word for people. `feedback` is what the issue gave, newest first. `blockers` are the issues
+    that it waits for, closed or not; `linked_from` those that an overflow linked to it (`related`, once `depends-on`).
     """
 
     id: str
@@ -54,6 +62,7 @@ class Issue:
     status_said: str
     priority: int | None = None
     body: str = ""
+    tags: tuple[str, ...] = ()
     created_at: datetime | None = None
     updated_at: datetime | None = None
     closed_at: datetime | None = None
@@ -63,15 +72,21 @@ class Issue:
     record: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def is_fix(self) -> bool:
+        """True for an issue that goes on with one whose reviews failed too often."""
+        return self.title.startswith(FIX_TITLE.strip())
+
+    @property
     def original(self) -> str:
         """The issue that this [FIX] issue goes on with; empty where it is no [FIX] or names none."""
-        found = _ORIGINAL.search(self.body) if self.title.startswith(FIX_TITLE.strip()) else None
+        found = _ORIGINAL.search(self.body) if self.is_fix else None
         return found[1] if found else ""
 
     @property
-    def claiming_order(self) -> tuple[int, str, str]:
-        """Priority 0 first, then the oldest, then by id; what has no priority comes last."""
-        return 9 if self.priority is None else self.priority, str(self.record.get("created_at")), self.id
+    def claiming_order(self) -> tuple[int, datetime, str]:
+        """The key to sort by: priority 0 first, then the oldest, then by id; what is not said comes last."""
+        priority = _LAST_PRIORITY if self.priority is None else self.priority
+        return priority, self.created_at or _LAST_MOMENT, self.id
 
 
 def read(record: object) -> Issue:
@@ -90,6 +105,7 @@ def read(record: object) -> Issue:
         status_said=said,
         priority=priority if isinstance(priority, int) and not isinstance(priority, bool) else None,
         body=str(record.get("content") or record.get("description") or ""),
+        tags=tuple(_tags(record)),
         created_at=moment(record.get("created_at")),
         updated_at=moment(record.get("updated_at")),
         closed_at=moment(record.get("closed_at")),
@@ -102,12 +118,26 @@ def read(record: object) -> Issue:
 
 def shown(show_issue: Callable[[str], Mapping[str, object]], issue_id: str) -> Issue:
     """The issue that the tracker shows under this id; raises what `show_issue` does, and InvalidMCPResponseError."""
-    return read({**show_issue(issue_id), "id": issue_id})
+    answer = show_issue(issue_id)
+    return read({**answer, "id": issue_id} if isinstance(answer, Mapping) else answer)
 
 
 def listed(rows: Iterable[object]) -> list[Issue]:
     """The issues in a list of the tracker; a row without an id is passed over."""
     return [read(row) for row in rows if isinstance(row, Mapping) and (row.get("id") or row.get("issue_id"))]
+
+
+def committed(rows: Iterable[Mapping[str, object]], issue_id: str) -> Issue | None:
+    """The issue in the lines of `issues.jsonl`, if it is there.
+
+    A union merge leaves two lines for one issue: the later update holds. A line may have its feedback in any order.
+    """
+    lines = sorted((row for row in rows if row.get("id") == issue_id), key=lambda row: str(row.get("updated_at")))
+    if not lines:
+        return None
+    feedback = lines[-1].get("feedback")
+    given = [row for row in feedback if isinstance(row, Mapping)] if isinstance(feedback, list) else []
+    return read({**lines[-1], "feedback": sorted(given, key=lambda row: str(row.get("created_at")), reverse=True)})
 
 
 def moment(text: object) -> datetime | None:
@@ -127,8 +157,13 @@ def feedback_of(record: Mapping[str, object]) -> Iterator[str]:
             yield content
 
 
+def _tags(record: Mapping[str, object]) -> Iterator[str]:
+    tags = record.get("tags")
+    yield from (tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list | tuple) else ()
+
+
 def _blockers(record: Mapping[str, object]) -> Iterator[str]:
-    """Who blocks it, and what it depends on, each once. Specs block nothing."""
+    """The issues that block it and those that it depends on, each once. Specs block nothing."""
     found = (other for kind, side in _WAITING_SIDE.items() for other in _edges(record, (kind,), *side))
     yield from dict.fromkeys(found)
 
@@ -150,7 +185,7 @@ def context(issue: Issue) -> IssueContext:
     if not ISSUE_ID.fullmatch(issue.id):
         raise InvalidMCPResponseError(f"the tracker showed an issue whose id is {issue.id!r}; expected i-<id>")
     head, checklist, rest = _split(issue.body)
-    facts = _facts_of_tags(issue.record.get("tags")) | _facts_of_lines(head)
+    facts = _facts_of_tags(issue.tags) | _facts_of_lines(head)
     title = issue.title or UNSAID
 
     def said(field: str, fact: str = "", default: str = UNSAID) -> str:
@@ -200,7 +235,7 @@ def _facts_of_lines(lines: Iterable[str]) -> dict[str, str]:
     return facts
 
 
-def _facts_of_tags(tags: object) -> dict[str, str]:
+def _facts_of_tags(tags: Iterable[str]) -> dict[str, str]:
     """`task:DEV-001` and the like; a tag of any other form is the user's own."""
-    pairs = (tag.split(":", 1) for tag in tags if isinstance(tag, str) and ":" in tag) if isinstance(tags, list) else ()
+    pairs = (tag.split(":", 1) for tag in tags if ":" in tag)
     return {_TAG_FACTS[key.lower()]: value for key, value in pairs if key.lower() in _TAG_FACTS and value}

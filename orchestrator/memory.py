@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.errors import TrackerRefused
-from orchestrator.models import Entry, Report, Verdict
+from orchestrator.models import Entry, IssueStatus, Report, Verdict
 
 WAITS_FOR = {"blocks": "to_id", "depends-on": "from_id"}
-BLOCKING = {"open", "in_progress", "blocked"}
+BLOCKING = {IssueStatus.OPEN, IssueStatus.IN_PROGRESS, IssueStatus.BLOCKED}
 
 
 class MemoryTracker:
@@ -31,7 +31,7 @@ class MemoryTracker:
             "id": issue_id,
             "title": title,
             "content": content,
-            "status": "open",
+            "status": IssueStatus.OPEN.value,
             "priority": priority,
             "created_at": self._now().strftime("%Y-%m-%d %H:%M:%S"),
             "tags": [],
@@ -41,9 +41,8 @@ class MemoryTracker:
 
     def ready(self) -> Mapping[str, object]:
         """Open issues without a blocker that is itself still to be done."""
-        rows = [
-            issue for issue in self.issues.values() if issue["status"] == "open" and not self._blockers(issue["id"])
-        ]
+        opened = (issue for issue in self.issues.values() if issue["status"] == IssueStatus.OPEN)
+        rows = [issue for issue in opened if not self._blockers(issue["id"])]
         return {"ready": {"issues": [{k: v for k, v in row.items() if k != "content"} for row in rows]}}
 
     def list_issues(self, *, search: str = "", status: str = "") -> Sequence[Mapping[str, object]]:
@@ -68,7 +67,7 @@ class MemoryTracker:
     ) -> Mapping[str, object]:
         """Create without an id, else set the status."""
         if issue_id is None:
-            return {"id": self.file(title or "", content=description), "title": title, "status": "open"}
+            return {"id": self.file(title or "", content=description), "title": title, "status": IssueStatus.OPEN.value}
         issue = self._issue(issue_id)
         if status:
             issue["status"] = status

@@ -1,6 +1,6 @@
 """Sessions in a host's own process: the runbook's serial loop, its parallel dispatcher, and the dry run.
 
-The Celery engine shares everything below this (lifecycle, roles, gateway); what it does instead of this is `poll.py`.
+The Celery engine shares everything below this (lifecycle, roles, gateway); what it does instead of this is in `poll/`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import structlog
 from orchestrator.agent_roles import Implementer, Reviewer
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.issue import context, feedback_of, read
+from orchestrator.issue import context, shown
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import (
+    UNSAID,
     ImplementerResult,
     IssueContext,
+    IssueStatus,
     IssueTracker,
     Progress,
     ReviewResult,
@@ -30,7 +32,7 @@ from orchestrator.models import (
     session_id_for,
     utc_now,
 )
-from orchestrator.poll.candidates import Candidate, candidates, open_blockers
+from orchestrator.poll import Candidate, candidates, open_blockers
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
 from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce
@@ -86,20 +88,19 @@ class IssueSessionRunner:
 
     def _runnable(self, issue_id: str) -> bool:
         try:
-            return not open_blockers(self._gateway.show_issue(issue_id), self._gateway)
+            return not open_blockers(shown(self._gateway.show_issue, issue_id), self._gateway)
         except (TrackerRefused, InvalidMCPResponseError) as refusal:
             log.warning("not_claimed", issue=issue_id, reason=str(refusal))
             return False
 
     def claim_and_run_issue(self, issue_id: str, task_id: str | None = None) -> None:
         """Set the issue in_progress and run its session. What goes wrong after that reopens it and is raised again."""
-        self._gateway.set_issue_status(issue_id, "in_progress")
+        self._gateway.set_issue_status(issue_id, IssueStatus.IN_PROGRESS)
         about = About(
             _unread(issue_id, task_id), session_id_for(issue_id, utc_now().isoformat()), self._orchestrator_id
         )
         try:
-            record = self._gateway.show_issue(issue_id)
-            issue = context(read({**record, "id": issue_id}))
+            issue = context(shown(self._gateway.show_issue, issue_id))
             about = replace(about, issue=replace(issue, task_id=task_id) if task_id else issue)
             self._orchestrator.run_issue(
                 issue=about.issue,
@@ -117,7 +118,8 @@ class IssueSessionRunner:
 
 
 def _unread(issue_id: str, task_id: str | None) -> IssueContext:
-    return IssueContext(issue_id, "-", task_id or issue_id, "-", "-", "-", "-", "-")
+    """The issue of a session that ended before its tracker showed it."""
+    return IssueContext(issue_id, UNSAID, task_id or issue_id, UNSAID, UNSAID, UNSAID, UNSAID, UNSAID)
 
 
 class WorkerPoolDispatcher:
@@ -207,7 +209,7 @@ def run_dry_run() -> dict[str, object]:
         quality_reviewer=_find_nothing,
     )
     processed = runner.poll_ready_and_run_once()
-    snapshots = [read_snapshot(content) for content in feedback_of(tracker.show_issue(issue_id))]
+    snapshots = [read_snapshot(content) for content in shown(tracker.show_issue, issue_id).feedback]
     return {
         "processed_issue": processed,
         "last_event_type": snapshots[0].event_type if snapshots and snapshots[0] else None,

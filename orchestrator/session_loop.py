@@ -13,7 +13,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from orchestrator.agent_roles import Implementer, Reviewer, RoleSteps
-from orchestrator.errors import ENDS_RUN_ONLY, HistoryMismatch, StoppedByHand
+from orchestrator.errors import (
+    ENDS_RUN_ONLY,
+    HistoryMismatch,
+    StoppedByHand,
+)
 from orchestrator.models import (
     DEFAULT_LIMITS,
     QUALITY_MAX_ATTEMPTS,

@@ -81,7 +81,7 @@ class Attempts(_Exact):
     quality: Count
 
 
-class Verify(_Exact):
+class VerifyBlock(_Exact):
     """The latest verification; `output_ref` says where its whole output is."""
 
     command: str
@@ -104,7 +104,7 @@ class Snapshot(_Exact):
     attempts: Attempts
     failed_items: list[str]
     fix_list: list[str]
-    verify: Verify | None
+    verify: VerifyBlock | None
     timestamp: UtcText
 
 

@@ -29,7 +29,7 @@ from orchestrator.models import (
 )
 from orchestrator.poll.claim import Poll
 from orchestrator.poll.rescue import Rescue
-from orchestrator.publish import outbox
+from orchestrator.publish import publish
 from orchestrator.publish.entries import About, step_entries
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
@@ -149,7 +149,7 @@ class Engine:
 
     def publish(self) -> int:
         """Tell the tracker what waits."""
-        return outbox.publish(self.outbox, self.gateway)
+        return publish(self.outbox, self.gateway)
 
     def slots(self, count: int, worker: str = "worker@test") -> None:
         """A session worker lives and has so many slots."""

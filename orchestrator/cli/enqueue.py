@@ -18,7 +18,7 @@ from orchestrator.poll import RUNNING, RUNNING_ALREADY
 _LOOK_S = 0.05
 
 
-class Outcome(StrEnum):
+class EnqueueOutcome(StrEnum):
     """What became of a wanted issue so far."""
 
     RUNNING = "running"
@@ -27,11 +27,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class EnqueueAnswer:
     """One issue's outcome, and what there is to say about it."""
 
     issue: str
-    outcome: Outcome
+    outcome: EnqueueOutcome
     says: str
 
 
@@ -65,10 +65,9 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
     paused = project.here().controls.paused()
     free = leases.free()  # which also forgets the dead, so that `workers` gives the living
     if paused:
-        waits = f"queued; orch is {pause_words(paused)}, it waits for `orch resume`"
-        answers = [Answer(issue, Outcome.QUEUED, waits) for issue in wanted]
+        answers = _queued(wanted, f"queued; orch is {pause_words(paused)}, it waits for `orch resume`")
     elif not leases.workers():
-        answers = [Answer(issue, Outcome.QUEUED, "queued; no worker runs, `orch up` starts them") for issue in wanted]
+        answers = _queued(wanted, "queued; no worker runs, `orch up` starts them")
     else:
         project.poll_soon()
         why = "no answer yet, `orch status` shows what goes on" if free > 0 else "every slot is taken"
@@ -78,29 +77,33 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
         print_json([asdict(answer) for answer in answers])
     else:
         for answer in answers:
-            click.echo(f"{answer.issue}: {line(answer.says)}", err=answer.outcome is Outcome.REFUSED)
-    if any(answer.outcome is Outcome.REFUSED for answer in answers):
+            click.echo(f"{answer.issue}: {line(answer.says)}", err=answer.outcome is EnqueueOutcome.REFUSED)
+    if any(answer.outcome is EnqueueOutcome.REFUSED for answer in answers):
         ctx.exit(1)
 
 
-def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s: float) -> list[Answer]:
+def _queued(issues: Sequence[str], says: str) -> list[EnqueueAnswer]:
+    return [EnqueueAnswer(issue, EnqueueOutcome.QUEUED, says) for issue in issues]
+
+
+def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s: float) -> list[EnqueueAnswer]:
     """What became of the issues; looks again until none is queued any more or the time is over."""
     deadline = time.monotonic() + wait_s
     while True:
         answers = [answer(leases, issue, unanswered) for issue in issues]
-        if time.monotonic() >= deadline or all(answer.outcome is not Outcome.QUEUED for answer in answers):
+        if time.monotonic() >= deadline or all(answer.outcome is not EnqueueOutcome.QUEUED for answer in answers):
             return answers
         time.sleep(_LOOK_S)
 
 
-def answer(leases: RedisLeases, issue: str, unanswered: str) -> Answer:
+def answer(leases: RedisLeases, issue: str, unanswered: str) -> EnqueueAnswer:
     """What became of a wanted issue by now; `unanswered` is what to say when nobody has said anything.
 
     The answer is read first: it and the end of wanting are written at once.
     """
     says = leases.answered(issue)
     if says is None:
-        return Answer(issue, Outcome.QUEUED, unanswered)
+        return EnqueueAnswer(issue, EnqueueOutcome.QUEUED, unanswered)
     if says in (RUNNING, RUNNING_ALREADY):
-        return Answer(issue, Outcome.RUNNING, says)
-    return Answer(issue, Outcome.QUEUED if issue in leases.wanted() else Outcome.REFUSED, says)
+        return EnqueueAnswer(issue, EnqueueOutcome.RUNNING, says)
+    return EnqueueAnswer(issue, EnqueueOutcome.QUEUED if issue in leases.wanted() else EnqueueOutcome.REFUSED, says)

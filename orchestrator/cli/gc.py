@@ -1,4 +1,4 @@
-"""`orch gc`: remove what closed issues left in git."""
+"""`orch gc`: remove what closed issues left in git, and decide which of it may go."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from orchestrator.adapters.git import Leftover, LeftoverKind
 from orchestrator.cli import project
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import WorkspaceError
+from orchestrator.issue import listed
+from orchestrator.models import IssueStatus
 
 
 @click.command("gc")
@@ -32,7 +34,7 @@ def command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     status = _statuses(here)
     live = {holding.issue_id for holding in here.leases.holdings() if holding.live} if here.is_up else set()
     leftovers = here.workspace.leftovers()
-    found, problems = leftovers.find({issue_id for issue_id in status if status[issue_id] == CLOSED})
+    found, problems = leftovers.find({issue_id for issue_id in status if status[issue_id] is IssueStatus.CLOSED})
     planned = plan(found, status=status, live=live)
     failed = [] if dry_run else list(_failing(planned.remove, leftovers.remove))
     staying = {kept.leftover for kept in failed}
@@ -45,11 +47,11 @@ def command(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def _statuses(here: project.Wiring) -> dict[str, str]:
+def _statuses(here: project.Wiring) -> dict[str, IssueStatus | None]:
     """Every issue's status; the tracker leaves archived ones out unless it is asked for them."""
     with here.tracker as tracker:
-        rows = [*tracker.list_issues(), *tracker.list_issues(archived=True)]
-    return {str(row["id"]): str(row["status"]) for row in rows}
+        issues = listed([*tracker.list_issues(), *tracker.list_issues(archived=True)])
+    return {issue.id: issue.status for issue in issues}
 
 
 def _failing(remove: Iterable[Leftover], perform: Callable[[Leftover], None]) -> Iterable[Kept]:
@@ -89,9 +91,6 @@ def _print(gone: list[Leftover], keep: list[Kept], problems: list[str], *, verb:
         click.echo(f"! {line(problem)}", err=True)
 
 
-CLOSED = "closed"
-
-
 _ORDER = list(LeftoverKind)
 
 
@@ -111,8 +110,8 @@ class Plan:
     keep: tuple[Kept, ...]
 
 
-def plan(found: Iterable[Leftover], *, status: Mapping[str, str], live: Container[str]) -> Plan:
-    """What is to be done by each issue's `status` in the tracker, and by the issues that are `live`: some session's."""
+def plan(found: Iterable[Leftover], *, status: Mapping[str, IssueStatus | None], live: Container[str]) -> Plan:
+    """What goes and what stays, by each issue's `status` in the tracker and the `live` issues: those in a session."""
     remove: list[Leftover] = []
     keep: list[Kept] = []
     for leftover in sorted(found, key=lambda found: (found.issue_id, _ORDER.index(found.kind), found.name)):
@@ -121,7 +120,7 @@ def plan(found: Iterable[Leftover], *, status: Mapping[str, str], live: Containe
             keep.append(Kept(leftover, "its session is in flight; see `orch status`"))
         elif issue_id not in status:
             keep.append(Kept(leftover, "the tracker does not know its issue; remove it by hand if nobody needs it"))
-        elif status[issue_id] != CLOSED:
+        elif status[issue_id] is not IssueStatus.CLOSED:
             continue
         elif leftover.may_go:
             remove.append(leftover)

@@ -17,7 +17,7 @@ from orchestrator.cli.terminal import IssueId, json_option, line, print_json, sp
 from orchestrator.errors import OrchestratorError
 from orchestrator.merge_close.record import MergeMarker
 from orchestrator.models import branch_of
-from orchestrator.snapshot import Event, Snapshot, Status, Verify
+from orchestrator.snapshot import Event, Snapshot, Status, VerifyBlock
 from orchestrator.status import Facts, SessionTold, look_at
 
 Source = Literal["redis", "tracker"]
@@ -122,7 +122,7 @@ def _timeline(session: SessionTold, logs: Path) -> Table:
     for style in ("dim", "dim", None):
         table.add_column(style=style, no_wrap=True, justify="right" if style else "left")
     table.add_column(overflow="fold")
-    shown: Verify | None = None
+    shown: VerifyBlock | None = None
     for moment in session.moments:
         told = moment.snapshot
         # A snapshot repeats the latest evidence; a reader needs it once.
@@ -133,7 +133,7 @@ def _timeline(session: SessionTold, logs: Path) -> Table:
     return table
 
 
-def details(told: Snapshot, evidence: Verify | None, logs: Path) -> list[str]:
+def details(told: Snapshot, evidence: VerifyBlock | None, logs: Path) -> list[str]:
     """The details that an event's name does not say, a line each."""
     attempt = told.attempts.spec if told.stage.startswith("SPEC") else told.attempts.quality
     lines = [f"attempt {attempt}"] if told.stage.startswith(("SPEC", "QUALITY")) else []

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, TextIO
 
 import click
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from orchestrator.cli import project
 from orchestrator.cli.terminal import IssueId, json_option, line, plain, print_json
-from orchestrator.errors import InvalidMCPResponseError, OrchestratorError, TrackerRefused
-from orchestrator.poll.candidates import blockers
+from orchestrator.errors import OrchestratorError, TrackerRefused
+from orchestrator.issue import Issue, listed, read, shown
+from orchestrator.models import IssueStatus
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
 
-STATUSES = ("open", "in_progress", "blocked", "needs_review", "closed")
 
-
-class Row(BaseModel):
-    """What the tracker lists of an issue."""
-
-    id: str
-    title: str
-    status: str
-    priority: int
-    created_at: str = ""
-
-
-class Issue(Row):
-    """What the tracker shows of an issue."""
-
-    content: Annotated[str, BeforeValidator(lambda text: text or "")] = ""
-    tags: list[str] = Field(default=[])
-    feedback: list[object] = Field(default=[])
-
-
-class Created(BaseModel):
-    """What the tracker says of a new issue."""
-
-    id: str
+STATUSES = [status.value for status in IssueStatus]
 
 
 @click.group
@@ -84,16 +62,16 @@ def add(
         for issue in waits_for:
             _show(tracker, issue)  # before anything is made
         answer = tracker.upsert_issue(title=title, description=text, priority=priority, tags=tags or None)
-        created = _read(Created, answer)
+        created = read(answer).id
         for issue in waits_for:
             try:
-                tracker.link(from_id=issue, to_id=created.id, type="blocks")
+                tracker.link(from_id=issue, to_id=created, type="blocks")
             except OrchestratorError as error:
-                raise TrackerRefused(f"{created.id} is filed, but does not wait for {issue}: {error}") from error
+                raise TrackerRefused(f"{created} is filed, but does not wait for {issue}: {error}") from error
     if as_json:
-        print_json(created.model_dump())
+        print_json({"id": created})
     else:
-        click.echo(created.id)
+        click.echo(created)
 
 
 @command.command(name="list")
@@ -107,14 +85,14 @@ def list_issues(status: str | None, as_json: bool) -> None:
       orch issue list --status needs_review
     """
     with project.here().tracker as tracker:
-        answer = tracker.list_issues(status=status, limit=-1)
-    rows = sorted(_read(list[Row], answer), key=lambda row: (row.priority, row.created_at, row.id))
+        rows = tracker.list_issues(status=status, limit=-1)
+    issues = sorted(listed(rows), key=lambda issue: issue.claiming_order)
     if as_json:
-        print_json([row.model_dump() for row in rows])
+        print_json([_row(issue) for issue in issues])
         return
-    for row in rows:
-        click.echo(f"{line(row.id):<8} {line(row.status):<12} {row.priority}  {line(row.title)}")
-    if not rows:
+    for issue in issues:
+        click.echo(f"{line(issue.id):<8} {line(issue.status_said):<12} {_priority(issue)}  {line(issue.title)}")
+    if not issues:
         click.echo('There are none; `orch issue add "What to do"` files one.', err=True)
 
 
@@ -128,23 +106,22 @@ def show(issue_id: str, as_json: bool) -> None:
       orch issue show i-a1b2
     """
     with project.here().tracker as tracker:
-        answer = _show(tracker, issue_id)
+        issue = _show(tracker, issue_id)
     if as_json:
-        print_json(answer)
+        print_json(issue.record)
         return
-    issue = _read(Issue, answer)
     facts = {
-        "status": issue.status,
-        "priority": str(issue.priority),
+        "status": issue.status_said,
+        "priority": _priority(issue),
         "tags": ", ".join(issue.tags),
-        "blocked by": ", ".join(blockers(answer)),
-        "created": issue.created_at,
+        "blocked by": ", ".join(issue.blockers),
+        "created": _time(issue.created_at),
         "feedback": f"{len(issue.feedback)} entries, `orch history {issue.id}` tells them" if issue.feedback else "",
     }
     click.echo(f"{issue.id}  {line(issue.title)}")
     click.echo("".join(f"{name:<11}{line(fact)}\n" for name, fact in facts.items() if fact), nl=False)
-    if issue.content.strip():
-        click.echo(f"\n{plain(issue.content.strip())}")
+    if issue.body.strip():
+        click.echo(f"\n{plain(issue.body.strip())}")
 
 
 @command.command
@@ -158,11 +135,11 @@ def reopen(issue_id: str, as_json: bool) -> None:
     """
     with project.here().tracker as tracker:
         _show(tracker, issue_id)
-        tracker.upsert_issue(issue_id=issue_id, status="open")
+        tracker.upsert_issue(issue_id=issue_id, status=IssueStatus.OPEN)
     if as_json:
-        print_json({"id": issue_id, "status": "open"})
+        print_json({"id": issue_id, "status": IssueStatus.OPEN})
     else:
-        click.echo(f"{issue_id} is open; `orch enqueue {issue_id}` runs it next")
+        click.echo(f"{issue_id} is {IssueStatus.OPEN}; `orch enqueue {issue_id}` runs it next")
 
 
 def _body(body: str | None, body_file: TextIO | None) -> str | None:
@@ -174,25 +151,29 @@ def _body(body: str | None, body_file: TextIO | None) -> str | None:
         raise click.BadParameter(f"byte {error.start + 1} is not UTF-8", param_hint="--body-file") from None
 
 
-def _show(tracker: McpTracker, issue_id: str) -> dict[str, object]:
-    """The tracker's record of an issue. TrackerRefused when there is none."""
+def _show(tracker: McpTracker, issue_id: str) -> Issue:
+    """The tracker's issue. TrackerRefused when there is none."""
     try:
-        record: dict[str, object] = tracker.show_issue(issue_id)
+        return shown(tracker.show_issue, issue_id)
     except TrackerRefused as refusal:
         if issue_id not in str(refusal):
             raise  # a refusal that is not about this issue, and says itself what to do
         raise TrackerRefused(f"{refusal}; `orch issue list` shows what there is") from refusal
-    return record
 
 
-Shape = TypeVar("Shape")
+def _row(issue: Issue) -> dict[str, object]:
+    return {
+        "id": issue.id,
+        "title": issue.title,
+        "status": issue.status_said,
+        "priority": issue.priority,
+        "created_at": _time(issue.created_at),
+    }
 
 
-def _read(shape: type[Shape], answer: object) -> Shape:
-    """A tracker's answer in the shape it should have. Raises InvalidMCPResponseError."""
-    try:
-        return TypeAdapter(shape).validate_python(answer)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(map(str, wrong["loc"]))
-        raise InvalidMCPResponseError(f"the tracker answered {where}: {wrong['msg']}; see `orch doctor`") from error
+def _priority(issue: Issue) -> str:
+    return "-" if issue.priority is None else str(issue.priority)
+
+
+def _time(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""

@@ -12,8 +12,7 @@ from orchestrator.cli import project
 from orchestrator.cli.merges_audit import audit
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import OrchestratorError
-from orchestrator.merge_close import Health, fresh_checkpoint, health
-from orchestrator.merge_close.events import NEVER, MergeClosePayload
+from orchestrator.merge_close import NEVER, Health, MergeClosePayload, fresh_checkpoint, health
 from orchestrator.models import utc_now
 
 

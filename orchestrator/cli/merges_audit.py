@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,8 +13,8 @@ from orchestrator.adapters.git import base_holds
 from orchestrator.adapters.github import PullRequestEvent
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
-from orchestrator.merge_close import Audit, Ruling, Trust, audit_merge
-from orchestrator.merge_close.events import PullRequest
+from orchestrator.issue import Issue, committed
+from orchestrator.merge_close import Audit, PullRequest, Ruling, Trust, audit_merge
 from orchestrator.settings import Settings, from_environment
 from orchestrator.tracker import jsonl
 
@@ -79,7 +79,7 @@ def _audit(settings: Settings, event: PullRequestEvent, pull: PullRequest) -> Au
     return audit_merge(
         pull,
         trust,
-        show_issue=_committed(settings.root / jsonl.FOLDER / "issues.jsonl"),
+        show=_committed(settings.root / jsonl.FOLDER / "issues.jsonl"),
         on_base=lambda commit: base_holds(settings.root, trust.base, commit),
     )
 
@@ -101,25 +101,19 @@ def _closed(path: Path) -> PullRequestEvent | None:
     raise click.BadParameter(f"{path} is no event of GitHub's: {what}", param_hint="--event-file")
 
 
-def _committed(path: Path) -> Callable[[str], Mapping[str, object]]:
-    """An issue as the tracker would show it, from the file that it keeps for git."""
+def _committed(path: Path) -> Callable[[str], Issue]:
+    """Gives an issue as the tracker would show it, from the file that it keeps for git."""
 
-    def show(issue_id: str) -> Mapping[str, object]:
+    def show(issue_id: str) -> Issue:
         if not path.is_file():
             raise TrackerUnavailable(f"there is no {path}")
         try:
-            # A union merge leaves two lines for one issue: the later update wins.
-            lines = sorted(
-                (record for record in jsonl.read(path) if record["id"] == issue_id),
-                key=lambda record: str(record.get("updated_at")),
-            )
+            found = committed(jsonl.read(path), issue_id)
         except jsonl.JsonlError as error:
             raise InvalidMCPResponseError(str(error)) from error
-        if not lines:
+        if found is None:
             raise TrackerRefused(f"there is no {issue_id} in {path.parent.name}/{path.name}")
-        given = [entry for entry in lines[-1].get("feedback") or () if isinstance(entry, dict)]
-        newest_first = sorted(given, key=lambda entry: str(entry.get("created_at")), reverse=True)
-        return lines[-1] | {"feedback": newest_first}
+        return found
 
     return show
 

@@ -1,18 +1,16 @@
-"""What a merge will do, without doing it: for who may look and not touch.
-
-It is read-only by construction: all it is given are two questions.
-"""
+"""Dry run of the rules of closing; read-only, because all it is given are two questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.errors import OrchestratorError, TrackerRefused
+from orchestrator.issue import Issue
 from orchestrator.merge_close.events import PullRequest
 from orchestrator.merge_close.record import read_record
 from orchestrator.merge_close.rules import NOT_MERGED, NoIssueNamed, Ruling, Trust, judge, merge_of
-from orchestrator.models import branch_of
+from orchestrator.models import issue_of
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,13 @@ def audit_merge(
     pull: PullRequest,
     trust: Trust,
     *,
-    show_issue: Callable[[str], Mapping[str, object]],
+    show: Callable[[str], Issue],
     on_base: Callable[[str], bool | None],
 ) -> Audit:
     """The rules of `merge_close`, in their order, as far as they can be checked.
 
-    `show_issue` answers as the tracker does; TrackerRefused says that there is no such issue, any other
-    OrchestratorError that the tracker cannot be read. `on_base` says whether the base holds a commit, None if nobody
-    knows.
+    `show` gives the issue; TrackerRefused says that there is no such issue, any other OrchestratorError that the
+    tracker cannot be read. `on_base` is True when the base holds a commit, None when that is not known.
     """
     if pull.merged_at is None:
         return Audit(None, NOT_MERGED)
@@ -47,8 +44,7 @@ def audit_merge(
     try:
         merge = merge_of(pull, trust, on_base=lambda _commit: held is not False, started_at=lambda _issue: None)
     except NoIssueNamed as silent:
-        delivers = pull.branch.startswith(branch_of(""))
-        return Audit(Ruling.REJECT if delivers else None, str(silent))
+        return Audit(Ruling.REJECT if issue_of(pull.branch) else None, str(silent))
     except ValueError as wrong:
         return Audit(Ruling.REJECT, str(wrong))
     if merge.objection:
@@ -57,12 +53,12 @@ def audit_merge(
     if held is None:
         unchecked.append(f"{trust.base} holds the merge commit")
     try:
-        issue = read_record(merge.issue_id, show_issue(merge.issue_id))
+        record = read_record(show(merge.issue_id))
     except TrackerRefused as unknown:
         ruling, reason = Ruling.REJECT, str(unknown)
     except OrchestratorError as unreadable:
         unchecked.append(f"{merge.issue_id} waits for a merge ({unreadable})")
         ruling, reason = Ruling.CLOSE, "nothing speaks against it"
     else:
-        ruling, reason = judge(issue, merge)
+        ruling, reason = judge(record, merge)
     return Audit(ruling, reason, merge.issue_id, tuple(unchecked))

@@ -1,17 +1,16 @@
-"""Every seam of delivering and closing: pull requests, merges, and what is asked of those who know of them."""
+"""Pull requests, merges and deliveries: the facts that forges, git and Redis exchange with the rules."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import pydantic
 from pydantic import AwareDatetime
 
-from orchestrator.models import Report, SessionRecord, branch_of
+from orchestrator.models import branch_of
 
 _PULL_URL = re.compile(r"https?://(?:[^/]+/)+?([^/]+/[^/]+)/pull/(\d+)(?:/.*)?")
 
@@ -47,7 +46,7 @@ class PullRequest:
 
     @property
     def identity(self) -> str:
-        """What tells this end of a pull request from every other: `repo#number#commit`, or when it was closed."""
+        """The key of this end of a pull request: `repo#number#commit`, or when it was closed."""
         end = self.merge_sha if self.merged_at else self.closed_at.isoformat()
         return f"{self.repo}#{self.number}#{end}".lower()
 
@@ -56,8 +55,7 @@ class PullRequest:
 class MergeClosePayload:
     """A merge that names one issue. Times may be given as ISO-8601 text.
 
-    `objection` is why it may not close that issue although it names it, found by who saw the merge; empty if nothing
-    speaks against it.
+    `objection` is the reason for which it may not close that issue although it names it; empty if there is none.
     """
 
     issue_id: str
@@ -70,7 +68,7 @@ class MergeClosePayload:
 
     @property
     def identity(self) -> str:
-        """What tells this merge from every other, whoever saw it: `repo#number#commit`."""
+        """What tells this merge from every other, from whichever source: `repo#number#commit`."""
         return merge_identity(self.pr_url, self.merge_sha)
 
 
@@ -95,8 +93,8 @@ class Delivered:
 
 
 @dataclass(frozen=True)
-class Look:
-    """The last look for merges: when, when last all went well, how many failed since, and why the last one did."""
+class LastLook:
+    """The last look for merges: when it was, when all last went well, how many failed since, and why."""
 
     at: datetime | None
     well_at: datetime | None
@@ -104,50 +102,5 @@ class Look:
     problem: str = ""
 
 
-NEVER = Look(None, None)
-"""Nobody has looked yet."""
-
-
-class Finished(Protocol):
-    """Finished sessions, from their end to their merge. Every method raises `RedisUnavailable`."""
-
-    def finished(self) -> Iterable[Delivered]:
-        """The verified commit of each session that ended DONE and whose issue is not closed yet."""
-
-    def work(self, issue_id: str) -> tuple[SessionRecord, Sequence[Report]] | None:
-        """The issue's last session and what it did; None when it is forgotten."""
-
-    def settled(self, issue_id: str, *, merged_at: datetime | None = None) -> None:
-        """The issue is closed, or forgotten: nothing is looked for any more. `merged_at` is a forge's word."""
-
-    def due(self) -> Sequence[str]:
-        """The issues whose work is to be delivered now."""
-
-    def delivered(self, issue_id: str, session_id: str, place: str) -> None:
-        """The session's work is at this place: a pull request's URL, or a branch."""
-
-    def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
-        """It could not be delivered; it is tried again later."""
-
-    def looked(self, problem: str) -> None:
-        """Somebody looked for merges just now; `problem` is what went wrong, or empty."""
-
-
-class CheckpointStore(Protocol):
-    """Keeps one text. Both raise `RedisUnavailable` when they cannot."""
-
-    def read(self) -> str | None:
-        """The text, or None when there was never one."""
-
-    def write(self, text: str) -> None:
-        """Replace it, whole or not at all."""
-
-
-class MergeFeed(Protocol):
-    """What a forge says of merges. Raises `GitHubUnavailable` (try later) or `GitHubRefused` (it said no)."""
-
-    def closed_since(self, since: datetime) -> Sequence[PullRequest]:
-        """Every pull request closed at or after `since`, merged or not, oldest first."""
-
-    def on_branch(self, commit: str, branch: str) -> bool:
-        """Whether the branch holds the commit now."""
+NEVER = LastLook(None, None)
+"""No look has been made yet."""

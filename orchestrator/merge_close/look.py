@@ -6,10 +6,12 @@ or late without harm.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
+from typing import Protocol
 
 import structlog
 
@@ -23,8 +25,9 @@ from orchestrator.errors import (
     TrackerRefused,
     WorkspaceError,
 )
+from orchestrator.issue import shown
 from orchestrator.logs import Once
-from orchestrator.merge_close.events import Delivered, Finished, Look, MergeClosePayload, PullText
+from orchestrator.merge_close.events import Delivered, LastLook, MergeClosePayload, PullText
 from orchestrator.merge_close.poll import MergePoll
 from orchestrator.merge_close.pull_text import pull_text
 from orchestrator.merge_close.rules import MergeCloseResult, apply_merge_close, foresee
@@ -47,7 +50,7 @@ class Health(IntEnum):
     STALE = 2
 
 
-def health(look: Look, *, now: datetime, stale_after: timedelta = STALE_AFTER) -> tuple[Health, str]:
+def health(look: LastLook, *, now: datetime, stale_after: timedelta = STALE_AFTER) -> tuple[Health, str]:
     """How looking goes, and why."""
     if look.at is None:
         return Health.STALE, "nobody has looked for merges yet"
@@ -56,6 +59,31 @@ def health(look: Look, *, now: datetime, stale_after: timedelta = STALE_AFTER) -
     if look.failed:
         return Health.DEGRADED, f"{look.failed} looks in a row went wrong, the last because {look.problem}"
     return Health.HEALTHY, f"all went well at {look.at:%H:%M:%S} UTC"
+
+
+class FinishedSessions(Protocol):
+    """Finished sessions, from their end to their merge. Every method raises `RedisUnavailable`."""
+
+    def finished(self) -> Iterable[Delivered]:
+        """The verified commit of each session that ended DONE and whose issue is not closed yet."""
+
+    def work(self, issue_id: str) -> tuple[SessionRecord, Sequence[Report]] | None:
+        """The issue's last session and what it did; None when it is forgotten."""
+
+    def settled(self, issue_id: str, *, merged_at: datetime | None = None) -> None:
+        """The issue is closed, or forgotten: look for it no more. `merged_at` is what a forge says."""
+
+    def due(self) -> Sequence[str]:
+        """The issues whose work is to be delivered now."""
+
+    def delivered(self, issue_id: str, session_id: str, place: str) -> None:
+        """The session's work is at this place: a pull request's URL, or a branch."""
+
+    def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
+        """It could not be delivered; it is tried again later."""
+
+    def looked(self, problem: str) -> None:
+        """Record a look for merges just now; `problem` is what went wrong, or empty."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +111,7 @@ class MergeLook:
 
     publish: Callable[[], object]
     tracker: IssueTracker
-    finished: Finished
+    finished: FinishedSessions
     local: Callable[[Iterable[Delivered]], Iterable[MergeClosePayload]]
     poll: MergePoll | None
     deliver: Callable[[Delivered, PullText], str]
@@ -122,7 +150,7 @@ class MergeLook:
 
     def _foreseen(self, what: str, payload: MergeClosePayload) -> str:
         try:
-            ruling, reason = foresee(self.tracker.show_issue, payload)
+            ruling, reason = foresee(functools.partial(shown, self.tracker.show_issue), payload)
         except TrackerRefused as refusal:
             return f"{what}: nothing: {refusal}"
         return f"{what}: {ruling.lower()} {payload.issue_id}: {reason}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import CheckpointUnreadable, InvalidMCPResponseError, TrackerRefused
-from orchestrator.merge_close.events import CheckpointStore, MergeClosePayload, MergeFeed, PullRequest
+from orchestrator.merge_close.events import MergeClosePayload, PullRequest
 from orchestrator.merge_close.rules import MergeCloseResult, Trust, apply_closed_unmerged, apply_merge_close, merge_of
 from orchestrator.models import IssueTracker
 
@@ -24,6 +25,26 @@ log = structlog.get_logger(__name__)
 LOOKBACK = timedelta(hours=1)
 FIRST_LOOK = timedelta(days=30)
 """How far the first poll looks back, and one whose checkpoint is gone: as long as ended sessions are kept."""
+
+
+class MergeFeed(Protocol):
+    """A forge as polling asks it. Raises `GitHubUnavailable` (try later) or `GitHubRefused` (it said no)."""
+
+    def closed_since(self, since: datetime) -> Sequence[PullRequest]:
+        """Every pull request closed at or after `since`, merged or not, oldest first."""
+
+    def on_branch(self, commit: str, branch: str) -> bool:
+        """True when the branch holds the commit now."""
+
+
+class CheckpointStore(Protocol):
+    """The place of one text. Both methods raise `RedisUnavailable` when they cannot."""
+
+    def read(self) -> str | None:
+        """The text, or None when there was never one."""
+
+    def write(self, text: str) -> None:
+        """Replace it, whole or not at all."""
 
 
 class Checkpoint(BaseModel):

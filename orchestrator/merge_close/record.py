@@ -1,23 +1,23 @@
-"""What the tracker says about merges: an issue as the rules need it, and the markers in its feedback."""
+"""An issue as the rules of closing need it, and the markers of merges in its feedback."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.issue import feedback_of
+from orchestrator.issue import Issue
 from orchestrator.merge_close.events import MergeClosePayload, merge_identity
-from orchestrator.models import ISSUE_ID, IssueTracker, Stage
+from orchestrator.models import IssueTracker, Stage
 from orchestrator.snapshot import Event, Snapshot, read_snapshot
 from orchestrator.text import bounded_text, one_line
 
 
 class Marker(StrEnum):
-    """What an issue's feedback says of a merge."""
+    """The kinds of entries about a merge in an issue's feedback."""
 
     MERGE_EVIDENCE_RECORDED = "MERGE_EVIDENCE_RECORDED"
     MERGE_CLOSE_APPLIED = "MERGE_CLOSE_APPLIED"
@@ -53,75 +53,64 @@ class MergeMarker(BaseModel):
 
     @property
     def key(self) -> Key:
-        """What this is about."""
+        """The marker and the merge that it is about."""
         return self.marker, merge_identity(self.pr_url, self.merge_sha)
 
 
 @dataclass(frozen=True)
-class IssueRecord:
-    """An issue as the tracker shows it: the last event of its last session, and the markers since then and before."""
+class MergeRecord:
+    """What an issue's feedback says: the last event of its last session, and the markers since then and before."""
 
-    issue_id: str
-    title: str
-    status: str
-    linked_from: tuple[str, ...]
+    issue: Issue
     last: Snapshot | None
     since: frozenset[Key]
     before: frozenset[Key]
 
     def finished(self, identity: str) -> bool:
-        """Whether the last session came to its end and waits since; what this merge itself did does not count."""
+        """True when the last session ended and its issue waits since; what this merge itself did does not count."""
         waits = not any(marker in _END_THE_WAIT and other != identity for marker, other in self.since)
         return self.last is not None and _is_end(self.last) and waits
 
     def overflowed(self) -> bool:
-        """Whether the last session ended in a [FIX] issue."""
+        """True when the last session ended in a [FIX] issue."""
         return self.last is not None and self.last.event_type is Event.OVERFLOW_FIX_CREATED
 
     def applied(self, identity: str) -> bool:
-        """Whether this merge closed the issue, at any time."""
+        """True when this merge closed the issue, at any time."""
         return (Marker.MERGE_CLOSE_APPLIED, identity) in self.since | self.before
 
     def cut_off(self, identity: str) -> bool:
-        """Whether closing by this merge was begun and did not come to its end."""
+        """True when closing by this merge was begun and did not come to its end."""
         return (Marker.MERGE_EVIDENCE_RECORDED, identity) in self.since and not self.applied(identity)
 
     def says(self, marker: Marker) -> bool:
-        """Whether the feedback has this marker since the last session, of whichever merge."""
+        """True when the feedback has this marker since the last session, of any merge."""
         return any(marker is known for known, _ in self.since)
 
 
-def read_record(issue_id: str, shown: Mapping[str, object]) -> IssueRecord:
-    """The record in a tracker's answer, whose feedback is newest first. What is neither event nor marker is skipped."""
+def read_record(issue: Issue) -> MergeRecord:
+    """The record in an issue's feedback. What is neither event nor marker is skipped."""
     last: Snapshot | None = None
     since: set[Key] = set()
     before: set[Key] = set()
-    for content in feedback_of(shown):
+    for content in issue.feedback:
         if told := _read_marker(content):
             (before if last else since).add(told.key)
         elif last is None:
             last = read_snapshot(content)
-    return IssueRecord(
-        issue_id=issue_id,
-        title=str(shown.get("title") or ""),
-        status=str(shown.get("status") or ""),
-        linked_from=tuple(_linked_from(shown)),
-        last=last,
-        since=frozenset(since),
-        before=frozenset(before),
-    )
+    return MergeRecord(issue, last, frozenset(since), frozenset(before))
 
 
 def tell_marker(
-    tracker: IssueTracker, record: IssueRecord, marker: Marker, *, payload: MergeClosePayload, reason: str
+    tracker: IssueTracker, record: MergeRecord, marker: Marker, *, payload: MergeClosePayload, reason: str
 ) -> None:
-    """The marker in the issue's feedback, unless the record has it since the last session."""
+    """Add the marker to the issue's feedback, unless the record has it since the last session."""
     if (marker, payload.identity) in record.since:
         return
     told = MergeMarker(
         marker=marker,
         reason=bounded_text(one_line(reason)),
-        issue_id=record.issue_id,
+        issue_id=record.issue.id,
         pr_url=payload.pr_url,
         merge_sha=payload.merge_sha,
         merged_at=payload.merged_at.isoformat() if payload.merged_at else None,
@@ -129,12 +118,12 @@ def tell_marker(
         source=payload.source,
     )
     # ASCII, because sudocode corrupts long non-ASCII text on its way out.
-    tracker.add_feedback(record.issue_id, json.dumps(told.model_dump(mode="json"), sort_keys=True))
+    tracker.add_feedback(record.issue.id, json.dumps(told.model_dump(mode="json"), sort_keys=True))
 
 
-def markers_of(shown: Mapping[str, object]) -> list[MergeMarker]:
-    """What an issue's feedback says of merges, oldest first."""
-    told = map(_read_marker, feedback_of(shown))
+def markers_of(feedback: Iterable[str]) -> list[MergeMarker]:
+    """The markers in an issue's feedback, which comes newest first; oldest first."""
+    told = map(_read_marker, feedback)
     return [marker for marker in told if marker][::-1]
 
 
@@ -146,17 +135,6 @@ def _read_marker(content: str) -> MergeMarker | None:
 
 
 def _is_end(snapshot: Snapshot) -> bool:
-    """Whether a session ended with this and its issue waits for a merge. Old sessions said so with a stage."""
+    """True when a session ended with this and its issue waits for a merge. Old sessions said so with a stage."""
     ends = {Event.SESSION_DONE, Event.OVERFLOW_FIX_CREATED}
     return snapshot.event_type in ends or snapshot.stage is Stage.REVIEW_GATE
-
-
-def _linked_from(shown: Mapping[str, object]) -> Iterator[str]:
-    """Who is linked to the issue as an overflow links an original to its [FIX]: `related`, once `depends-on`."""
-    relationships = shown.get("relationships")
-    edges = relationships.get("incoming") if isinstance(relationships, Mapping) else None
-    for edge in edges if isinstance(edges, Sequence) else ():
-        if isinstance(edge, Mapping) and edge.get("relationship_type") in {"related", "depends-on"}:
-            issue_id = str(edge.get("from_id"))
-            if ISSUE_ID.fullmatch(issue_id):
-                yield issue_id

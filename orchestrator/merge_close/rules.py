@@ -8,15 +8,16 @@ merge may come any number of times, from any source.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from orchestrator.errors import TrackerRefused
+from orchestrator.issue import Issue, shown
 from orchestrator.merge_close.events import MergeClosePayload, PullRequest
-from orchestrator.merge_close.record import IssueRecord, Marker, read_record, tell_marker
-from orchestrator.models import ISSUE_ID, IssueTracker, branch_of
+from orchestrator.merge_close.record import Marker, MergeRecord, read_record, tell_marker
+from orchestrator.models import ISSUE_ID, IssueStatus, IssueTracker, branch_of, issue_of
 from orchestrator.text import bounded_text, one_line
 
 __all__ = ["MergeClosePayload", "MergeCloseResult", "apply_merge_close", "parse_issue_line"]
@@ -127,27 +128,27 @@ def merge_of(
     return merge
 
 
-def judge(issue: IssueRecord, payload: MergeClosePayload) -> tuple[Ruling, str]:
+def judge(record: MergeRecord, payload: MergeClosePayload) -> tuple[Ruling, str]:
     """What a merge does to the issue that it names, and why: the rules, in their order."""
     if payload.objection:
         return Ruling.REJECT, payload.objection
-    if issue.status == "closed":
+    if record.issue.status is IssueStatus.CLOSED:
         # Only what we began ourselves is brought to its end; an issue closed by anybody else is left as it is.
-        return (Ruling.CLOSE, "merged") if issue.cut_off(payload.identity) else (Ruling.SKIP, CLOSED_ALREADY)
-    if issue.status != "needs_review":
+        return (Ruling.CLOSE, "merged") if record.cut_off(payload.identity) else (Ruling.SKIP, CLOSED_ALREADY)
+    if record.issue.status is not IssueStatus.NEEDS_REVIEW:
         return Ruling.REJECT, NOT_IN_REVIEW
-    if issue.applied(payload.identity):
+    if record.applied(payload.identity):
         return Ruling.REJECT, CLOSED_BEFORE
-    if not issue.finished(payload.identity):
+    if not record.finished(payload.identity):
         return Ruling.REJECT, NOT_FINISHED
     return Ruling.CLOSE, "merged"
 
 
-def foresee(show_issue: Callable[[str], Mapping[str, object]], payload: MergeClosePayload) -> tuple[Ruling, str]:
+def foresee(show: Callable[[str], Issue], payload: MergeClosePayload) -> tuple[Ruling, str]:
     """What `apply_merge_close` would do, and why; by its arguments it can only read."""
     if objection := _no_event(payload):
         return Ruling.REJECT, objection
-    return judge(read_record(payload.issue_id, show_issue(payload.issue_id)), payload)
+    return judge(read_record(show(payload.issue_id)), payload)
 
 
 def apply_merge_close(*, gateway: IssueTracker, payload: MergeClosePayload) -> MergeCloseResult:
@@ -159,25 +160,26 @@ def apply_merge_close(*, gateway: IssueTracker, payload: MergeClosePayload) -> M
     if objection := _no_event(payload):
         return MergeCloseResult(False, objection)
     try:
-        issue = read_record(payload.issue_id, gateway.show_issue(payload.issue_id))
+        record = read_record(shown(gateway.show_issue, payload.issue_id))
     except TrackerRefused as unknown:
         return MergeCloseResult(False, str(unknown))
-    ruling, reason = judge(issue, payload)
+    ruling, reason = judge(record, payload)
+    issue_id = record.issue.id
     closed: tuple[str, ...] = ()
     match ruling:
         case Ruling.CLOSE:
-            tell_marker(gateway, issue, Marker.MERGE_EVIDENCE_RECORDED, payload=payload, reason=reason)
-            gateway.set_issue_status(issue.issue_id, "closed")
-            closed = (issue.issue_id, *_close_originals(gateway, issue, payload))
+            tell_marker(gateway, record, Marker.MERGE_EVIDENCE_RECORDED, payload=payload, reason=reason)
+            gateway.set_issue_status(issue_id, IssueStatus.CLOSED)
+            closed = (issue_id, *_close_originals(gateway, record.issue, payload))
             marker = Marker.MERGE_CLOSE_APPLIED
         case Ruling.SKIP:
-            if not issue.says(Marker.MERGE_CLOSE_APPLIED):
-                tell_marker(gateway, issue, Marker.MERGE_CLOSE_APPLIED, payload=payload, reason=reason)
-            closed = (issue.issue_id,)
+            if not record.says(Marker.MERGE_CLOSE_APPLIED):
+                tell_marker(gateway, record, Marker.MERGE_CLOSE_APPLIED, payload=payload, reason=reason)
+            closed = (issue_id,)
             marker = Marker.MERGE_CLOSE_SKIPPED_ALREADY_CLOSED
         case Ruling.REJECT:
             marker = Marker.MERGE_CLOSE_REJECTED
-    tell_marker(gateway, issue, marker, payload=payload, reason=reason)
+    tell_marker(gateway, record, marker, payload=payload, reason=reason)
     return MergeCloseResult(ruling is Ruling.CLOSE, reason, marker, closed)
 
 
@@ -186,16 +188,16 @@ def apply_closed_unmerged(*, gateway: IssueTracker, pull: PullRequest, trust: Tr
 
     A pull request that no session delivered changes nothing. Doing it again is harmless: the issue waits no more.
     """
-    issue_id = pull.branch.removeprefix(branch_of(""))
-    if not ISSUE_ID.fullmatch(issue_id) or not trust.delivered(pull, issue_id) or trust.objection(pull, issue_id):
+    issue_id = issue_of(pull.branch)
+    if not issue_id or not trust.delivered(pull, issue_id) or trust.objection(pull, issue_id):
         return MergeCloseResult(False, NOT_MERGED)
     payload = MergeClosePayload(issue_id, pull.url, "", None, False, "daemon")
-    issue = read_record(issue_id, gateway.show_issue(issue_id))
-    if issue.status != "needs_review" or not issue.finished(payload.identity):
+    record = read_record(shown(gateway.show_issue, issue_id))
+    if record.issue.status is not IssueStatus.NEEDS_REVIEW or not record.finished(payload.identity):
         return MergeCloseResult(False, f"{NOT_MERGED}, and {issue_id} does not wait for it")
     reason = f"pull request #{pull.number} was closed without being merged; the issue is open again"
-    tell_marker(gateway, issue, Marker.PULL_REQUEST_CLOSED_UNMERGED, payload=payload, reason=reason)
-    gateway.set_issue_status(issue_id, "open")
+    tell_marker(gateway, record, Marker.PULL_REQUEST_CLOSED_UNMERGED, payload=payload, reason=reason)
+    gateway.set_issue_status(issue_id, IssueStatus.OPEN)
     return MergeCloseResult(False, reason, Marker.PULL_REQUEST_CLOSED_UNMERGED)
 
 
@@ -206,22 +208,22 @@ def _no_event(payload: MergeClosePayload) -> str:
     return "" if ISSUE_ID.fullmatch(payload.issue_id) else f"{payload.issue_id!r} is no issue id"
 
 
-def _close_originals(gateway: IssueTracker, fix: IssueRecord, payload: MergeClosePayload) -> list[str]:
+def _close_originals(gateway: IssueTracker, fix: Issue, payload: MergeClosePayload) -> list[str]:
     """Close the issues that overflowed into this [FIX] issue, and those that overflowed into them; gives their ids."""
-    seen = {fix.issue_id}
+    seen = {fix.id}
     fixes = [fix]
     closed = []
     while fixes:
         issue = fixes.pop()
-        for original_id in issue.linked_from if issue.title.startswith("[FIX]") else ():
+        for original_id in issue.linked_from if issue.is_fix else ():
             if original_id in seen:
                 continue
             seen.add(original_id)
-            original = read_record(original_id, gateway.show_issue(original_id))
-            fixes.append(original)
-            if original.status == "needs_review" and original.overflowed():
-                reason = f"closed by the merge of {issue.issue_id}"
+            original = read_record(shown(gateway.show_issue, original_id))
+            fixes.append(original.issue)
+            if original.issue.status is IssueStatus.NEEDS_REVIEW and original.overflowed():
+                reason = f"closed by the merge of {issue.id}"
                 tell_marker(gateway, original, Marker.OVERFLOW_PARENT_CLOSED_BY_FIX, payload=payload, reason=reason)
-                gateway.set_issue_status(original_id, "closed")
+                gateway.set_issue_status(original_id, IssueStatus.CLOSED)
                 closed.append(original_id)
     return closed

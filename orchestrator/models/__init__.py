@@ -24,6 +24,7 @@ from orchestrator.models.facts import (
     Verdict,
     VerificationEvidence,
     branch_of,
+    issue_of,
     session_id_for,
     utc_now,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "Workspace",
     "Worktree",
     "branch_of",
+    "issue_of",
     "session_id_for",
     "utc_now",
     "wait_after_error",

@@ -244,12 +244,20 @@ class Progress:
         return self.last.notes if verdict is Verdict.VERIFY_FAILED else "; ".join(self.last.failed_items)
 
 
-def branch_of(issue_id: str) -> str:
-    """The branch that a session of this issue delivers."""
-    return f"orch/{issue_id}"
-
-
 UNSAID = "-"
 
-
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
+
+BRANCHES = "orch/"
+"""How the name of each branch begins that a session delivers; an issue's id follows."""
+
+
+def branch_of(issue_id: str) -> str:
+    """The branch that a session of this issue delivers."""
+    return f"{BRANCHES}{issue_id}"
+
+
+def issue_of(branch: str) -> str:
+    """The issue whose sessions deliver this branch; empty for every other branch."""
+    issue_id = branch.removeprefix(BRANCHES)
+    return issue_id if issue_id != branch and ISSUE_ID.fullmatch(issue_id) else ""

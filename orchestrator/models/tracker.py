@@ -1,13 +1,15 @@
-"""What the control side asks of the tracker."""
+"""The tracker, as the control side asks it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.models.facts import IssueStatus
+
 
 class IssueTracker(Protocol):
-    """What the control side asks of the tracker. `SudocodeGateway` is the one adapter; below it are five MCP tools.
+    """The tracker as the orchestrator asks it. `SudocodeGateway` is ours; a host may bring its own.
 
     Every method raises `TrackerUnavailable` (try later), `TrackerRefused` (it said no) or `InvalidMCPResponseError`.
     """
@@ -16,9 +18,9 @@ class IssueTracker(Protocol):
         """Records of issues that the tracker holds ready, unsorted and not yet validated."""
 
     def show_issue(self, issue_id: str) -> Mapping[str, object]:
-        """One issue with content, relationships, tags and the feedback it gave (newest first)."""
+        """One issue with content, relationships, tags and the feedback it gave, newest first."""
 
-    def set_issue_status(self, issue_id: str, status: str) -> None:
+    def set_issue_status(self, issue_id: str, status: IssueStatus) -> None:
         """Set, not toggle: running it again changes nothing."""
 
     def add_feedback(self, issue_id: str, content: str, *, look_first: bool = False) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
-from orchestrator.models import ISSUE_ID, IssueTracker
+from orchestrator.issue import FIX_TITLE, Issue, shown
+from orchestrator.models import ISSUE_ID, IssueStatus, IssueTracker
 
 FIXES_IN_A_ROW = 3
 """How many [FIX] issues, each of the one before, run by themselves: a night is not for reviewers who always say no."""
-
-_WAITING_SIDE = {"blocks": ("incoming", "from_id"), "depends-on": ("outgoing", "to_id")}
 
 
 @dataclass(frozen=True, order=True)
@@ -78,26 +77,12 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location))
 
 
-def too_many_fixes(title: object) -> str:
-    """Why only a person may have this issue run, or nothing: it is one [FIX] too many of its original."""
-    row = str(title).count("[FIX] ")
+def too_many_fixes(title: str) -> str:
+    """The reason for which only a person may have this issue run; empty unless it is one [FIX] too many."""
+    row = title.count(FIX_TITLE)
     return f"the reviews said no to {row} sessions in a row" if row > FIXES_IN_A_ROW else ""
 
 
-def open_blockers(record: Mapping[str, object], tracker: IssueTracker) -> list[str]:
-    """The blockers of a shown issue that are not closed. The tracker's own ready list lets needs_review through."""
-    return [issue_id for issue_id in blockers(record) if tracker.show_issue(issue_id).get("status") != "closed"]
-
-
-def blockers(record: Mapping[str, object]) -> list[str]:
-    """The issues that a shown issue waits for: who blocks it, and what it depends on. Specs block nothing."""
-    relationships = record.get("relationships")
-    if not isinstance(relationships, Mapping):
-        return []
-    found: dict[str, None] = {}
-    for kind, (side, end) in _WAITING_SIDE.items():
-        edges = relationships.get(side)
-        for edge in edges if isinstance(edges, Sequence) else ():
-            if isinstance(edge, Mapping) and edge.get("relationship_type") == kind:
-                found[str(edge.get(end))] = None
-    return [issue_id for issue_id in found if ISSUE_ID.fullmatch(issue_id)]
+def open_blockers(issue: Issue, tracker: IssueTracker) -> list[str]:
+    """The blockers of an issue that are not closed. The tracker's own ready list lets needs_review through."""
+    return [other for other in issue.blockers if shown(tracker.show_issue, other).status is not IssueStatus.CLOSED]

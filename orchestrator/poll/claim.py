@@ -5,34 +5,30 @@ A poll carries no data, so polls may be lost, doubled or late without harm. The 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
 from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHand, TrackerRefused
-from orchestrator.issue import context, read
+from orchestrator.issue import Issue, context, shown
 from orchestrator.logs import Once
 from orchestrator.models import (
-    ISSUE_ID,
     Claim,
-    IssueContext,
+    IssueStatus,
     IssueTracker,
     Limits,
     Refusal,
     SessionRecord,
+    branch_of,
     session_id_for,
 )
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers, too_many_fixes
-from orchestrator.poll.claims import Claims
-from orchestrator.poll.rescue import Rescue
+from orchestrator.poll.rescue import Claims, Rescue
 from orchestrator.publish.entries import About, opening_entries
 
 log = structlog.get_logger(__name__)
-
-_ORIGINAL = re.compile(rf"^Original issue: ({ISSUE_ID.pattern})$", re.MULTILINE)
 
 RUNNING = "it is running"
 RUNNING_ALREADY = "it is running already"
@@ -46,7 +42,7 @@ _ANSWERS = {
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
     Refusal.WAITING: ("it waits after an error", False),
 }
-_RUNNABLE = {"open", "in_progress"}
+_RUNNABLE = {IssueStatus.OPEN, IssueStatus.IN_PROGRESS}
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,10 @@ class Poll:
         given back, and nothing else is stopped by it. While the tracker or Redis is away the claim is kept.
         """
         try:
-            record = self.tracker.show_issue(claim.issue_id)
-            if hindrance := self._hindrance(record, forced=forced):
+            issue = shown(self.tracker.show_issue, claim.issue_id)
+            if hindrance := self._hindrance(issue, forced=forced):
                 return self._give_back(claim, hindrance, say=log.info)
-            session = self._session(claim, record)
+            session = self._session(claim, issue)
         except (TrackerRefused, InvalidMCPResponseError) as error:
             return self._give_back(claim, str(error), say=log.warning)
         return self._open(claim, session)
@@ -119,11 +115,11 @@ class Poll:
         about = About(session.issue, session.session_id, self.orchestrator_id)
         at = datetime.fromtimestamp(claim.claimed_at_ms / 1000, UTC)
         try:
-            self.tracker.set_issue_status(claim.issue_id, "in_progress")
+            self.tracker.set_issue_status(claim.issue_id, IssueStatus.IN_PROGRESS)
             try:
                 self.claims.open(claim, session, opening_entries(about, at=at))
             except StoppedByHand as stopped:
-                self.tracker.set_issue_status(claim.issue_id, "open")
+                self.tracker.set_issue_status(claim.issue_id, IssueStatus.OPEN)
                 return self._give_back(claim, str(stopped), say=log.info)
         except LeaseLost as lost:
             log.info("not_claimed", issue=claim.issue_id, reason=str(lost))
@@ -139,13 +135,12 @@ class Poll:
         self.start(claim.issue_id, claim.token)
         return True
 
-    def _hindrance(self, record: Mapping[str, object], *, forced: bool) -> str | None:
-        status = record.get("status")
-        if status != "open" and not (forced and status in _RUNNABLE):
-            return f"its status is {status}; only an open issue is claimed"
-        if not forced and (why := too_many_fixes(record.get("title"))):
-            return f"{why}; held back until `orch enqueue {record.get('id')}`"
-        waits = open_blockers(record, self.tracker)
+    def _hindrance(self, issue: Issue, *, forced: bool) -> str | None:
+        if issue.status is not IssueStatus.OPEN and not (forced and issue.status in _RUNNABLE):
+            return f"its status is {issue.status_said or 'not known'}; only an open issue is claimed"
+        if not forced and (why := too_many_fixes(issue.title)):
+            return f"{why}; held back until `orch enqueue {issue.id}`"
+        waits = open_blockers(issue, self.tracker)
         return f"it waits for {', '.join(waits)} to be closed" if waits else None
 
     def _give_back(self, claim: Claim, reason: str, *, say: Callable[..., object]) -> bool:
@@ -155,21 +150,13 @@ class Poll:
         self.claims.answer(claim.issue_id, reason, done=True)
         return False
 
-    def _session(self, claim: Claim, record: Mapping[str, object]) -> SessionRecord:
-        issue = context(read({"id": claim.issue_id, **record}))
+    def _session(self, claim: Claim, issue: Issue) -> SessionRecord:
+        """The session's record. A [FIX] issue goes on from its original's branch: merging it brings in both."""
         return SessionRecord(
             session_id=session_id_for(claim.issue_id, str(claim.claimed_at_ms)),
             orchestrator_id=self.orchestrator_id,
-            issue=issue,
+            issue=context(issue),
             spec_limit=self.limits.spec,
             quality_limit=self.limits.quality,
-            start_from=_original_branch(issue, record),
+            start_from=branch_of(issue.original) if issue.original else "",
         )
-
-
-def _original_branch(issue: IssueContext, record: Mapping[str, object]) -> str:
-    """A [FIX] issue goes on from the branch of its original, so that merging it brings in both."""
-    if not issue.title.startswith("[FIX]"):
-        return ""
-    original = _ORIGINAL.search(str(record.get("content") or ""))
-    return f"orch/{original[1]}" if original else ""

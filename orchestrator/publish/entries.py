@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
+from orchestrator.issue import FIX_TITLE, ORIGINAL_LINE
 from orchestrator.models import (
     Entry,
     FixIssueEntry,
@@ -178,7 +179,7 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
     }
     body = "\n".join(
         [
-            f"Original issue: {issue.issue_id}",
+            ORIGINAL_LINE.format(issue.issue_id),
             f"Overflow reason: the {review} review failed {attempts} of {attempts} times",
             f"Session: {about.session_id}",
             *(f"{name}: {bounded_text(value)}" for name, value in facts.items()),
@@ -193,7 +194,7 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
             _last_bytes(_quoted(shown), MAX_EVIDENCE_BYTES),
         ]
     )
-    return FixIssueEntry(issue.issue_id, sendable(f"[FIX] {issue.task_id}: {issue.title}")[:MAX_TITLE], body)
+    return FixIssueEntry(issue.issue_id, sendable(f"{FIX_TITLE}{issue.task_id}: {issue.title}")[:MAX_TITLE], body)
 
 
 def _quoted(text: str) -> str:

@@ -17,8 +17,7 @@ from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, Track
 from orchestrator.issue import Issue, listed, shown
 from orchestrator.merge_close.record import markers_of
 from orchestrator.models import Holding, IssueStatus, Report, utc_now
-from orchestrator.poll import unfinished
-from orchestrator.poll.candidates import candidates
+from orchestrator.poll import candidates, unfinished
 from orchestrator.snapshot import read_snapshot
 from orchestrator.status.board import EngineStatus, board_of, not_there
 from orchestrator.status.explanation import Explanation
@@ -240,7 +239,7 @@ def _tracked(
     chain, cycle = _chain(issue.id, waits_for, lookup) if lookup else ((), False)
     # Newest first, as the tracker has it.
     since = takewhile(lambda content: read_snapshot(content) is None, issue.feedback)
-    ours = is_shown and issue.status is IssueStatus.IN_PROGRESS and unfinished(issue.record, sources.installation())
+    ours = is_shown and issue.status is IssueStatus.IN_PROGRESS and unfinished(issue, sources.installation())
     return Tracked(
         issue,
         malformed="; ".join(candidates([issue.record])[1]),
@@ -250,8 +249,8 @@ def _tracked(
         chain=chain,
         cycle=cycle,
         sessions=sessions_told(reversed(issue.feedback)),
-        merges=tuple(markers_of(issue.record)),
-        merges_since=tuple(markers_of({"feedback": [{"content": content} for content in since]})),
+        merges=tuple(markers_of(issue.feedback)),
+        merges_since=tuple(markers_of(since)),
         ours=ours,
     )
 

@@ -13,7 +13,7 @@ import anyio
 
 from orchestrator.tracker.jsonl import init
 from orchestrator.tracker.server import serve
-from orchestrator.tracker.tools import Tools
+from orchestrator.tracker.tools import TrackerTools
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(init(root))
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")  # to stderr
-    tools = Tools(root, agent=os.environ.get("USER") or "cli", clock=lambda: datetime.now(UTC))
+    tools = TrackerTools(root, agent=os.environ.get("USER") or "cli", clock=lambda: datetime.now(UTC))
     anyio.run(serve, tools)
     return 0
 

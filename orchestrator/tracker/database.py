@@ -23,7 +23,7 @@ _SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Kind:
+class EntityKind:
     """Issues or specs: two tables, two files, one set of verbs. `columns` is a row as it is answered, in order."""
 
     name: str
@@ -37,11 +37,11 @@ class Kind:
 
 
 # fmt: off
-ISSUE = Kind("issue", "issues", (
+ISSUE = EntityKind("issue", "issues", (
     "id", "uuid", "title", "content", "status", "priority", "assignee", "archived", "archived_at",
     "created_at", "updated_at", "closed_at", "parent_id", "parent_uuid", "external_links",
 ))
-SPEC = Kind("spec", "specs", (
+SPEC = EntityKind("spec", "specs", (
     "id", "uuid", "title", "file_path", "content", "priority", "archived", "archived_at",
     "created_at", "updated_at", "parent_id", "parent_uuid", "external_links",
 ))
@@ -106,7 +106,7 @@ def insert(db: sqlite3.Connection, table: str, row: Row, *, conflict: str = "ABO
     return db.execute(sql, tuple(row.values())).rowcount == 1
 
 
-def get(db: sqlite3.Connection, kind: Kind, entity_id: str) -> Row | None:
+def get(db: sqlite3.Connection, kind: EntityKind, entity_id: str) -> Row | None:
     """One issue or spec."""
     return next(iter(rows(db, kind.columns, f"{kind.table} WHERE id = ?", entity_id)), None)
 
@@ -127,7 +127,7 @@ def feedback(db: sqlite3.Connection, end: str, entity_id: str) -> list[Row]:
     return [entry | {"dismissed": bool(entry["dismissed"])} for entry in found]
 
 
-def copy(db: sqlite3.Connection, folder: Path, touched: Iterable[tuple[Kind, str]]) -> None:
+def copy(db: sqlite3.Connection, folder: Path, touched: Iterable[tuple[EntityKind, str]]) -> None:
     """Bring the JSONL files up to date with the records just written; inside their transaction."""
     touched = set(touched)
     for kind, entity_id in touched:
@@ -137,7 +137,7 @@ def copy(db: sqlite3.Connection, folder: Path, touched: Iterable[tuple[Kind, str
         jsonl.write(folder / kind.file, (line for (line,) in lines))
 
 
-def _keep_line(db: sqlite3.Connection, kind: Kind, entity_id: str) -> None:
+def _keep_line(db: sqlite3.Connection, kind: EntityKind, entity_id: str) -> None:
     record = get(db, kind, entity_id)
     if record is None:
         return
@@ -184,7 +184,7 @@ def _fill(db: sqlite3.Connection, folder: Path, now: str) -> None:
             _keep_line(db, kind, record["id"])
 
 
-def _fill_entities(db: sqlite3.Connection, kind: Kind, records: list[Row], now: str) -> None:
+def _fill_entities(db: sqlite3.Connection, kind: EntityKind, records: list[Row], now: str) -> None:
     # A union merge leaves two lines for one issue: the later update wins.
     newest = {record["id"]: record for record in sorted(records, key=lambda record: str(record.get("updated_at")))}
     for record in newest.values():

@@ -14,14 +14,14 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
-from orchestrator.tracker.tools import Tools
+from orchestrator.tracker.tools import TrackerTools
 
 _TOOLS = Path(__file__).with_name("tools.json")
 
 Context = ServerRequestContext[dict[str, Any]]
 
 
-def server(tools: Tools) -> Server[dict[str, Any]]:
+def server(tools: TrackerTools) -> Server[dict[str, Any]]:
     """An MCP server over the tools. Calls are taken up in the order in which they arrive, one at a time."""
     one_at_a_time = anyio.CapacityLimiter(1)
     listed = [types.Tool.model_validate(tool) for tool in json.loads(_TOOLS.read_text(encoding="utf-8"))]
@@ -39,7 +39,7 @@ def server(tools: Tools) -> Server[dict[str, Any]]:
     return Server("sudocode-orchestrator-tracker", on_list_tools=list_tools, on_call_tool=call_tool)
 
 
-async def serve(tools: Tools) -> None:
+async def serve(tools: TrackerTools) -> None:
     """Serve over stdin and stdout until stdin is closed; a call under way is finished first."""
     running = server(tools)
     try:

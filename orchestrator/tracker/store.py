@@ -11,20 +11,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.models import IssueStatus
 from orchestrator.tracker import database
-from orchestrator.tracker.database import ISSUE, SPEC, Kind
+from orchestrator.tracker.database import ISSUE, SPEC, EntityKind
 from orchestrator.tracker.jsonl import Row
 
-STATUSES = ("open", "in_progress", "blocked", "needs_review", "closed")
+STATUSES = tuple(status.value for status in IssueStatus)
 
-_READY = "status = 'open' AND archived = 0 AND id NOT IN (SELECT waiting FROM held_up)"
-_HELD_UP = "status IN ('open', 'in_progress', 'blocked') AND archived = 0 AND id IN (SELECT waiting FROM held_up)"
+_AT_WORK = (IssueStatus.OPEN, IssueStatus.IN_PROGRESS)
+_READY = f"status = '{IssueStatus.OPEN}' AND archived = 0 AND id NOT IN (SELECT waiting FROM held_up)"  # noqa: S608 - words of our own
+_UNDONE = ", ".join(f"'{status}'" for status in (*_AT_WORK, IssueStatus.BLOCKED))
+_HELD_UP = f"status IN ({_UNDONE}) AND archived = 0 AND id IN (SELECT waiting FROM held_up)"  # noqa: S608 - as above
 
 
 class Entity(NamedTuple):
     """An issue or spec as it is now."""
 
-    kind: Kind
+    kind: EntityKind
     row: Row
 
     @property
@@ -42,7 +45,7 @@ class Store:
     def __init__(self, folder: Path, clock: Callable[[], datetime]) -> None:
         self._folder = folder
         self._clock = clock
-        self._touched: set[tuple[Kind, str]] = set()
+        self._touched: set[tuple[EntityKind, str]] = set()
         self._db = database.connect(folder, self._now())
         self._identity = self._on_disk()
 
@@ -84,7 +87,7 @@ class Store:
             "feedback": database.feedback(self._db, end, entity.id),
         }
 
-    def rows(self, kind: Kind, condition: str, *parameters: object, limit: int = -1) -> list[Row]:
+    def rows(self, kind: EntityKind, condition: str, *parameters: object, limit: int = -1) -> list[Row]:
         """Rows without their content: lowest priority first, newest first; a limit of -1 is none."""
         columns = [name for name in kind.columns if name != "content"]
         rest = f"{kind.table} WHERE {condition} ORDER BY priority DESC, created_at DESC, rowid DESC LIMIT ?"
@@ -108,7 +111,7 @@ class Store:
             },
         }
 
-    def create(self, kind: Kind, row: Row, tags: Sequence[str]) -> Row:
+    def create(self, kind: EntityKind, row: Row, tags: Sequence[str]) -> Row:
         """Insert an issue or spec under a new id; what `row` leaves out takes its default."""
         now = self._now()
         row = {"id": self._new_id(kind), "uuid": str(uuid.uuid4()), "created_at": now, "updated_at": now} | row
@@ -129,12 +132,12 @@ class Store:
         if "archived" in changes:
             changes["archived_at"] = now if changes["archived"] else None
         if "status" in changes:
-            changes["closed_at"] = now if changes["status"] == "closed" else None
+            changes["closed_at"] = now if changes["status"] == IssueStatus.CLOSED else None
         assignments = ", ".join(f"{name} = ?" for name in changes)
         sql = f"UPDATE {entity.kind.table} SET {assignments} WHERE id = ?"  # noqa: S608 - names of our own
         self._db.execute(sql, (*changes.values(), entity.id))
         self._touched.add((entity.kind, entity.id))
-        if changes.get("status") == "closed":
+        if changes.get("status") == IssueStatus.CLOSED:
             self._release_from(entity.id)
         return entity.row | changes
 
@@ -174,18 +177,19 @@ class Store:
         return self._clock().strftime("%Y-%m-%d %H:%M:%S")
 
     def _block(self, waiting: Entity, blocker: Entity) -> None:
-        at_work = waiting.kind is ISSUE and waiting.row["status"] in ("open", "in_progress")
-        if at_work and blocker.kind is ISSUE and blocker.row["status"] != "closed":
-            self.update(waiting, {"status": "blocked"})
+        at_work = waiting.kind is ISSUE and waiting.row["status"] in _AT_WORK
+        if at_work and blocker.kind is ISSUE and blocker.row["status"] != IssueStatus.CLOSED:
+            self.update(waiting, {"status": IssueStatus.BLOCKED.value})
 
     def _release_from(self, closed_id: str) -> None:
         """Open what is blocked, waited for the closed issue, and waits for no other at work."""
-        waited = "status = 'blocked' AND id IN (SELECT waiting FROM waits WHERE blocker = ?)"
+        waited = "id IN (SELECT waiting FROM waits WHERE blocker = ?)"
         still_waiting = "id IN (SELECT waiting FROM held_up)"
-        for row in database.rows(self._db, ISSUE.columns, f"issues WHERE {waited} AND NOT {still_waiting}", closed_id):
-            self.update(Entity(ISSUE, row), {"status": "open"})
+        rest = f"issues WHERE status = ? AND {waited} AND NOT {still_waiting}"
+        for row in database.rows(self._db, ISSUE.columns, rest, IssueStatus.BLOCKED.value, closed_id):
+            self.update(Entity(ISSUE, row), {"status": IssueStatus.OPEN.value})
 
-    def _new_id(self, kind: Kind) -> str:
+    def _new_id(self, kind: EntityKind) -> str:
         """`i-` or `s-` and 4 letters or digits; 5 from 980 records, 6 from 5900, as sudocode does."""
         count = self._count(kind.table)
         length = 4 + (count >= 980) + (count >= 5900)

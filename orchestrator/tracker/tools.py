@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.models import IssueStatus
 from orchestrator.tracker import content
 from orchestrator.tracker.arguments import (
     Arguments,
@@ -22,7 +23,7 @@ from orchestrator.tracker.arguments import (
     required,
     words,
 )
-from orchestrator.tracker.database import ISSUE, SPEC, Kind
+from orchestrator.tracker.database import ISSUE, SPEC, EntityKind
 from orchestrator.tracker.jsonl import FOLDER, JsonlError, Row
 from orchestrator.tracker.store import STATUSES, Entity, Store
 
@@ -32,14 +33,14 @@ FEEDBACK_TYPES = ("comment", "suggestion", "request")
 logger = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
+class ToolAnswer(NamedTuple):
     """The one text block of a result."""
 
     text: str
     is_error: bool = False
 
 
-class Tools:
+class TrackerTools:
     """The tools over the tracker in `root`. One call at a time; `root` may be initialised later."""
 
     def __init__(self, root: Path, *, agent: str, clock: Callable[[], datetime]) -> None:
@@ -60,7 +61,7 @@ class Tools:
             "add_feedback": self._add_feedback,
         }
 
-    def call(self, name: str, arguments: Arguments) -> Answer:
+    def call(self, name: str, arguments: Arguments) -> ToolAnswer:
         """Do it and answer in JSON, or say what is wrong; whatever is answered with an error has changed nothing."""
         try:
             store = self._open()
@@ -69,11 +70,11 @@ class Tools:
             check_strings(arguments)
             result = self._tools[name](store, arguments)
         except ToolError as error:
-            return Answer(str(error), is_error=True)
+            return ToolAnswer(str(error), is_error=True)
         except (sqlite3.Error, OSError, JsonlError) as error:
             logger.warning("tool=%s error=%r", name, error)
-            return Answer(f"Error: {error}", is_error=True)
-        return Answer(json.dumps(result, ensure_ascii=False, indent=2))
+            return ToolAnswer(f"Error: {error}", is_error=True)
+        return ToolAnswer(json.dumps(result, ensure_ascii=False, indent=2))
 
     def close(self) -> None:
         """Close the database; the next call opens it again."""
@@ -137,7 +138,7 @@ def _show_issue(store: Store, arguments: Arguments) -> object:
 def _upsert_issue(store: Store, arguments: Arguments) -> object:
     if not (issue_id := optional(arguments, "issue_id")):
         issue = _create(store, ISSUE, arguments)
-        return {"id": issue["id"], "title": issue["title"], "status": "open"}
+        return {"id": issue["id"], "title": issue["title"], "status": IssueStatus.OPEN.value}
     if status := optional(arguments, "status"):
         _one_of(STATUSES, status, "status", "statuses")
     return _update(store, ISSUE, issue_id, arguments, {"status": status} if status else {})
@@ -178,7 +179,7 @@ def _add_reference(store: Store, arguments: Arguments) -> object:
     return {"entity_id": entity_id, "reference_id": reference_id, "location": location, "success": True}
 
 
-def _listing(store: Store, kind: Kind, arguments: Arguments, conditions: dict[str, object]) -> object:
+def _listing(store: Store, kind: EntityKind, arguments: Arguments, conditions: dict[str, object]) -> object:
     conditions["archived = ?"] = int(bool(arguments.get("archived")))
     if search := optional(arguments, "search"):
         conditions["(title || char(10) || content) LIKE ?"] = f"%{search}%"
@@ -186,7 +187,7 @@ def _listing(store: Store, kind: Kind, arguments: Arguments, conditions: dict[st
     return store.rows(kind, " AND ".join(conditions), *conditions.values(), limit=50 if limit is None else limit)
 
 
-def _create(store: Store, kind: Kind, arguments: Arguments) -> Row:
+def _create(store: Store, kind: EntityKind, arguments: Arguments) -> Row:
     title = optional(arguments, "title")
     if not title:
         raise ToolError(f"Error: title is required when creating a new {kind.name}")
@@ -196,7 +197,7 @@ def _create(store: Store, kind: Kind, arguments: Arguments) -> Row:
         return store.create(kind, _fields(store, kind, arguments, "create"), words(arguments, "tags"))
 
 
-def _update(store: Store, kind: Kind, entity_id: str, arguments: Arguments, changes: Row) -> Row:
+def _update(store: Store, kind: EntityKind, entity_id: str, arguments: Arguments, changes: Row) -> Row:
     with _writing(store, f"update {kind.name}"):
         entity = store.find(entity_id)
         if entity is None or entity.kind is not kind:
@@ -207,7 +208,7 @@ def _update(store: Store, kind: Kind, entity_id: str, arguments: Arguments, chan
         return store.update(entity, changes)
 
 
-def _fields(store: Store, kind: Kind, arguments: Arguments, verb: str) -> Row:
+def _fields(store: Store, kind: EntityKind, arguments: Arguments, verb: str) -> Row:
     """What creating and updating share."""
     fields: Row = {}
     for column, name in (("title", "title"), ("content", "description")):
@@ -223,7 +224,7 @@ def _fields(store: Store, kind: Kind, arguments: Arguments, verb: str) -> Row:
     return fields
 
 
-def _found(store: Store, entity_id: str, kind: Kind | None = None) -> Entity:
+def _found(store: Store, entity_id: str, kind: EntityKind | None = None) -> Entity:
     entity = store.find(entity_id)
     expected = kind or (SPEC if entity_id.startswith("s-") else ISSUE)
     if entity is None or entity.kind is not expected:

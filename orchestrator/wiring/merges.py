@@ -14,8 +14,14 @@ from orchestrator.adapters.git import github_repo
 from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import RedisMerges
 from orchestrator.errors import SettingsError, WorkspaceError
-from orchestrator.merge_close import Delivery, MergeCloseResult, MergeLook, MergePoll, Trust
-from orchestrator.merge_close.events import MergeClosePayload
+from orchestrator.merge_close import (
+    Delivery,
+    MergeClosePayload,
+    MergeCloseResult,
+    MergeLook,
+    MergePoll,
+    Trust,
+)
 from orchestrator.models import utc_now
 
 if TYPE_CHECKING:
@@ -65,7 +71,7 @@ class MergeWiring:
 
     @functools.cached_property
     def finished(self) -> RedisMerges:
-        """Finished sessions, until their work is merged."""
+        """The finished sessions, until their work is merged."""
         return RedisMerges(self._here.client, self._here.keys)
 
     @functools.cached_property
@@ -128,5 +134,5 @@ class MergeWiring:
 
 @functools.cache
 def here() -> MergeWiring:
-    """The one of this process, by its environment and current folder."""
+    """The merge wiring of this process, by its environment and current folder."""
     return MergeWiring(wiring.here())

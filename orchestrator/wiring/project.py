@@ -32,10 +32,11 @@ from orchestrator.adapters.redis import (
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
+from orchestrator.issue import listed, shown
 from orchestrator.logs import Once
-from orchestrator.models import Lease, Limits, Worktree, utc_now
+from orchestrator.models import IssueStatus, Lease, Limits, Worktree, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
-from orchestrator.publish import outbox
+from orchestrator.publish import publish
 from orchestrator.session import LeaseKeeper, Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
@@ -206,7 +207,13 @@ class Wiring:
 
     def sweep(self) -> Sweep:
         """Recovers issues in progress that Redis does not know."""
-        return Sweep(self.tracker, self.leases, self.orchestrator_id, self._looked_at)
+        return Sweep(
+            in_progress=lambda: listed(self.tracker.list_issues(status=IssueStatus.IN_PROGRESS)),
+            show=functools.partial(shown, self.tracker.show_issue),
+            claims=self.leases,
+            orchestrator_id=self.orchestrator_id,
+            looked_at=self._looked_at,
+        )
 
     def end_orphans(self) -> None:
         """End the processes that dead workers left running here."""
@@ -238,7 +245,7 @@ class Wiring:
     def publish(self) -> int:
         """Publish the outbox, as the only publisher on this host; gives the number of entries told."""
         with locked(self.state("publisher.lock"), wait_s=PUBLISHER_TURN_S):
-            return outbox.publish(self.outbox, self.gateway)
+            return publish(self.outbox, self.gateway)
 
     def sessions(self, *, owner: str, wake: Callable[[], None], stopping: Callable[[], bool]) -> Sessions:
         """The runner of sessions in this process."""

@@ -14,7 +14,7 @@ from orchestrator.adapters.git.remote import GitDelivery
 from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
 from orchestrator.issue import feedback_of
-from orchestrator.merge_close.events import NEVER, Delivered, Look, MergeClosePayload, PullText
+from orchestrator.merge_close.events import NEVER, Delivered, LastLook, MergeClosePayload, PullText
 from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
 from orchestrator.merge_close.poll import MergePoll, Settled
 from orchestrator.models import Claim, Progress, Verdict, utc_now
@@ -230,13 +230,13 @@ def test_a_tracker_that_is_away(engine: Engine, repo: Repo) -> None:
     ("look", "state"),
     [
         (NEVER, Health.STALE),
-        (Look(NOON - STALE_AFTER * 2, NOON - STALE_AFTER * 2), Health.STALE),
-        (Look(NOON, NOON - timedelta(hours=1), 3, "GitHub is away"), Health.DEGRADED),
-        (Look(NOON, NOON), Health.HEALTHY),
+        (LastLook(NOON - STALE_AFTER * 2, NOON - STALE_AFTER * 2), Health.STALE),
+        (LastLook(NOON, NOON - timedelta(hours=1), 3, "GitHub is away"), Health.DEGRADED),
+        (LastLook(NOON, NOON), Health.HEALTHY),
     ],
     ids=["nobody ever looked", "nobody looks any more", "the last looks failed", "all is well"],
 )
-def test_health(look: Look, state: Health) -> None:
+def test_health(look: LastLook, state: Health) -> None:
     """Its value is the exit code that operators know."""
     assert state == health(look, now=NOON)[0]
 

@@ -1,4 +1,4 @@
-"""What nobody holds, over a real Redis: which issues are taken up again, which are never touched, whose agents end."""
+"""Work without an owner, over a real Redis: which issues are taken up again, which stay, whose agents end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import structlog.testing
 
 from orchestrator.errors import AgentFailed
+from orchestrator.issue import listed, shown
 from orchestrator.memory import MemoryTracker
 from orchestrator.poll.rescue import Sweep
 from orchestrator.publish.entries import About, opening_entries, tell
@@ -19,11 +20,21 @@ ISSUE = "i-a1b2"
 US = "orch-main"
 
 
+def sweep_of(engine: Engine) -> Sweep:
+    """A sweep over the engine's tracker and leases."""
+    return Sweep(
+        in_progress=lambda: listed(engine.tracker.list_issues(status="in_progress")),
+        show=lambda issue_id: shown(engine.tracker.show_issue, issue_id),
+        claims=engine.leases,
+        orchestrator_id=US,
+    )
+
+
 @pytest.fixture
 def sweep(engine: Engine) -> Sweep:
     """The sweep of a process that Redis knows, and that goes on from sweep to sweep."""
     engine.leases.meet(US)
-    return Sweep(engine.tracker, engine.leases, US)
+    return sweep_of(engine)
 
 
 @pytest.fixture
@@ -69,7 +80,7 @@ def test_lost_memory_is_said_once(engine, sweep):
     (said,) = lines
     assert ("error", "redis_does_not_know_us") == (said["log_level"], said["event"])
     assert "emptied or replaced" in said["reason"]
-    assert "go on from their branches" in said["next"]
+    assert "go on from their branches" in said["hint"]
     assert US == engine.leases.met()
 
 
@@ -171,7 +182,7 @@ def test_a_tracker_is_asked_once_about_what_is_not_ours(engine, sweep):
     tracker = Counting()
     engine.tracker, engine.gateway = tracker, gateway_to(tracker)
     by_a_person(engine)
-    counted = Sweep(tracker, engine.leases, US)
+    counted = sweep_of(engine)
     for _ in range(3):
         counted()
 
@@ -186,8 +197,8 @@ def test_a_tracker_is_asked_once_about_what_is_not_ours(engine, sweep):
 def test_an_issue_that_is_deleted_meanwhile_stops_none_of_the_others(engine, sweep):
     """What the tracker cannot show is left out."""
     lost = in_progress(engine, "i-lost")
-    listed = [*engine.tracker.list_issues(status="in_progress"), {"id": "i-gone", "status": "in_progress"}]
-    engine.tracker.list_issues = lambda **_: listed
+    rows = [*engine.tracker.list_issues(status="in_progress"), {"id": "i-gone", "status": "in_progress"}]
+    engine.tracker.list_issues = lambda **_: rows
 
     assert [lost] == sweep()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.tracker import database, init
-from orchestrator.tracker.tools import Answer, Tools
+from orchestrator.tracker.tools import ToolAnswer, TrackerTools
 
 
 class Clock:
@@ -39,19 +39,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tools(folder: Path, clock: Clock) -> Iterator[Tools]:
-    tools = Tools(folder.parent, agent="tester", clock=clock)
+def tools(folder: Path, clock: Clock) -> Iterator[TrackerTools]:
+    tools = TrackerTools(folder.parent, agent="tester", clock=clock)
     yield tools
     tools.close()
 
 
-def call(tools: Tools, name: str, **arguments: Any) -> Any:
+def call(tools: TrackerTools, name: str, **arguments: Any) -> Any:
     answer = tools.call(name, arguments)
     assert not answer.is_error, answer.text
     return json.loads(answer.text)
 
 
-def create(tools: Tools, title: str = "An issue", **fields: Any) -> str:
+def create(tools: TrackerTools, title: str = "An issue", **fields: Any) -> str:
     return str(call(tools, "upsert_issue", title=title, **fields)["id"])
 
 
@@ -62,7 +62,7 @@ def lines(folder: Path, name: str = "issues.jsonl") -> list[Any]:
 # -- times -------------------------------------------------------------------------------------------------------------
 
 
-def test_times_are_utc_in_the_two_forms_of_sudocode(tools: Tools) -> None:
+def test_times_are_utc_in_the_two_forms_of_sudocode(tools: TrackerTools) -> None:
     """Issues carry seconds without a zone, feedback carries milliseconds with one."""
     issue = create(tools)
     entry = call(tools, "add_feedback", issue_id=issue, to_id=issue, content="x")
@@ -71,7 +71,7 @@ def test_times_are_utc_in_the_two_forms_of_sudocode(tools: Tools) -> None:
     assert "2026-01-02T03:04:05.678Z" == entry["created_at"]
 
 
-def test_setting_what_is_so_already_is_no_update(tools: Tools, clock: Clock) -> None:
+def test_setting_what_is_so_already_is_no_update(tools: TrackerTools, clock: Clock) -> None:
     """The same values, empty ones and feedback leave `updated_at` alone; another value does not."""
     issue = create(tools, description="text", priority=1)
     clock.move(60)
@@ -86,7 +86,7 @@ def test_setting_what_is_so_already_is_no_update(tools: Tools, clock: Clock) -> 
     assert "2026-01-02 03:05:05" == call(tools, "show_issue", issue_id=issue)["updated_at"]
 
 
-def test_closing_and_archiving_carry_their_time_until_undone(tools: Tools, clock: Clock) -> None:
+def test_closing_and_archiving_carry_their_time_until_undone(tools: TrackerTools, clock: Clock) -> None:
     """closed_at and archived_at are set with the flag, kept when set again, and cleared with it."""
     issue = create(tools)
     call(tools, "upsert_issue", issue_id=issue, status="closed", archived=True)
@@ -100,7 +100,7 @@ def test_closing_and_archiving_carry_their_time_until_undone(tools: Tools, clock
     assert [None, None, 0] == [undone["closed_at"], undone["archived_at"], undone["archived"]]
 
 
-def test_newer_comes_first_within_a_priority_and_within_a_moment(tools: Tools, clock: Clock) -> None:
+def test_newer_comes_first_within_a_priority_and_within_a_moment(tools: TrackerTools, clock: Clock) -> None:
     """Issues and feedback made in the same tick of the clock keep their order."""
     older = create(tools)
     clock.move(1)
@@ -112,7 +112,7 @@ def test_newer_comes_first_within_a_priority_and_within_a_moment(tools: Tools, c
     assert ["c", "b", "a"] == [entry["content"] for entry in call(tools, "show_issue", issue_id=first)["feedback"]]
 
 
-def test_a_list_holds_fifty_unless_asked_otherwise(tools: Tools) -> None:
+def test_a_list_holds_fifty_unless_asked_otherwise(tools: TrackerTools) -> None:
     """The default limit is 50; -1 gives all."""
     for _ in range(51):
         create(tools)
@@ -120,7 +120,7 @@ def test_a_list_holds_fifty_unless_asked_otherwise(tools: Tools) -> None:
     assert [50, 51, 0] == [len(call(tools, "list_issues", **limit)) for limit in ({}, {"limit": -1}, {"limit": 0})]
 
 
-def test_an_archived_open_blocker_still_holds_up(tools: Tools) -> None:
+def test_an_archived_open_blocker_still_holds_up(tools: TrackerTools) -> None:
     """Archiving hides a blocker from the lists, not from those who wait for it."""
     blocker, waiting = create(tools), create(tools)
     call(tools, "link", from_id=waiting, to_id=blocker, type="depends-on")
@@ -132,7 +132,7 @@ def test_an_archived_open_blocker_still_holds_up(tools: Tools) -> None:
     assert (0, 1) == (answer["status"]["issues"]["ready"], answer["status"]["issues"]["blocked"])
 
 
-def test_ids_grow_with_the_number_of_issues(tools: Tools) -> None:
+def test_ids_grow_with_the_number_of_issues(tools: TrackerTools) -> None:
     """An id is i- and four letters or digits; all are different."""
     ids = [create(tools) for _ in range(200)]
 
@@ -143,7 +143,7 @@ def test_ids_grow_with_the_number_of_issues(tools: Tools) -> None:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_is_written_as_sudocode_writes_it(tools: Tools, folder: Path) -> None:
+def test_a_line_is_written_as_sudocode_writes_it(tools: TrackerTools, folder: Path) -> None:
     """Keys in sudocode's order, feedback without uuids and only when there is some, anchors as objects."""
     issue, other = create(tools, "日本", description="one\ntwo", tags=["b", "a"]), create(tools)
     call(tools, "link", from_id=issue, to_id=other)
@@ -177,7 +177,7 @@ def test_a_line_is_written_as_sudocode_writes_it(tools: Tools, folder: Path) -> 
     assert "日本" in (folder / "issues.jsonl").read_text(encoding="utf-8")
 
 
-def test_lines_are_sorted_by_time_of_creation_then_id(tools: Tools, folder: Path, clock: Clock) -> None:
+def test_lines_are_sorted_by_time_of_creation_then_id(tools: TrackerTools, folder: Path, clock: Clock) -> None:
     """A change rewrites a line where it stands."""
     first = [create(tools) for _ in range(5)]
     clock.move(1)
@@ -187,7 +187,7 @@ def test_lines_are_sorted_by_time_of_creation_then_id(tools: Tools, folder: Path
     assert [*sorted(first), last] == [line["id"] for line in lines(folder)]
 
 
-def test_a_write_that_cannot_be_copied_is_not_kept(tools: Tools, folder: Path) -> None:
+def test_a_write_that_cannot_be_copied_is_not_kept(tools: TrackerTools, folder: Path) -> None:
     """When the JSONL file cannot be replaced, the call fails and the database is as before."""
     create(tools, "Kept")
     (folder / "issues.jsonl").unlink()
@@ -199,7 +199,7 @@ def test_a_write_that_cannot_be_copied_is_not_kept(tools: Tools, folder: Path) -
     assert ["Kept"] == [row["title"] for row in call(tools, "list_issues")]
 
 
-def test_a_line_nobody_can_read_refuses_every_call_and_changes_nothing(tools: Tools, folder: Path) -> None:
+def test_a_line_nobody_can_read_refuses_every_call_and_changes_nothing(tools: TrackerTools, folder: Path) -> None:
     """An unfinished merge is reported with its line; once it is mended, the next call reads the file."""
     create(tools, "Mine")
     tools.close()
@@ -217,7 +217,7 @@ def test_a_line_nobody_can_read_refuses_every_call_and_changes_nothing(tools: To
     assert ["Mine"] == [row["title"] for row in call(tools, "list_issues")]
 
 
-def test_of_two_lines_for_one_issue_the_later_update_wins(tools: Tools, folder: Path, clock: Clock) -> None:
+def test_of_two_lines_for_one_issue_the_later_update_wins(tools: TrackerTools, folder: Path, clock: Clock) -> None:
     """A union merge leaves two lines; the feedback of both is kept."""
     issue = create(tools, "Old")
     call(tools, "add_feedback", issue_id=issue, to_id=issue, content="1")
@@ -234,7 +234,7 @@ def test_of_two_lines_for_one_issue_the_later_update_wins(tools: Tools, folder: 
     assert ["2", "1"] == [entry["content"] for entry in shown["feedback"]]
 
 
-def test_a_database_put_in_place_meanwhile_is_opened(tools: Tools, folder: Path) -> None:
+def test_a_database_put_in_place_meanwhile_is_opened(tools: TrackerTools, folder: Path) -> None:
     """Deleting `.sudocode` under a running server leads to an empty tracker, not to writes into nowhere."""
     create(tools)
     for path in folder.iterdir():
@@ -261,7 +261,7 @@ def test_init_leaves_what_is_there(folder: Path) -> None:
     assert ["", ""] == [(folder / name).read_text() for name in ("issues.jsonl", "specs.jsonl")]
 
 
-def test_what_a_killed_writer_left_is_swept_away(tools: Tools, folder: Path) -> None:
+def test_what_a_killed_writer_left_is_swept_away(tools: TrackerTools, folder: Path) -> None:
     """Half-written copies vanish when a tracker is opened."""
     (folder / "issues.jsonl.4711.tmp").write_text("half")
     create(tools)
@@ -273,7 +273,7 @@ def test_what_a_killed_writer_left_is_swept_away(tools: Tools, folder: Path) -> 
 
 
 def test_a_lock_held_too_long_is_answered_with_sudocodes_words(
-    tools: Tools, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tools: TrackerTools, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write gives up after the busy timeout; reading goes on."""
     monkeypatch.setattr(database, "_BUSY_TIMEOUT_S", 0.05)
@@ -285,7 +285,7 @@ def test_a_lock_held_too_long_is_answered_with_sudocodes_words(
 
     expected = "Error: CLI command failed with exit code 1\n\nStderr:\n✗ Failed to update issue\ndatabase is locked\n"
 
-    assert Answer(expected, is_error=True) == answer
+    assert ToolAnswer(expected, is_error=True) == answer
     assert "open" == call(tools, "show_issue", issue_id=issue)["status"]
 
 
@@ -305,13 +305,15 @@ def test_a_lock_held_too_long_is_answered_with_sudocodes_words(
         ("close_issue", {}, "Unknown tool: close_issue"),
     ],
 )
-def test_what_no_command_line_takes_is_refused(tools: Tools, tool: str, arguments: dict[str, Any], text: str) -> None:
+def test_what_no_command_line_takes_is_refused(
+    tools: TrackerTools, tool: str, arguments: dict[str, Any], text: str
+) -> None:
     """Too long, with a NUL, half a character, without a title, or a tool that is not there."""
-    assert Answer(text, is_error=True) == tools.call(tool, arguments)
+    assert ToolAnswer(text, is_error=True) == tools.call(tool, arguments)
 
 
 @pytest.mark.parametrize("priority", [-1, 5, "high", 1e300, float("nan")])
-def test_a_priority_outside_0_to_4_is_a_constraint_violation(tools: Tools, priority: object) -> None:
+def test_a_priority_outside_0_to_4_is_a_constraint_violation(tools: TrackerTools, priority: object) -> None:
     """Nothing is created."""
     answer = tools.call("upsert_issue", {"title": "T", "priority": priority})
 
@@ -323,7 +325,7 @@ def test_a_priority_outside_0_to_4_is_a_constraint_violation(tools: Tools, prior
 # -- specs and references ----------------------------------------------------------------------------------------------
 
 
-def test_a_spec_shows_the_feedback_it_got(tools: Tools, folder: Path) -> None:
+def test_a_spec_shows_the_feedback_it_got(tools: TrackerTools, folder: Path) -> None:
     """A spec is created, linked, changed and listed like an issue, and has a file of its own."""
     issue = create(tools)
     spec = call(tools, "upsert_spec", title="Auth", description="# Auth", tags=["sec"])
@@ -347,7 +349,7 @@ def test_a_spec_shows_the_feedback_it_got(tools: Tools, folder: Path) -> None:
         ({"line": 2, "format": "newline", "relationship_type": "blocks"}, "one\ntwo\n[[i-1]]{ blocks }"),
     ],
 )
-def test_a_reference_is_written_into_the_text(tools: Tools, place: dict[str, Any], expected: str) -> None:
+def test_a_reference_is_written_into_the_text(tools: TrackerTools, place: dict[str, Any], expected: str) -> None:
     """After a line or after a text, inline or on a line of its own."""
     issue = create(tools, description="one\ntwo")
     call(tools, "add_reference", entity_id=issue, reference_id="i-1", **place)

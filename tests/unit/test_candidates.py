@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.issue import shown
 from orchestrator.memory import MemoryTracker
-from orchestrator.poll.candidates import Candidate, blockers, candidates, open_blockers
+from orchestrator.poll.candidates import Candidate, candidates, open_blockers
 from tests.support import NOON, gateway_to
 
 
@@ -144,42 +145,7 @@ def test_an_issue_waits_until_each_blocker_is_closed(relation: str, status: str)
     ends = (blocker, waiting) if relation == "blocks" else (waiting, blocker)
     tracker.link(from_id=ends[0], to_id=ends[1], type=relation)
     tracker.issues[blocker]["status"] = status
-    still_open = open_blockers(tracker.show_issue(waiting), gateway_to(tracker))
+    still_open = open_blockers(shown(tracker.show_issue, waiting), gateway_to(tracker))
 
     assert ([] if status == "closed" else [blocker]) == still_open
-    assert [] == blockers(tracker.show_issue(blocker))
-
-
-def _edge(relation: str, from_id: object, to_id: object) -> dict[str, object]:
-    return {"relationship_type": relation, "from_id": from_id, "to_id": to_id}
-
-
-def test_other_relations_and_specs_block_nothing() -> None:
-    """Related issues, specs and edges without an id are no reason to wait; a doubled edge counts once."""
-    record = {
-        "relationships": {
-            "outgoing": [
-                _edge("related", "i-a", "i-b"),
-                _edge("depends-on", "i-a", "s-spec"),
-                _edge("blocks", "i-a", "i-c"),
-            ],
-            "incoming": [
-                _edge("depends-on", "i-d", "i-a"),
-                _edge("blocks", None, "i-a"),
-                _edge("blocks", "i-e", "i-a"),
-                "?",
-            ],
-        }
-    }
-    doubled = {
-        "relationships": {"outgoing": [_edge("depends-on", "i-a", "i-e")], "incoming": [_edge("blocks", "i-e", "i-a")]}
-    }
-
-    assert ["i-e"] == blockers(record)
-    assert ["i-e"] == blockers(doubled)
-
-
-@pytest.mark.parametrize("relationships", [None, [], "x", {}, {"incoming": None, "outgoing": 7}])
-def test_no_relationships_no_blockers(relationships: object) -> None:
-    """A tracker that shows none, or something else, shows no blockers."""
-    assert [] == blockers({"relationships": relationships})
+    assert () == shown(tracker.show_issue, blocker).blockers

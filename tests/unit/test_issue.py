@@ -190,3 +190,40 @@ def test_a_host_may_call_the_id_issue_id() -> None:
     issue = context(read({"issue_id": "i-a1b2", "description": "- [ ] x"}))
 
     assert ("i-a1b2", "- [ ] x") == (issue.issue_id, issue.dod_checklist_full)
+
+
+def _edge(relation: str, from_id: object, to_id: object) -> dict[str, object]:
+    return {"relationship_type": relation, "from_id": from_id, "to_id": to_id}
+
+
+def test_other_relations_and_specs_block_nothing() -> None:
+    """Related issues, specs and edges without an id are no reason to wait; a doubled edge counts once."""
+    record = {
+        "id": "i-a",
+        "relationships": {
+            "outgoing": [
+                _edge("related", "i-a", "i-b"),
+                _edge("depends-on", "i-a", "s-spec"),
+                _edge("blocks", "i-a", "i-c"),
+            ],
+            "incoming": [
+                _edge("depends-on", "i-d", "i-a"),
+                _edge("blocks", None, "i-a"),
+                _edge("blocks", "i-e", "i-a"),
+                "?",
+            ],
+        },
+    }
+    doubled = {
+        "id": "i-a",
+        "relationships": {"outgoing": [_edge("depends-on", "i-a", "i-e")], "incoming": [_edge("blocks", "i-e", "i-a")]},
+    }
+
+    assert ("i-e",) == read(record).blockers
+    assert ("i-e",) == read(doubled).blockers
+
+
+@pytest.mark.parametrize("relationships", [None, [], "x", {}, {"incoming": None, "outgoing": 7}])
+def test_no_relationships_no_blockers(relationships: object) -> None:
+    """A tracker that shows none, or something else, shows no blockers."""
+    assert () == read({"id": "i-a", "relationships": relationships}).blockers

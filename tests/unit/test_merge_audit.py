@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import TrackerUnavailable
+from orchestrator.issue import Issue, shown
 from orchestrator.merge_close.audit import Audit, audit_merge
 from orchestrator.merge_close.events import PullRequest
 from orchestrator.merge_close.rules import (
@@ -27,7 +28,7 @@ BEGAN_BEFORE = "i-a1b2's last session began before the merge"
 
 
 def audited(event: PullRequest, tracker: Tracked, *, on_base: bool | None = True) -> Audit:
-    return audit_merge(event, TRUST, show_issue=tracker.show_issue, on_base=lambda _commit: on_base)
+    return audit_merge(event, TRUST, show=partial(shown, tracker.show_issue), on_base=lambda _commit: on_base)
 
 
 def finished(verdict: Verdict | None = Verdict.DONE, *, status: str = "") -> Tracked:
@@ -104,11 +105,11 @@ def test_a_shallow_checkout_says_so() -> None:
 def test_without_a_tracker_the_other_rules_are_checked() -> None:
     """It says which one was not, and why."""
 
-    def unreadable(_issue_id: str) -> Mapping[str, object]:
+    def unreadable(_issue_id: str) -> Issue:
         raise TrackerUnavailable("there is no issues.jsonl")
 
     def said(event: PullRequest) -> Audit:
-        return audit_merge(event, TRUST, show_issue=unreadable, on_base=lambda _commit: True)
+        return audit_merge(event, TRUST, show=unreadable, on_base=lambda _commit: True)
 
     unchecked = (BEGAN_BEFORE, "i-a1b2 waits for a merge (there is no issues.jsonl)")
     assert Audit(Ruling.CLOSE, "nothing speaks against it", "i-a1b2", unchecked) == said(pull())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.issue import feedback_of
+from orchestrator.issue import Issue, feedback_of, shown
 from orchestrator.merge_close.events import PullRequest, merge_identity
 from orchestrator.merge_close.record import Marker, read_record
 from orchestrator.merge_close.rules import (
@@ -32,7 +32,7 @@ from orchestrator.merge_close.rules import (
     merge_of,
     parse_issue_line,
 )
-from orchestrator.models import Verdict
+from orchestrator.models import IssueStatus, Verdict
 from orchestrator.snapshot import emit_snapshot_json, read_snapshot
 from tests.merges import LATER, TRUST, Tracked, payload, pull
 from tests.support import NOON, gateway_to
@@ -217,11 +217,15 @@ def test_an_old_gate_marker_is_an_end_too() -> None:
     assert happens(pull(), tracker, World()).applied
 
 
+def an_issue_in(status: IssueStatus) -> Issue:
+    return Issue("i-a1b2", "One", status, status.value)
+
+
 # In the order of the rules: what breaks each of them, as a change of a payload or of the world.
 BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "objection": ({"objection": "it is forged"}, {}, "it is forged"),
-    "closed": ({}, {"status": "closed"}, CLOSED_ALREADY),
-    "not in needs_review": ({}, {"status": "open"}, NOT_IN_REVIEW),
+    "closed": ({}, {"issue": an_issue_in(IssueStatus.CLOSED)}, CLOSED_ALREADY),
+    "not in needs_review": ({}, {"issue": an_issue_in(IssueStatus.OPEN)}, NOT_IN_REVIEW),
     "closed before": ({}, {"before": frozenset({(APPLIED, payload().identity)})}, CLOSED_BEFORE),
     "not finished": ({}, {"last": None}, NOT_FINISHED),
 }
@@ -230,12 +234,12 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize(("first", "second"), list(itertools.combinations(BROKEN, 2)))
 def test_of_two_broken_rules_the_first_gives_the_reason(first: str, second: str) -> None:
     """The rules have one order, so that an event always gets the same answer."""
-    issue = read_record("i-a1b2", World().tracker().show_issue("i-a1b2"))
-    merge = payload()
-    for in_payload, in_issue, _ in (BROKEN[second], BROKEN[first]):
-        merge, issue = replace(merge, **in_payload), replace(issue, **in_issue)
+    issue = shown(World().tracker().show_issue, "i-a1b2")
+    merge, record = payload(), read_record(issue)
+    for in_payload, in_record, _ in (BROKEN[second], BROKEN[first]):
+        merge, record = replace(merge, **in_payload), replace(record, **in_record)
 
-    assert BROKEN[first][2] == judge(issue, merge)[1]
+    assert BROKEN[first][2] == judge(record, merge)[1]
 
 
 FORGED: dict[str, dict[str, Any]] = {
@@ -541,6 +545,6 @@ def test_one_merge_has_one_identity() -> None:
 
 def test_a_ruling_changes_nothing() -> None:
     """`judge` is all that an audit needs: it cannot close anything."""
-    shown = World().tracker().show_issue("i-a1b2")
+    record = read_record(shown(World().tracker().show_issue, "i-a1b2"))
 
-    assert (Ruling.CLOSE, "merged") == judge(read_record("i-a1b2", shown), payload())
+    assert (Ruling.CLOSE, "merged") == judge(record, payload())

@@ -10,7 +10,7 @@ import redis
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.adapters.redis.stored import RECORDS, REPORTS
-from orchestrator.merge_close.events import Delivered, Look
+from orchestrator.merge_close.events import Delivered, LastLook
 from orchestrator.models import Report, SessionRecord
 
 
@@ -79,10 +79,10 @@ class RedisMerges:
         """Note that merges were looked for just now; `problem` is what went wrong, or empty."""
         self._scripts.run("looked", problem=problem)
 
-    def last_look(self) -> Look:
+    def last_look(self) -> LastLook:
         """The note on looking for merges."""
         row = self._scripts.client.hgetall(self._keys("merge-look"))
-        return Look(
+        return LastLook(
             _moment(row.get("at")), _moment(row.get("well_at")), int(row.get("failed", 0)), row.get("problem", "")
         )
 

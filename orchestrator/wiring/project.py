@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 import redis
 
 from orchestrator import logs
-from orchestrator.adapters.agents import CommandTransport, CommandVerifier
 from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
-from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
-from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.adapters.redis import (
     Keys,
     RedisControls,
@@ -30,17 +27,15 @@ from orchestrator.adapters.redis import (
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
-from orchestrator.leases import Lease
 from orchestrator.logs import News
 from orchestrator.models import Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.publish import outbox
-from orchestrator.session import LeaseKeeper, Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
+from orchestrator.session import Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.text import redactor
-from orchestrator.wiring.agents import MB, agent_commands, prompt_template, tracker_command
-from orchestrator.workspace import Worktree
+from orchestrator.wiring.agents import SessionProcesses, prompt_template, tracker_command
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -179,11 +174,8 @@ class Wiring:
 
     def end_orphans(self) -> None:
         """End the processes here of workers that are gone."""
-
-        def end(issue_id: str, session_id: str) -> int:
-            return marked.sweep(self._markers(issue_id) | {"ORCH_SESSION": session_id})
-
-        end_orphans(marked.families(str(self.settings.state_dir)), self.heartbeat_leases.holding, end)
+        here = self._processes
+        end_orphans(here.families(), self.heartbeat_leases.holding, here.end)
 
     @functools.cached_property
     def orchestrator_id(self) -> str:
@@ -233,46 +225,18 @@ class Wiring:
         return SessionTools(
             workspace=self.workspace,
             remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
-            transport=self._transport,
-            verifier=self._verifier,
+            transport=self._processes.transport,
+            verifier=self._processes.verifier,
             verify_command=self.settings.verify_command,
             prompt_template=lambda: prompt_template(self.settings),
             # By the issue: if Redis lost its memory, an earlier session's agent may still be at work in this worktree.
-            sweep=lambda lease: marked.sweep(self._markers(lease.issue_id)),
+            sweep=lambda lease: self._processes.end(lease.issue_id),
             now=utc_now,
         )
 
-    def _transport(self, lease: Lease, worktree: Worktree, keeper: LeaseKeeper) -> CommandTransport:
-        return CommandTransport(
-            agent_commands(self.settings),
-            cwd=worktree.path,
-            logs=self._session_logs(lease),
-            issue_id=lease.issue_id,
-            env=os.environ | self._session_markers(lease),
-            cancel=keeper.cut,
-        )
-
-    def _verifier(self, lease: Lease, _worktree: Worktree, keeper: LeaseKeeper) -> CommandVerifier:
-        limits = self.settings.limits
-        return CommandVerifier(
-            logs=self._session_logs(lease),
-            bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
-            env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._session_markers(lease)),
-            cancel=keeper.cut,
-        )
-
-    def _session_markers(self, lease: Lease) -> dict[str, str]:
-        """The markers of a session's processes."""
-        return self._markers(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id}
-
-    def _markers(self, issue_id: str) -> dict[str, str]:
-        """The markers of an issue's processes, on this host and from this state folder."""
-        return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
-
-    def _session_logs(self, lease: Lease) -> Path:
-        path = self.state(self.settings.logs.name) / lease.issue_id / lease.record.session_id
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+    @functools.cached_property
+    def _processes(self) -> SessionProcesses:
+        return SessionProcesses(self.settings, self.state)
 
     def state(self, name: str) -> Path:
         """A file in the project's state folder, which is made if need be: for its owner, as logs have it all."""

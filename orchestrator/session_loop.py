@@ -175,34 +175,39 @@ def perform(
         life = session(limits)
         following = advance(life)
         while isinstance(following, Step):
-            report = next(recorded, None)
+            report = _next(recorded, about, following)
             if report is None:
                 try:
                     report = do(following, progress)
                 except StoppedByHand as by_hand:
                     raise stopped(by_hand) from by_hand
                 history.record(report, step_entries(about, progress.after(report), report))
-            elif (report.stage, report.attempt) != (following.stage, following.attempt):
-                raise HistoryMismatch(_mismatch(about, following, report))
             progress = progress.after(report)
             following = advance(life, report)
-        if left_over := next(recorded, None):
-            raise HistoryMismatch(_mismatch(about, following, left_over))
+        _next(recorded, about, following)
         entries = verdict_entries(about, progress, following, at=now())
         fix_issue_id = history.close(following, entries, reason=progress.why(following))
         return SessionOutcome(following.value, fix_issue_id)  # type: ignore[arg-type] # the lifecycle gives no ERROR
     except ENDS_RUN_ONLY:
         raise
     except Exception as error:
-        entries = error_entries(about, progress, error, at=now())
-        history.close(Verdict.ERROR, entries, reason=reason_of(error))
+        history.close(Verdict.ERROR, error_entries(about, progress, error, at=now()), reason=reason_of(error))
         error.add_note(ALREADY_TOLD)
         raise
 
 
-def _mismatch(about: About, following: Step | Verdict, report: Report) -> str:
-    expected = f"asks for {following.stage} {following.attempt}" if isinstance(following, Step) else f"ends {following}"
-    return (
+def _next(recorded: Iterator[Report], about: About, following: Step | Verdict) -> Report | None:
+    """The next recorded report, None at the end. Raises HistoryMismatch when it is not of the step that follows."""
+    report = next(recorded, None)
+    if report is None:
+        return None
+    if isinstance(following, Verdict):
+        expected = f"ends {following}"
+    elif (report.stage, report.attempt) == (following.stage, following.attempt):
+        return report
+    else:
+        expected = f"asks for {following.stage} {following.attempt}"
+    raise HistoryMismatch(
         f"{about.issue.issue_id}: the history of session {about.session_id} has {report.stage} {report.attempt}"
         f" where the lifecycle {expected}: limits or program changed meanwhile."
         f" Start it anew with `orch enqueue {about.issue.issue_id}`."

@@ -1,16 +1,21 @@
-"""The commands that play the roles, the tracker's server, and the prompt's template, by the settings."""
+"""The processes that the settings name: agents, verifications and the tracker's server; and the prompt's template."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
-from orchestrator.adapters.agents import AgentCommand
-from orchestrator.adapters.process.foreign import Bounds
+from orchestrator.adapters.agents import AgentCommand, CommandTransport, CommandVerifier
+from orchestrator.adapters.process import marked
+from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.errors import SettingsError
-from orchestrator.models import Role
+from orchestrator.models import Lease, Role, Worktree
+from orchestrator.session import LeaseKeeper
 from orchestrator.settings import Settings
 
 MB = 1_000_000
@@ -46,3 +51,53 @@ def prompt_template(settings: Settings) -> str:
     if settings.prompt_template:
         return (settings.root / settings.prompt_template).read_text(encoding="utf-8")
     return resources.files("orchestrator").joinpath("prompt_template.md").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class SessionProcesses:
+    """The processes of sessions on this host: agents and verifications, each with its markers and its logs.
+
+    `state` gives a path in the project's state folder.
+    """
+
+    settings: Settings
+    state: Callable[[str], Path]
+
+    def transport(self, lease: Lease, worktree: Worktree, keeper: LeaseKeeper) -> CommandTransport:
+        """The agents of a session, as commands in its worktree."""
+        return CommandTransport(
+            agent_commands(self.settings),
+            cwd=worktree.path,
+            logs=self._logs(lease),
+            issue_id=lease.issue_id,
+            env=os.environ | self._markers(lease.issue_id, lease.record.session_id),
+            cancel=keeper.cut,
+        )
+
+    def verifier(self, lease: Lease, _worktree: Worktree, keeper: LeaseKeeper) -> CommandVerifier:
+        """The verifications of a session."""
+        limits, markers = self.settings.limits, self._markers(lease.issue_id, lease.record.session_id)
+        return CommandVerifier(
+            logs=self._logs(lease),
+            bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
+            env=clean_env(os.environ, allow=self.settings.agents.env, extra=markers),
+            cancel=keeper.cut,
+        )
+
+    def end(self, issue_id: str, session_id: str = "") -> int:
+        """End the processes here of an issue, or of one session of it; how many there were."""
+        return marked.sweep(self._markers(issue_id, session_id))
+
+    def families(self) -> Mapping[tuple[str, str], set[int]]:
+        """The processes above those of sessions, for each issue and session id."""
+        return marked.families(str(self.settings.state_dir))
+
+    def _markers(self, issue_id: str, session_id: str) -> dict[str, str]:
+        """The environment that tells a process of an issue, or of one session, on this state folder from any other."""
+        of_session = {"ORCH_SESSION": session_id} if session_id else {}
+        return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)} | of_session
+
+    def _logs(self, lease: Lease) -> Path:
+        path = self.state(self.settings.logs.name) / lease.issue_id / lease.record.session_id
+        path.mkdir(parents=True, exist_ok=True)
+        return path

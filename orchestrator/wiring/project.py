@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 import redis
 
 from orchestrator import logs
-from orchestrator.adapters.agents import CommandTransport, CommandVerifier
 from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
-from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.bound import bound_env
-from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import (
     Keys,
@@ -34,14 +31,14 @@ from orchestrator.errors import SettingsError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.issue import listed, shown
 from orchestrator.logs import Once
-from orchestrator.models import IssueStatus, Lease, Limits, Worktree, utc_now
+from orchestrator.models import IssueStatus, Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.publish import publish
-from orchestrator.session import LeaseKeeper, Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
+from orchestrator.session import Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, from_environment
 from orchestrator.settings.redis_url import client_url
 from orchestrator.text import redactor
-from orchestrator.wiring.agents import MB, agent_commands, prompt_template, tracker_command
+from orchestrator.wiring.agents import SessionProcesses, prompt_template, tracker_command
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -216,12 +213,9 @@ class Wiring:
         )
 
     def end_orphans(self) -> None:
-        """End the processes that dead workers left running here."""
-
-        def end(issue_id: str, session_id: str) -> int:
-            return marked.sweep(self._markers(issue_id) | {"ORCH_SESSION": session_id})
-
-        end_orphans(marked.families(str(self.settings.state_dir)), self.heartbeat_leases.holding, end)
+        """End the processes here of workers that are gone."""
+        here = self._processes
+        end_orphans(here.families(), self.heartbeat_leases.holding, here.end)
 
     @functools.cached_property
     def orchestrator_id(self) -> str:
@@ -269,46 +263,18 @@ class Wiring:
         return SessionTools(
             workspace=self.workspace,
             remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
-            transport=self._transport,
-            verifier=self._verifier,
+            transport=self._processes.transport,
+            verifier=self._processes.verifier,
             verify_command=self.settings.verify_command,
             prompt_template=lambda: prompt_template(self.settings),
             # By the issue: if Redis lost its memory, an earlier session's agent may still be at work in this worktree.
-            sweep=lambda lease: marked.sweep(self._markers(lease.issue_id)),
+            sweep=lambda lease: self._processes.end(lease.issue_id),
             now=utc_now,
         )
 
-    def _transport(self, lease: Lease, worktree: Worktree, keeper: LeaseKeeper) -> CommandTransport:
-        return CommandTransport(
-            agent_commands(self.settings),
-            cwd=worktree.path,
-            logs=self._session_logs(lease),
-            issue_id=lease.issue_id,
-            env=os.environ | self._session_markers(lease),
-            cancel=keeper.cut,
-        )
-
-    def _verifier(self, lease: Lease, _worktree: Worktree, keeper: LeaseKeeper) -> CommandVerifier:
-        limits = self.settings.limits
-        return CommandVerifier(
-            logs=self._session_logs(lease),
-            bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
-            env=clean_env(os.environ, allow=self.settings.agents.env, extra=self._session_markers(lease)),
-            cancel=keeper.cut,
-        )
-
-    def _session_markers(self, lease: Lease) -> dict[str, str]:
-        """Variables that mark the processes of a session."""
-        return self._markers(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id}
-
-    def _markers(self, issue_id: str) -> dict[str, str]:
-        """Variables that mark the processes of an issue's sessions from this state folder."""
-        return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
-
-    def _session_logs(self, lease: Lease) -> Path:
-        path = self.state(self.settings.logs.name) / lease.issue_id / lease.record.session_id
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+    @functools.cached_property
+    def _processes(self) -> SessionProcesses:
+        return SessionProcesses(self.settings, self.state)
 
     def state(self, name: str) -> Path:
         """A file in the project's state folder, which is made if need be, and for its owner only."""

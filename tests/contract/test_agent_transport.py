@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from orchestrator.adapters.process.foreign import Limits
 
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
-from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,

@@ -15,9 +15,9 @@ from pathlib import Path
 from threading import Event, Thread, Timer
 
 import pytest
+from orchestrator.adapters.process.foreign import Ended, Finished, Limits
 
 from orchestrator.adapters.process import foreign, marked, shim
-from orchestrator.adapters.process.foreign import Ended, Finished, Limits
 from orchestrator.errors import SettingsError, WorkspaceError
 from tests.support import wait_until
 

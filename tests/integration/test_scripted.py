@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.adapters.process.foreign import Limits
 from pydantic import ValidationError
 
 from orchestrator.adapters.agents import scripted
 from orchestrator.adapters.agents.command import AgentCommand, CommandTransport
 from orchestrator.adapters.agents.scripted import Playbook, count, find
 from orchestrator.adapters.process import marked
-from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import AgentFailed, AgentSilent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +43,8 @@ def playbooks(tmp_path: Path) -> Callable[..., None]:
 def ask(tmp_path: Path) -> Ask:
     """Asks the scripted agent through the command transport, in an empty worktree."""
     (tmp_path / "worktree").mkdir()
-    argv = (sys.executable, "-P", "-m", "orchestrator.adapters.agents.scripted")
-    argv += ("--role", "{role}", "--issue", "{issue}", "--playbook", str(tmp_path / "playbooks"))
+    program = (sys.executable, "-P", "-m", "orchestrator.adapters.agents.scripted")
+    argv = (*program, "--role", "{role}", "--issue", "{issue}", "--playbook", str(tmp_path / "playbooks"))
 
     def run(role: str, prompt: str = "", *, issue: str = "i-0001", limits: Limits = LIMITS) -> str:
         transport = CommandTransport(

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
+from orchestrator.adapters.process.foreign import Limits
 
 from orchestrator.adapters.agents.verify import CommandVerifier
-from orchestrator.adapters.process.foreign import Limits
 from orchestrator.errors import SessionStopped, WorkspaceError
 from orchestrator.models import VerificationEvidence
 from orchestrator.ports import Verifier, Worktree
@@ -27,7 +28,7 @@ def verify(tmp_path: Path) -> Verify:
     path.mkdir()
     worktree = Worktree("i-0001", path, "orch/i-0001", "ba5e")
 
-    def run(*command: str, limits: Limits = LIMITS, max_output_chars: int = 4000, cancel: Event | None = None):
+    def run(*command: str, limits: Limits = LIMITS, max_output_chars: int = 4000, cancel: Event | None = None) -> Any:
         verifier: Verifier = CommandVerifier(
             logs=tmp_path / "logs",
             limits=limits,

@@ -2,7 +2,7 @@
 #
 #   make demo        a demonstration: issues, agents, reviews, verified branches; needs nothing but Python and git
 #   make up          run it for real; ORCH_PROJECT_ROOT=/path/to/repo names the repo; stop it with Ctrl-C
-#   make test        all tests, the fastest first;  make test ARGS=tests/unit  runs one ring
+#   make test        all tests, several at once;  make test ARGS=tests/unit  runs one ring
 #   make check       formatting, lint, types, import contracts, generated docs
 #   make chaos       a running stack, broken every few seconds: is anything lost?  make chaos SEEDS="4 5" MINUTES=10
 #   make docker-test the image and the stack of docker-compose.yml, for real; starts a Docker engine where none runs
@@ -33,8 +33,10 @@ demo: .venv/.for-use
 up: .venv/.for-use
 	@$(BIN)/orch up $(ARGS)
 
+# Coverage is of the whole suite, and of what runs in the tests' own processes.
 test: .venv/.for-development
-	@$(BIN)/python -m pytest -q --tb=short --maxfail=10 $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --tb=short --maxfail=10 $(or $(ARGS),--cov --cov-report=)
+	@$(if $(ARGS),,echo "branch coverage: $$($(BIN)/coverage report --format=total) %")
 
 check: .venv/.for-development
 	@$(BIN)/ruff check --quiet .

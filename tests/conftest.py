@@ -1,18 +1,41 @@
-"""Every test has a home of its own, and none leaves a process behind."""
+"""Every test has a home of its own, none leaves a process behind, and workers share the files among them."""
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 ENDS_IN_S = 3.0
 """How long a process may take to follow the test that ended it."""
+
+LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Give `-n auto` two workers per core, as most tests wait for processes of their own.
+
+    None for a single file, as workers take whole files; none for the unit ring, which is over before they have started.
+    """
+    paths = [Path(arg.partition("::")[0]) for arg in config.args]
+    if len(set(paths)) == 1 and paths[0].is_file():
+        return 0
+    if all("unit" in path.parts for path in paths):
+        return 0
+    return max(4, 2 * (os.cpu_count() or 1))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all that was imported again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _move(to: Path, environ: pytest.MonkeyPatch) -> None:
@@ -46,12 +69,29 @@ def home(homes: Iterator[Path]) -> Iterator[Path]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that leaves processes behind has failed; they are named, and ended."""
+    """End the processes that a run left behind, name them, and fail the run. A worker leaves the naming to the run."""
+    left = _end_what_is_left()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = left
+        return
+    for line in left + session.config.stash.get(LEFT_BY_WORKERS, []):
+        session.config.get_terminal_writer().line(f"\nleft behind: {line}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Note what a worker found left behind; one that crashed found nothing."""
+    node.config.stash.setdefault(LEFT_BY_WORKERS, []).extend(getattr(node, "workeroutput", {}).get("left", []))
+
+
+def _end_what_is_left() -> list[str]:
+    """Kill the children of this process that do not end by themselves; gives a line for each."""
     _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=ENDS_IN_S)
+    lines = []
     for process in left:
         with suppress(psutil.NoSuchProcess):  # it ended while we looked
-            line = f"left behind: process {process.pid}: {' '.join(process.cmdline())}"
+            lines.append(f"process {process.pid}: {' '.join(process.cmdline())}")
             process.kill()
-            session.config.get_terminal_writer().line(f"\n{line}", red=True)
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
     psutil.wait_procs(left)
+    return lines

@@ -13,10 +13,10 @@ from orchestrator.adapters.redis.controls import RedisControls
 from orchestrator.adapters.redis.history import RedisHistory, RedisOutbox
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.agent_roles import RoleSteps
-from orchestrator.gateway import SudocodeGateway
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import (
     Claim,
+    Holding,
     IssueTracker,
     Lease,
     Limits,
@@ -24,7 +24,7 @@ from orchestrator.models import (
     Report,
     SessionRecord,
     Stage,
-    Step,
+    Untold,
     Verdict,
 )
 from orchestrator.poll.claim import Poll
@@ -42,7 +42,7 @@ ERRORS_IN_A_ROW = 3
 MAX_RESCUES = 3
 
 
-def doing(do: Callable[[Step, Progress], Report]) -> Callable[[Lease, LeaseKeeper], Doer]:
+def doing(do: Doer) -> Callable[[Lease, LeaseKeeper], Doer]:
     """The same doer for every session."""
     return lambda _lease, _keeper: do
 
@@ -68,7 +68,7 @@ class Engine:
     started: list[tuple[str, int]] = field(default_factory=list)
     wakes: list[None] = field(default_factory=list)
     client: Any = None
-    gateway: IssueTracker | SudocodeGateway | None = None
+    gateway: IssueTracker = None  # type: ignore[assignment] # set below, over the tracker
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.project)
@@ -150,6 +150,18 @@ class Engine:
     def publish(self) -> int:
         """Tell the tracker what waits."""
         return publish(self.outbox, self.gateway)
+
+    def held(self, issue_id: str) -> Holding:
+        """What Redis knows of the issue, which is something."""
+        holding = self.leases.holding(issue_id)
+        assert holding is not None
+        return holding
+
+    def untold(self) -> Untold:
+        """The next thing to be told, of which there is one."""
+        untold = self.outbox.next()
+        assert untold is not None
+        return untold
 
     def slots(self, count: int, worker: str = "worker@test") -> None:
         """A session worker lives and has so many slots."""

@@ -66,7 +66,7 @@ class Orch:
 
     def says(self, *words: str, stdin: str = "", **env: str) -> str:
         """What a command prints that does its work without complaint."""
-        done = self(*words, stdin=stdin, **env)
+        done = self(*words, cwd=None, stdin=stdin, **env)
         assert (0, "") == (done.returncode, done.stderr), done
         return done.stdout
 

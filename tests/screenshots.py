@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 from rich.console import Console
@@ -41,7 +41,7 @@ DONE = (
 )
 LONG = {"seconds": 600}
 NO = {"checks": [{"item": "a refused upload is tested", "run": ["false"], "fix": "test a refused upload"}]}
-AT_WORK = {
+AT_WORK: dict[str, dict[str, Any]] = {
     "Cache parsed templates": {"implementer": [GOOD | LONG]},
     "Stream large exports": {"spec_reviewer": [LONG]},
     "Drop the old date format": {"quality_reviewer": [LONG]},
@@ -148,7 +148,7 @@ def wrote(path: Path, text: str) -> None:
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def at_work(project: Project, issues: Mapping[str, Mapping[str, list[object]]]) -> bool:
+def at_work(project: Project, issues: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether what was quick is done, and each of these issues is in the last run of its slow role."""
     ended = [holding for holding in project.leases.holdings() if holding.state == "ended"]
     return len(ended) == len(DONE) and all(

@@ -239,6 +239,7 @@ class Running:
 
     def __enter__(self) -> Self:
         self._log = self._folder / f"{len(list(self._folder.glob('*.log')))}.log"
+        self._forgotten = 0
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 self._argv,
@@ -258,10 +259,14 @@ class Running:
         finally:
             self.process.kill()
 
+    def forget(self) -> None:
+        """Leave out what it printed until now from all that follows."""
+        self._forgotten = self._log.stat().st_size
+
     @property
     def printed(self) -> str:
         """All it printed until now."""
-        return self._log.read_text(errors="replace")
+        return self._log.read_bytes()[self._forgotten :].decode(errors="replace")
 
     def lines(self, *words: str) -> list[str]:
         """The printed lines in which all of these words stand."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,30 +53,28 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         limits="agent_seconds = 8\nsilence_seconds = 4\nverify_seconds = 2",
         verify='L0 = ["sh", "-c", "echo 1 test failed; exit 3"]\nL1 = ["sleep", "60"]',
     ) as project:
-        issues = {
-            title: project.file(title, **what)
-            for title, what in {
-                "Endless": {"priority": 0, "implementer": [does(seconds=60)]},
-                "Hanging": {"priority": 0, "implementer": [does(misbehave="hang")]},
-                "Forking": {"priority": 0, "implementer": [does(misbehave="fork")]},
-                "Malformed": {"priority": 0},
-                "Waiting": {"priority": 0},
-                "Flooding": {"priority": 1, "implementer": [does(misbehave="flood")]},
-                "Garbage": {"implementer": [does(misbehave="garbage")]},
-                "Garbage at first": {"implementer": [does(misbehave="garbage"), GOOD]},
-                "Garbage review": {"spec_reviewer": [{"misbehave": "garbage"}]},
-                "Failing": {"implementer": [does(misbehave="exit3")]},
-                "No checklist": {"content": "Verify: L2\n\nJust do it.\n"},
-                "No verification": {"verify": "-"},
-                "Failing verification": {"verify": "L0"},
-                "Endless verification": {"verify": "L1"},
-                "Meddling review": {"spec_reviewer": [check("echo worse > work.txt; echo > new.txt")]},
-                "Own commits": {"implementer": [does(f"git add .; {COMMIT}")]},
-                "No .git": {"implementer": [does("rm -rf .git")]},
-                "Meddling with issues": {"implementer": [does("mkdir .sudocode; echo > .sudocode/issues.jsonl")]},
-                "Good": {"priority": 4},
-            }.items()
+        kinds: dict[str, dict[str, Any]] = {
+            "Endless": {"priority": 0, "implementer": [does(seconds=60)]},
+            "Hanging": {"priority": 0, "implementer": [does(misbehave="hang")]},
+            "Forking": {"priority": 0, "implementer": [does(misbehave="fork")]},
+            "Malformed": {"priority": 0},
+            "Waiting": {"priority": 0},
+            "Flooding": {"priority": 1, "implementer": [does(misbehave="flood")]},
+            "Garbage": {"implementer": [does(misbehave="garbage")]},
+            "Garbage at first": {"implementer": [does(misbehave="garbage"), GOOD]},
+            "Garbage review": {"spec_reviewer": [{"misbehave": "garbage"}]},
+            "Failing": {"implementer": [does(misbehave="exit3")]},
+            "No checklist": {"content": "Verify: L2\n\nJust do it.\n"},
+            "No verification": {"verify": "-"},
+            "Failing verification": {"verify": "L0"},
+            "Endless verification": {"verify": "L1"},
+            "Meddling review": {"spec_reviewer": [check("echo worse > work.txt; echo > new.txt")]},
+            "Own commits": {"implementer": [does(f"git add .; {COMMIT}")]},
+            "No .git": {"implementer": [does("rm -rf .git")]},
+            "Meddling with issues": {"implementer": [does("mkdir .sudocode; echo > .sudocode/issues.jsonl")]},
+            "Good": {"priority": 4},
         }
+        issues = {title: project.file(title, **what) for title, what in kinds.items()}
         database = sqlite3.connect(project.repo / ".sudocode" / "orch-tracker.db")
         with database:
             database.execute("UPDATE issues SET created_at = 'yesterday' WHERE id = ?", (issues["Malformed"],))
@@ -233,7 +232,7 @@ def test_the_tracker_dies(desk: tuple[Project, Running]) -> None:
     known = {holding.issue_id for holding in project.leases.holdings()}
     issues = [project.file(f"Tracker {number}") for number in range(2)]
     for role in ("spec_reviewer", "quality_reviewer"):
-        stack.until(lambda role=role: all(project.asked(issue, role) for issue in issues), f"the {role} should work")
+        stack.until(partial(all_at_work, project, issues, role), f"the {role} should work")
         stack.until(lambda: servers(project), "a tracker's server should run")
         for server in servers(project):
             kill(server)
@@ -242,6 +241,11 @@ def test_the_tracker_dies(desk: tuple[Project, Running]) -> None:
     for issue in issues:
         assert CLEAN == project.events(issue)
         assert project.snapshots(issue) == project.feedback(issue)
+
+
+def all_at_work(project: Project, issues: Sequence[str], role: str) -> bool:
+    """Whether this role was asked for on each of them."""
+    return all(project.asked(issue, role) for issue in issues)
 
 
 def servers(project: Project) -> list[int]:

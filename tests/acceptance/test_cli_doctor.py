@@ -36,7 +36,7 @@ def set_up(orch: Orch) -> None:
 
 def findings(orch: Orch, **env: str) -> dict[str, list[tuple[str, str, str]]]:
     """(level, says, fix) under the name of each check; the exit code must fit them."""
-    done = orch("doctor", "--json", **env)
+    done = orch("doctor", "--json", cwd=None, **env)
     found: dict[str, list[tuple[str, str, str]]] = {}
     answer = json.loads(done.stdout)
     for row in answer["findings"]:

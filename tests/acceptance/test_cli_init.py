@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.models import Role
 from orchestrator.settings import load
 from tests.orch import Orch
 
@@ -35,7 +36,7 @@ def test_init_writes_down_what_it_found(orch: Orch) -> None:
     settings = load(orch.repo, orch.env)
     assert ("make", "test") == settings.verify_command("L1")
     assert ("main", "bundled") == (settings.base, settings.tracker)
-    agent = settings.agent("implementer")
+    agent = settings.agent(Role.IMPLEMENTER)
     assert agent is not None
     assert "claude" == agent.command[0]
 

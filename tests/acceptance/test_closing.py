@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def orch(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def waiting_for(project: Project, issue: str, title: str, **roles: object) -> str:
+def waiting_for(project: Project, issue: str, title: str, **roles: Any) -> str:
     """An issue that is blocked by another one; its id."""
     blocked = project.file(title, **roles)
     project.tracker.link(from_id=issue, to_id=blocked, type="blocks")
@@ -108,7 +109,7 @@ def hosted(make_project: Callable[..., Project], github: GitHubServer, tmp_path:
     return project
 
 
-def file(project: Project, github: GitHubServer, title: str, **options: object) -> str:
+def file(project: Project, github: GitHubServer, title: str, **options: Any) -> str:
     """An issue, whose branch the API knows from now on: it does not look into the bare repo; the issue's id."""
     issue = project.file(title, **options)
     github.push(f"orch/{issue}", issue)

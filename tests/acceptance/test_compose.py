@@ -61,14 +61,14 @@ def test_only_this_machine_reaches_a_service(name: str) -> None:
     assert name in ("flower", "web", "prometheus", "grafana") or not ports
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - {"init"})
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"init"}))
 def test_a_service_is_looked_after(name: str) -> None:
     """It is started again, and says whether it is well."""
     assert "unless-stopped" == SERVICES[name]["restart"]
     assert SERVICES[name]["healthcheck"]["test"]
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - {"init", *OURS})
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"init", *OURS}))
 def test_an_image_of_others_is_pinned(name: str) -> None:
     """Tomorrow's `latest` is not what was tried."""
     assert re.search(r":v?\d+\.\d+", SERVICES[name]["image"])
@@ -111,7 +111,7 @@ def test_a_folder_without_a_repo_is_refused(tmp_path: Path) -> None:
     """Compose makes a folder of what is misspelt: no demo is made in that."""
     owner = f"{os.getuid()}:{os.getgid()}"
     places = {"ORCH_PROJECT_ROOT": str(tmp_path), "ORCH_STATE_DIR": str(tmp_path), "HOME": str(tmp_path)}
-    argv = [sys.executable, ROOT / "ops/docker-init.py", owner, "/home/me/misspelt"]
+    argv = [sys.executable, str(ROOT / "ops/docker-init.py"), owner, "/home/me/misspelt"]
     done = subprocess.run(argv, env=os.environ | places, capture_output=True, text=True, check=False)
 
     assert (1, "/home/me/misspelt is no git repo; correct ORCH_REPO in .env\n") == (done.returncode, done.stderr)
@@ -209,7 +209,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         cleanup.callback(stack.kill)
         _, *options = stack.services["redis"]["command"]
         place = ["--port", str(stack.port), "--bind", "127.0.0.1", "--dir", str(stack._folder)]
-        stack.start("redis", [redis_server.find_server(), *options, *place])
+        stack.start("redis", [str(redis_server.find_server()), *options, *place])
         assert 0 == stack.start("init").wait(60)
         for name in OURS:
             stack.start(name)

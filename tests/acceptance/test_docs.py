@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ from tests.support import ROOT, wait_until
 pytestmark = pytest.mark.timeout(300)
 
 NOT_TYPED = {
-    r"make( .*)?": "`make test` is what runs this, and unit/test_docs.py knows the targets",
+    r"make( .*)?": "`make test` is what runs this, and integration/test_pages.py knows the targets",
     r"orch demo( .*)?": "half a minute; test_demo.py types it",
     r"(python3 -m venv|(~\S*/)?pip install) .*": "installs from the network; make does for every test",
     r"ln -sf ~/.local/share/sudocode-orchestrator/bin/orch ~/.local/bin/orch": "of what is not installed",
@@ -147,6 +148,11 @@ def at_home(project: Project) -> None:
     project.env |= {"PATH": f"{programs}:{project.env['PATH']}", "EDITOR": "true", "USER": "somebody"}
 
 
+def is_in(project: Project, issue: str, state: str) -> bool:
+    """Whether Redis knows the issue's session, and in this state."""
+    return project.known(issue) and project.holding(issue).state == state
+
+
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, dict[str, str]]]:
     """A stack that runs, and an issue in each trouble."""
@@ -167,7 +173,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, d
             stack.says("is up")
             for trouble, issue in issues.items():
                 state = "running" if trouble == "hung" else "ended"
-                stack.until(lambda i=issue, s=state: project.known(i) and project.holding(i).state == s, trouble)
+                stack.until(partial(is_in, project, issue, state), trouble)
             yield project, issues
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -147,8 +148,8 @@ class World:
 
     def seen_merge(self, issue: str, **changes: Any) -> str:
         """A merge of the issue's pull request was seen."""
-        merge = {"issue_id": issue, "pr_url": PULL, "merge_sha": "c0ffee" * 6, "source": "daemon", "merged": True}
-        payload = MergeClosePayload(**(merge | {"merged_at": datetime.now(UTC)} | changes))
+        merge = MergeClosePayload(issue, PULL, "c0ffee" * 6, datetime.now(UTC), merged=True, source="daemon")
+        payload = replace(merge, **changes)
         apply_merge_close(gateway=self.wiring.gateway, payload=payload)
         return issue
 
@@ -546,7 +547,7 @@ def test_a_bundle_while_all_is_down(calm: World, tmp_path: Path) -> None:
     issue = calm.file()
     away = {"ORCH_REDIS_URL": f"unix://{calm.state}/nobody.sock"}
     done = orch(calm, "escalate", issue, cwd=tmp_path, **away)
-    failed = orch(calm, "escalate", issue, "-o", str(tmp_path / "nowhere" / "x.tar.gz"), **away)
+    failed = orch(calm, "escalate", issue, "-o", str(tmp_path / "nowhere" / "x.tar.gz"), cwd=None, **away)
     (bundle,) = tmp_path.iterdir()
 
     assert 0 == done.returncode, done.stderr

@@ -29,7 +29,8 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    argv = [redis_server.find_server(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", tmp_path]
+    place = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(tmp_path)]
+    argv = [str(redis_server.find_server()), *place, "--save", ""]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
         try:
             wait_until(lambda: answers(port), "Redis should listen")

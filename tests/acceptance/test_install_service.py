@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -188,7 +189,8 @@ def test_units_are_not_more_exposed_than_need_be(scope: str, tmp_path: Path) -> 
     for path in written(tmp_path, scope):
         if path.suffix == ".service":
             most = (MOST_EXPOSED_WORKER if "worker" in path.name else MOST_EXPOSED)[scope]
-            argv = ["systemd-analyze", "security", "--offline=true", f"--threshold={most * 10:g}", "--no-pager", path]
+            options = ["--offline=true", f"--threshold={most * 10:g}", "--no-pager"]
+            argv = ["systemd-analyze", "security", *options, str(path)]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
 
             assert 0 == done.returncode, done.stdout[-200:] + done.stderr
@@ -219,7 +221,7 @@ def test_every_service_runs_and_stops(project: Project, installed: Installed, tm
         assert CLEAN == project.events(short)
         for name, path, code in (("web", "/healthz", 200), ("flower", "/api/workers", 401)):
             url = f"http://127.0.0.1:{environ[f'{name.upper()}_PORT']}{path}"
-            running[name].until(lambda url=url, code=code: answer(url) == code, f"{url} should answer {code}")
+            running[name].until(partial(answers, url, code), f"{url} should answer {code}")
 
         long = project.file("Long", implementer=[GOOD | {"seconds": 3}], spec_reviewer=[{"seconds": 60}])
         worker.until(lambda: project.asked(long), "the long one should be at work")
@@ -234,9 +236,9 @@ def test_every_service_runs_and_stops(project: Project, installed: Installed, tm
     assert project.is_down()
 
 
-def answer(url: str) -> int:
-    """The status; 0 while nobody answers."""
+def answers(url: str, status: int) -> bool:
+    """Whether it answers, and so."""
     try:
-        return httpx2.get(url).status_code
+        return httpx2.get(url).status_code == status
     except httpx2.TransportError:
-        return 0
+        return False

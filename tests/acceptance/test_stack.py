@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -139,6 +140,11 @@ def test_sudden_deaths(make_project: Callable[..., Project]) -> None:
     assert (1, 4, 1) == tuple(project.asked(issue, role) for role in ROLES)
 
 
+def ends_a_line(stack: Running, said: str) -> bool:
+    """Whether a line about beat ends with this."""
+    return any(line.endswith(said) for line in stack.lines("beat", said))
+
+
 def test_what_keeps_dying_is_started_again(project: Project) -> None:
     """A process that dies again and again is started again, ever later; the stack stays up and does its work."""
     with up(project) as stack:
@@ -146,7 +152,7 @@ def test_what_keeps_dying_is_started_again(project: Project) -> None:
         for said in ("starting it again", "starting it again in 1 s", "starting it again in 2 s"):
             (beat,) = (pid for pid in project.processes("orchestrator beat") if parent(pid) == stack.process.pid)
             kill(beat)
-            stack.until(lambda said=said: [line for line in stack.lines("beat", said) if line.endswith(said)], said)
+            stack.until(partial(ends_a_line, stack, said), said)
             stack.until(lambda: project.processes("orchestrator beat"), "beat should run again")
         issue = project.file("Work")
         stack.until(lambda: project.over(issue), "the session should have ended")

@@ -143,7 +143,7 @@ def test_an_issue_claimed_while_status_looks_is_not_called_lost(up: Wiring) -> N
         up.tracker.upsert_issue(issue_id=issue_id, status="in_progress")
         return list_issues()
 
-    up.tracker.list_issues = claimed_meanwhile  # type: ignore[method-assign] # the moment is what is tested
+    up.tracker.list_issues = claimed_meanwhile  # type: ignore[assignment, method-assign] # the moment is what is tested
     (issue,) = collect(up.sources()).issues
 
     assert ("in_progress", "claimed", "") == (issue.status, issue.state, issue.reason)
@@ -219,7 +219,7 @@ def test_status_while_the_tracker_is_down(project: Project) -> None:
 def test_watch_looks_again_and_ends_with_ctrl_c(up: Wiring) -> None:
     """Exit code 0 and not a word on standard error."""
     watcher = Redis.from_url(up.redis_url, decode_responses=True, socket_timeout=60)
-    with watcher.monitor() as monitor:
+    with watcher.monitor() as monitor:  # type: ignore[no-untyped-call] # redis-py has no types there
         watching = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", "status", "--watch"],
             env=environment(up),

@@ -32,7 +32,7 @@ def orch(tmp_path: Path) -> Orch:
 @contextmanager
 def served(orch: Orch, **env: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Where it listens, while it does."""
-    with orch.start("web", "--port", "0", **env) as process:
+    with orch.start("web", "--port", "0", cwd=None, **env) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().removeprefix("listening on ").strip(), process

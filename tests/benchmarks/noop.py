@@ -9,7 +9,7 @@ import functools
 from dataclasses import replace
 from typing import Any
 
-from orchestrator import wiring
+from orchestrator import wiring as wiring
 from orchestrator.agent_roles import RoleSteps
 from orchestrator.celery import app
 from orchestrator.models import (
@@ -61,7 +61,7 @@ class NoOpWiring(wiring.Wiring):
 
 
 # In this worker's processes only: the tasks below are the product's own, and ask for the wiring when they run.
-wiring.here = functools.cache(lambda: NoOpWiring(from_environment()))  # type: ignore[assignment]
+wiring.here = functools.cache(lambda: NoOpWiring(from_environment()))
 
 
 @app.task

@@ -30,7 +30,7 @@ class Recording(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Keep it, send it."""
         vars(self).setdefault("sent", []).append(list(args))
-        return super().execute_command(*args, **options)
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py has no types
 
 
 def session_id(issue_id: str) -> str:
@@ -60,7 +60,7 @@ def run(client: redis.Redis, commands: Sequence[Command], issue_id: str) -> None
         return token if word == TOKEN else word.replace(SESSION, own).replace(ISSUE, issue_id)
 
     for command in commands:
-        answer: Any = client.execute_command(*map(filled, command))
+        answer: Any = client.execute_command(*map(filled, command))  # type: ignore[no-untyped-call] # redis-py has no types there
         token = token or answer[0]
 
 

@@ -24,10 +24,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
+import redis
 
 from orchestrator.adapters.process.bound import bound_argv, bound_env
-from orchestrator.models import Claim, SessionRecord, utc_now
+from orchestrator.models import Claim, Lease, SessionRecord, utc_now
 from orchestrator.publish.entries import About, opening_entries
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session_loop import Doer
 from orchestrator.wiring.project import Wiring
 from tests.benchmarks import plain
 from tests.benchmarks.figures import Figure, interleaved
@@ -87,9 +90,9 @@ class _Round:
     cpu_us: float
 
 
-def _recorded(wiring: Wiring, steps: Callable[..., object]) -> list[plain.Command]:
+def _recorded(wiring: Wiring, steps: Callable[[Lease, LeaseKeeper], Doer]) -> list[plain.Command]:
     """The Redis commands of one session of the engine, in this process."""
-    recording = plain.Recording.from_url(wiring.redis_url, decode_responses=True)
+    recording = plain.Recording(connection_pool=redis.ConnectionPool.from_url(wiring.redis_url, decode_responses=True))
     own = Wiring(wiring.settings)
     own.client = own.patient_client = recording
     sessions = replace(own.sessions(owner="recorder/1", wake=lambda: None, stopping=lambda: False), doer=steps)

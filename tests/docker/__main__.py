@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from tests.docker import engine
@@ -139,7 +140,11 @@ class Stack:
     def all_healthy(self) -> None:
         for service in self._services:
             for container in self.containers(service):
-                wait_until(lambda c=container: inspect(c, "{{.State.Health.Status}}") == "healthy", service, 180)
+                wait_until(partial(self._healthy, container), service, 180)
+
+    @staticmethod
+    def _healthy(container: str) -> bool:
+        return inspect(container, "{{.State.Health.Status}}") == "healthy"
 
     def scale(self, count: int) -> None:
         self.up("--scale", f"worker={count}")

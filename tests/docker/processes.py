@@ -25,6 +25,8 @@ class Process:
     Its attributes' names keep out of the way of a container's.
     """
 
+    ready_prompt: str  # the container's, by multiple inheritance
+
     def __init__(self, argv: Sequence[str], folder: Path, env: Mapping[str, str], name: str) -> None:
         self._argv, self._folder, self._environ, self._name = argv, folder, env, name
         self._log = folder / f"{name}.log"
@@ -82,7 +84,7 @@ class RedisProcess(Process, RedisContainer):
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
-        argv = [redis_server.find_server(), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(folder)]
+        argv = [str(redis_server.find_server()), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(folder)]
         super().__init__([*argv, *REDIS_OPTIONS], folder, os.environ, f"redis-{self._port}")
 
     @property

@@ -17,6 +17,9 @@ import redis
 from orchestrator.adapters.redis import server as redis_server
 from tests.engine import Engine
 
+Fork = Callable[[Callable[[], object]], int]
+"""Runs a function in a fork of this process; gives its id."""
+
 
 class OwnRedis:
     """A Redis for one test, to be killed and started again on the same data."""
@@ -93,7 +96,7 @@ def engine(redis_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
+def fork() -> Iterator[Fork]:
     """Runs a function in a fork of this process and gives its id. All forks are gone afterwards."""
     children: list[int] = []
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_commit_that_dies_anywhere_is_made_again(project: Project, tmp_path: P
     for nth in itertools.count(1):
         worktree = workspace.prepare(f"i-{nth}")
         dirty(project, worktree)
-        died = killed(tmp_path, nth, lambda worktree=worktree: workspace.commit(worktree, "One\n"))
+        died = killed(tmp_path, nth, partial(workspace.commit, worktree, "One\n"))
         commit = workspace.commit(worktree, "One\n")
 
         assert [commit] == project.git("rev-list", f"main..{worktree.branch}").split()
@@ -94,7 +95,7 @@ def test_after_a_commit_that_dies_anywhere_prepare_loses_nothing(project: Projec
     for nth in itertools.count(1):
         worktree = workspace.prepare(f"i-{nth}")
         dirty(project, worktree)
-        died = killed(tmp_path, nth, lambda worktree=worktree: workspace.commit(worktree, "One\n"))
+        died = killed(tmp_path, nth, partial(workspace.commit, worktree, "One\n"))
         workspace.prepare(worktree.issue_id)
 
         assert {"one.py", "two.py"} <= kept(project, worktree)
@@ -112,7 +113,7 @@ def test_a_prepare_that_dies_anywhere_is_made_again(project: Project, tmp_path: 
         worktree = workspace.prepare(issue_id)
         dirty(project, worktree)
         shutil.rmtree(project.repo / ".git/worktrees" / issue_id)
-        died = killed(tmp_path, nth, lambda issue_id=issue_id: workspace.prepare(issue_id))
+        died = killed(tmp_path, nth, partial(workspace.prepare, issue_id))
 
         assert worktree.path == workspace.prepare(issue_id).path
         assert {"one.py", "two.py"} <= kept(project, worktree)
@@ -149,7 +150,7 @@ def test_a_restore_that_dies_anywhere_is_made_again(project: Project, tmp_path: 
     for nth in itertools.count(1):
         worktree = workspace.prepare(f"i-{nth}")
         dirty(project, worktree)
-        died = killed(tmp_path, nth, lambda worktree=worktree: workspace.restore(worktree, project.first))
+        died = killed(tmp_path, nth, partial(workspace.restore, worktree, project.first))
         workspace.restore(worktree, project.first)
 
         assert project.first == workspace.head(worktree)
@@ -166,7 +167,7 @@ def test_a_drop_that_dies_anywhere_is_made_again(project: Project, tmp_path: Pat
     for nth in itertools.count(1):
         worktree = workspace.prepare(f"i-{nth}")
         dirty(project, worktree)
-        died = killed(tmp_path, nth, lambda worktree=worktree: workspace.drop(worktree.issue_id))
+        died = killed(tmp_path, nth, partial(workspace.drop, worktree.issue_id))
         workspace.drop(worktree.issue_id)
 
         assert not worktree.path.exists()

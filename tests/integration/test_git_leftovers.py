@@ -10,6 +10,7 @@ import pytest
 from orchestrator.adapters.git import Leftover, LeftoverKind
 from orchestrator.cli.gc import plan
 from orchestrator.errors import WorkspaceError
+from orchestrator.models import IssueStatus
 from tests.git_project import Host, Project, with_bare
 
 MERGED, PUSHED = "merged into main", "on a branch of origin"
@@ -118,7 +119,7 @@ def test_what_is_planned_is_what_vanishes(project: Project, host: Host, git: Cal
     (host.workspace.prepare("i-1").path / "dirty.py").write_text("x\n")
     host.workspace.drop("i-3")
     leftovers = host.workspace.leftovers()
-    status = dict.fromkeys(issues[:4], "closed") | {"i-4": "open"}
+    status = dict.fromkeys(issues[:4], IssueStatus.CLOSED) | {"i-4": IssueStatus.OPEN}
     closed = set(issues[:4])
     before = {leftover.name for leftover in leftovers.find(closed)[0]}
     planned = plan(leftovers.find(closed)[0], status=status, live={"i-2"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,12 +151,12 @@ def test_a_remote_in_trouble_is_one_warning(
     assert reason in warning["reason"]
 
 
-def running(pid: str) -> bool:
+def ended(pid: str) -> bool:
     """A process that nobody has reaped yet has no words left."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == b""
     except OSError:
-        return False
+        return True
 
 
 def test_a_remote_that_hangs_is_given_up(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +173,7 @@ def test_a_remote_that_hangs_is_given_up(project: Project, tmp_path: Path, monke
 
     assert ["it did not answer in 0.5 s"] == [line["reason"] for line in logs]
     for pid in pids.read_text().split():
-        wait_until(lambda pid=pid: not running(pid), "ssh should have ended")
+        wait_until(partial(ended, pid), "ssh should have ended")
 
 
 def test_a_remote_that_is_back_has_the_next_step(project: Project, one: Host, bare: Callable[..., str]) -> None:

@@ -22,7 +22,7 @@ with locked(Path(sys.argv[1]), wait_s=0):
 """
 
 
-def test_a_lock_has_one_holder_and_a_waiter_is_told_which(tmp_path: Path):
+def test_a_lock_has_one_holder_and_a_waiter_is_told_which(tmp_path: Path) -> None:
     """A second open file is refused, also in the same process; afterwards the lock is free."""
     path = tmp_path / "made" / "lock"
     with locked(path, wait_s=0):
@@ -35,7 +35,7 @@ def test_a_lock_has_one_holder_and_a_waiter_is_told_which(tmp_path: Path):
         pass
 
 
-def test_a_killed_holder_leaves_no_lock(tmp_path: Path):
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     """The lock goes with its process, whatever way that ends."""
     path = tmp_path / "lock"
     other = subprocess.Popen(
@@ -54,7 +54,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path):
         pass
 
 
-def test_a_child_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path):
+def test_a_child_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
     """Celery forks its workers at any moment; one that has a copy of the open file must not hold the lock on."""
     path = tmp_path / "lock"
     reading, writing = os.pipe()
@@ -73,7 +73,7 @@ def test_a_child_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path):
         os.waitpid(child, 0)
 
 
-def test_a_full_disk_costs_the_name_and_not_the_lock(tmp_path: Path):
+def test_a_full_disk_costs_the_name_and_not_the_lock(tmp_path: Path) -> None:
     """What needs the lock goes on although its process id cannot be written."""
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestrator.adapters.redis.history import KEPT_REFUSALS
@@ -10,7 +12,7 @@ from orchestrator.memory import MemoryTracker
 from orchestrator.models import FixIssueEntry, IssueStatus, Progress, Stage, StatusEntry, Verdict
 from orchestrator.publish.entries import opening_entries, tell, verdict_entries
 from orchestrator.publish.outbox import publish
-from tests.engine import a_report, about, doing, saying_yes, told_of
+from tests.engine import Engine, a_report, about, doing, saying_yes, told_of
 from tests.support import NOON, Roles, gateway_to, wait_until
 
 ISSUE = "i-a1b2"
@@ -22,18 +24,18 @@ class Outage(MemoryTracker):
 
     away = False
 
-    def add_feedback(self, **arguments):
+    def add_feedback(self, **arguments: Any) -> Any:
         if self.away:
             raise TransientMCPError("no answer")
         return super().add_feedback(**arguments)
 
-    def upsert_issue(self, **arguments):
+    def upsert_issue(self, **arguments: Any) -> Any:
         if self.away:
             raise TransientMCPError("no answer")
         return super().upsert_issue(**arguments)
 
 
-def test_entries_of_several_issues_are_told_in_the_order_in_which_they_came(engine):
+def test_entries_of_several_issues_are_told_in_the_order_in_which_they_came(engine: Engine) -> None:
     """Sessions side by side: the tracker is told of each in order, and of all in the order of what happened."""
     told = []
     for issue_id in ("i-1", "i-2"):
@@ -55,7 +57,7 @@ def test_entries_of_several_issues_are_told_in_the_order_in_which_they_came(engi
     assert [(lease.issue_id, lease.record.session_id) for lease in (one, two, two, one)] == told
 
 
-def test_a_whole_session_is_told_as_the_contract_says(engine):
+def test_a_whole_session_is_told_as_the_contract_says(engine: Engine) -> None:
     """Five snapshots, in_progress twice, then needs_review; the second publisher finds nothing."""
     issue_id = engine.tracker.file("One")
     engine.poll()
@@ -68,7 +70,7 @@ def test_a_whole_session_is_told_as_the_contract_says(engine):
 
 
 @pytest.mark.parametrize("verdict", [Verdict.DONE, Verdict.OVERFLOW])
-def test_a_publisher_killed_before_it_took_an_entry_off_tells_nothing_twice(engine, verdict):
+def test_a_publisher_killed_before_it_took_an_entry_off_tells_nothing_twice(engine: Engine, verdict: Verdict) -> None:
     """Each entry in turn is told by a publisher that dies before taking it off: the tracker hears it once."""
     engine.tracker.file("Parse empty input", issue_id=ISSUE)
     lease = engine.running()
@@ -78,10 +80,10 @@ def test_a_publisher_killed_before_it_took_an_entry_off_tells_nothing_twice(engi
     history.close(verdict, verdict_entries(about(lease), Progress().after(refusal), verdict, at=NOON))
     waiting = engine.outbox.waiting()
     for _ in range(waiting):
-        untold = engine.outbox.next()
+        untold = engine.untold()
         tell(untold.entry, engine.gateway)
         # Here it is killed. The next one tells one entry more and is killed in its turn.
-        again = engine.elsewhere().outbox.next()
+        again = engine.elsewhere().untold()
         assert again.begun
         assert again.entry_id == untold.entry_id
         fix_issue_id = tell(again.entry, engine.gateway, look_first=again.begun)
@@ -94,22 +96,22 @@ def test_a_publisher_killed_before_it_took_an_entry_off_tells_nothing_twice(engi
     assert "needs_review" == engine.status(ISSUE)
     assert (verdict is Verdict.OVERFLOW) == (len(fixes) == 1)
     assert [{"from_id": ISSUE, "to_id": fix["id"], "type": "related"} for fix in fixes] == engine.tracker.links
-    assert (fixes[0]["id"] if fixes else None) == engine.leases.holding(ISSUE).fix_issue_id
+    assert (fixes[0]["id"] if fixes else None) == engine.held(ISSUE).fix_issue_id
 
 
-def test_what_an_earlier_publisher_may_have_told_is_looked_for(engine):
+def test_what_an_earlier_publisher_may_have_told_is_looked_for(engine: Engine) -> None:
     """Redis lost its last second and with it who had begun what: an entry from before this publisher is not doubled."""
     engine.tracker.file("One", issue_id=ISSUE)
     lease = engine.running()
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
-    tell(engine.outbox.next().entry, engine.gateway)
+    tell(engine.untold().entry, engine.gateway)
     engine.client.delete(engine.keys("begun"))
 
     assert 1 == engine.publish()
     assert ["IMPLEMENT_DONE"] == engine.events(ISSUE)
 
 
-def test_what_comes_back_after_it_was_told_is_looked_for(engine):
+def test_what_comes_back_after_it_was_told_is_looked_for(engine: Engine) -> None:
     """Redis lost that an entry was taken off: the publisher that told it does not tell it again."""
     engine.tracker.file("One", issue_id=ISSUE)
     lease, outbox = engine.running(), engine.outbox
@@ -126,7 +128,7 @@ def test_what_comes_back_after_it_was_told_is_looked_for(engine):
     assert ["IMPLEMENT_DONE"] == engine.events(ISSUE)
 
 
-def test_what_a_dead_publisher_began_is_looked_for_by_the_next(engine):
+def test_what_a_dead_publisher_began_is_looked_for_by_the_next(engine: Engine) -> None:
     """Both had looked before the entry came, so only the mark in Redis says that it may have been told."""
     dead, heir = engine.outbox, engine.outbox
     assert (None, None) == (dead.next(), heir.next())
@@ -137,14 +139,17 @@ def test_what_a_dead_publisher_began_is_looked_for_by_the_next(engine):
     lease = engine.running()
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
 
-    assert not dead.next().begun
-    assert heir.next().begun
+    (first, again) = (dead.next(), heir.next())
+    assert first is not None
+    assert again is not None
+    assert (False, True) == (first.begun, again.begun)
 
 
-def test_the_entries_of_a_step_keep_their_order(engine):
+def test_the_entries_of_a_step_keep_their_order(engine: Engine) -> None:
     """A verdict's status is told after what comes before it in the entries, never before."""
     entries = [StatusEntry(ISSUE, status) for status in (IssueStatus.OPEN, IssueStatus.CLOSED, IssueStatus.BLOCKED)]
-    outbox, told = engine.outbox, []
+    outbox = engine.outbox
+    told: list[object] = []
     engine.history(engine.running()).close(Verdict.ERROR, entries)
     while untold := outbox.next():
         told.append(untold.entry)
@@ -153,17 +158,19 @@ def test_the_entries_of_a_step_keep_their_order(engine):
     assert entries == told
 
 
-def test_the_list_of_refusals_does_not_grow_for_ever(engine):
+def test_the_list_of_refusals_does_not_grow_for_ever(engine: Engine) -> None:
     """The newest are kept; a tracker that refuses everything does not fill Redis."""
     lease, outbox = engine.running(), engine.outbox
     engine.client.rpush(engine.keys("refused"), *(str(number) for number in range(KEPT_REFUSALS)))
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
-    outbox.told(outbox.next(), refusal="the newest")
+    untold = outbox.next()
+    assert untold is not None
+    outbox.told(untold, refusal="the newest")
 
     assert ["the newest", *(str(number) for number in range(KEPT_REFUSALS - 1))] == outbox.refused()
 
 
-def test_what_is_new_is_told_without_looking(engine):
+def test_what_is_new_is_told_without_looking(engine: Engine) -> None:
     """Looking costs a call to a slow tracker; an entry that only this publisher can have seen needs none."""
     outbox = engine.outbox
     assert outbox.next() is None
@@ -172,10 +179,12 @@ def test_what_is_new_is_told_without_looking(engine):
     lease = engine.running()
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
 
-    assert not outbox.next().begun
+    untold = outbox.next()
+    assert untold is not None
+    assert not untold.begun
 
 
-def test_a_tracker_that_does_not_answer_is_named_with_the_issue(engine):
+def test_a_tracker_that_does_not_answer_is_named_with_the_issue(engine: Engine) -> None:
     """One entry that the tracker hangs on stops the rest until it answers; the log says which issue it is."""
     engine.tracker = Outage()
     engine.gateway = gateway_to(engine.tracker)
@@ -187,7 +196,7 @@ def test_a_tracker_that_does_not_answer_is_named_with_the_issue(engine):
         engine.publish()
 
 
-def test_a_tracker_that_is_away_is_told_later_and_no_session_notices(engine):
+def test_a_tracker_that_is_away_is_told_later_and_no_session_notices(engine: Engine) -> None:
     """While the tracker is away sessions run to their verdict; when it is back, it is told all, in order, once."""
     engine.tracker = Outage()
     engine.gateway = gateway_to(engine.tracker)
@@ -210,7 +219,7 @@ def test_a_tracker_that_is_away_is_told_later_and_no_session_notices(engine):
     assert "needs_review" == engine.status(issue_id)
 
 
-def test_a_refused_entry_is_put_aside_and_the_next_one_is_told(engine):
+def test_a_refused_entry_is_put_aside_and_the_next_one_is_told(engine: Engine) -> None:
     """What the tracker refuses is kept for a person; it holds up neither its own issue nor others."""
     issue_id = engine.tracker.file("One")
     lease = engine.running("i-deleted")
@@ -222,7 +231,7 @@ def test_a_refused_entry_is_put_aside_and_the_next_one_is_told(engine):
     assert ["i-deleted: Issue not found: i-deleted"] == engine.outbox.refused()
 
 
-def test_an_entry_that_cannot_be_read_is_put_aside(engine):
+def test_an_entry_that_cannot_be_read_is_put_aside(engine: Engine) -> None:
     """An entry that another version wrote stops nothing else, and its issue can be claimed again."""
     issue_id = engine.tracker.file("One")
     lease = engine.running("i-odd")
@@ -238,7 +247,7 @@ def test_an_entry_that_cannot_be_read_is_put_aside(engine):
     engine.claimed("i-odd")
 
 
-def test_a_fix_issue_is_shown_with_the_session_that_made_it(engine):
+def test_a_fix_issue_is_shown_with_the_session_that_made_it(engine: Engine) -> None:
     """The id of the [FIX] issue is known once it is told, and not taken for the next session's."""
     issue_id = engine.tracker.file("One")
     engine.poll()
@@ -246,10 +255,10 @@ def test_a_fix_issue_is_shown_with_the_session_that_made_it(engine):
     engine.publish()
     (fix,) = [issue["id"] for issue in engine.tracker.issues.values() if issue["title"].startswith("[FIX]")]
 
-    assert fix == engine.leases.holding(issue_id).fix_issue_id
+    assert fix == engine.held(issue_id).fix_issue_id
 
     engine.leases.want(issue_id)
     engine.tracker.upsert_issue(issue_id=issue_id, status="open")
     engine.poll()
 
-    assert engine.leases.holding(issue_id).fix_issue_id is None
+    assert engine.held(issue_id).fix_issue_id is None

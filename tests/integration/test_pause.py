@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 
 from orchestrator.models import Claim, Refusal
+from tests.engine import Engine
 from tests.support import wait_until
 
 ISSUE = "i-a1b2"
 
 
-def test_nothing_is_claimed_while_orch_is_paused(engine):
+def test_nothing_is_claimed_while_orch_is_paused(engine: Engine) -> None:
     """Neither a ready issue nor one that a person asks for is claimed, and no slot counts as free."""
     engine.controls.pause(by="anna@here", reason="the disk is full")
 
@@ -24,7 +25,7 @@ def test_nothing_is_claimed_while_orch_is_paused(engine):
     assert isinstance(engine.leases.claim(ISSUE), Claim)
 
 
-def test_the_first_pause_holds(engine):
+def test_the_first_pause_holds(engine: Engine) -> None:
     """Who pauses again is told who did so before, and since when; resuming ends it, once."""
     first = engine.controls.pause(by="anna@here", reason="lunch")
     second = engine.controls.pause(by="ben@there", reason="")
@@ -37,7 +38,7 @@ def test_the_first_pause_holds(engine):
     assert engine.controls.paused() is None
 
 
-def test_what_runs_goes_on_to_its_end(engine):
+def test_what_runs_goes_on_to_its_end(engine: Engine) -> None:
     """A pause changes nothing for a session that was claimed before."""
     engine.tracker.file("One", issue_id=ISSUE)
     engine.poll()
@@ -48,7 +49,7 @@ def test_what_runs_goes_on_to_its_end(engine):
     assert "needs_review" == engine.status(ISSUE)
 
 
-def test_a_session_whose_worker_died_is_rescued_while_paused(engine):
+def test_a_session_whose_worker_died_is_rescued_while_paused(engine: Engine) -> None:
     """It was claimed before the pause, so it runs."""
     engine.tracker.file("One", issue_id=ISSUE)
     engine.tracker.file("Two")
@@ -61,7 +62,7 @@ def test_a_session_whose_worker_died_is_rescued_while_paused(engine):
     assert [ISSUE] == engine.poll()
 
 
-def test_a_wish_waits_for_the_end_of_the_pause(engine):
+def test_a_wish_waits_for_the_end_of_the_pause(engine: Engine) -> None:
     """An issue that is asked for while orch is paused stays asked for, and is claimed first thereafter."""
     issue = engine.tracker.file("One")
     engine.tracker.file("Urgent", priority=0)
@@ -77,7 +78,7 @@ def test_a_wish_waits_for_the_end_of_the_pause(engine):
     assert issue == engine.poll()[0]
 
 
-def test_the_tracker_is_not_asked_while_orch_is_paused(engine):
+def test_the_tracker_is_not_asked_while_orch_is_paused(engine: Engine) -> None:
     """A pause is also peace for a tracker that makes trouble."""
     engine.tracker.file("One")
     engine.controls.pause(by="anna@here", reason="")
@@ -86,13 +87,13 @@ def test_the_tracker_is_not_asked_while_orch_is_paused(engine):
     assert [] == engine.poll(tracker=nobody_to_ask)
 
 
-def test_no_claim_is_won_after_a_pause(engine):
+def test_no_claim_is_won_after_a_pause(engine: Engine) -> None:
     """Of claims that race with a pause, each was won before it or is refused: afterwards their number is final."""
     engine.slots(1000)
     won: list[str] = []
     over = threading.Event()
 
-    def claim(mine, name):
+    def claim(mine: Engine, name: str) -> None:
         for number in range(10_000):
             if over.is_set() or mine.leases.claim(f"i-{name}{number}") is Refusal.PAUSED:
                 return

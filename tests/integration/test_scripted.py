@@ -43,8 +43,8 @@ def playbooks(tmp_path: Path) -> Callable[..., None]:
 def ask(tmp_path: Path) -> Ask:
     """Asks the scripted agent through the command transport, in an empty worktree."""
     (tmp_path / "worktree").mkdir()
-    argv = (sys.executable, "-P", "-m", "orchestrator.adapters.agents.scripted")
-    argv += ("--role", "{role}", "--issue", "{issue}", "--playbook", str(tmp_path / "playbooks"))
+    program = (sys.executable, "-P", "-m", "orchestrator.adapters.agents.scripted")
+    argv = (*program, "--role", "{role}", "--issue", "{issue}", "--playbook", str(tmp_path / "playbooks"))
 
     def run(role: str, prompt: str = "", *, issue: str = "i-0001", bounds: Bounds = BOUNDS) -> str:
         transport = CommandTransport(

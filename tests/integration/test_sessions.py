@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -13,8 +15,11 @@ import structlog.testing
 from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.errors import AgentFailed, RedisUnavailable
-from orchestrator.models import Refusal, Verdict
+from orchestrator.models import Lease, Progress, Refusal, Report, Step, Verdict
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session_loop import Doer, History
 from tests.engine import Engine, doing, saying_yes
+from tests.integration.conftest import Fork, OwnRedis
 from tests.support import Roles, wait_until
 
 ISSUE = "i-a1b2"
@@ -25,11 +30,16 @@ EVENTS = ["SESSION_START", "IMPLEMENT_DONE", "SPEC_REVIEW_PASS", "QUALITY_REVIEW
 class Written:
     """A doer that writes down which steps it does, where other processes can read it."""
 
-    def __init__(self, path: Path, before=lambda step: None, after=lambda step: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        before: Callable[[Step], object] = lambda step: None,
+        after: Callable[[Step], object] = lambda step: None,
+    ) -> None:
         self.path, self.before, self.after = path, before, after
         path.touch()
 
-    def __call__(self, step, progress):
+    def __call__(self, step: Step, progress: Progress) -> Report:
         self.before(step)
         with self.path.open("a") as steps:
             steps.write(f"{step.stage}/{step.attempt}\n")
@@ -44,7 +54,7 @@ class Written:
 
 
 @pytest.fixture
-def issue(engine):
+def issue(engine: Engine) -> str:
     """An issue whose session is opened and started."""
     engine.tracker.file("One", issue_id=ISSUE)
     assert [ISSUE] == engine.poll()
@@ -58,10 +68,12 @@ def die() -> None:
 
 @pytest.mark.parametrize("deadly", CLEAN)
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_session_whose_worker_is_killed_goes_on_at_the_step_it_was_in(engine, issue, fork, tmp_path, deadly, moment):
+def test_a_session_whose_worker_is_killed_goes_on_at_the_step_it_was_in(
+    engine: Engine, issue: str, fork: Fork, tmp_path: Path, deadly: str, moment: str
+) -> None:
     """Killed in whatever step: the next worker does that one again and no other; the tracker hears no difference."""
 
-    def dies(step):
+    def dies(step: Step) -> None:
         if f"{step.stage}/{step.attempt}" == deadly:
             die()
 
@@ -81,21 +93,19 @@ def test_a_session_whose_worker_is_killed_goes_on_at_the_step_it_was_in(engine, 
     assert "needs_review" == engine.status(issue)
 
 
-def test_a_session_killed_between_its_last_step_and_its_end_only_ends(engine, issue, fork, tmp_path):
+def test_a_session_killed_between_its_last_step_and_its_end_only_ends(
+    engine: Engine, issue: str, fork: Fork, tmp_path: Path
+) -> None:
     """When all steps are recorded, nothing is done again: the verdict follows from what is there."""
 
-    class DiesAtTheEnd:
-        def __init__(self, history):
-            self.recorded, self.record = history.recorded, history.record
-
-        def close(self, verdict, entries, *, reason=""):
-            die()
+    def dies_at_the_end(lease: Lease) -> History:
+        history = mine.history(lease)
+        history.close = lambda *_told, **_why: die()  # type: ignore[method-assign] # the moment is what is tested
+        return history
 
     written = Written(tmp_path / "steps")
     mine = engine.elsewhere()
-    child = fork(
-        lambda: mine.sessions(doing(written), history=lambda lease: DiesAtTheEnd(mine.history(lease))).run(issue)
-    )
+    child = fork(lambda: mine.sessions(doing(written), history=dies_at_the_end).run(issue))
     os.waitpid(child, 0)
 
     assert CLEAN == written.steps
@@ -109,7 +119,7 @@ def test_a_session_killed_between_its_last_step_and_its_end_only_ends(engine, is
     assert EVENTS == engine.events(issue)
 
 
-def test_messages_that_arrive_twice_run_the_session_once(engine, issue, tmp_path):
+def test_messages_that_arrive_twice_run_the_session_once(engine: Engine, issue: str, tmp_path: Path) -> None:
     """Of several workers that get the same message at once, one runs the session and the others leave."""
     written = Written(tmp_path / "steps")
     workers = [
@@ -124,16 +134,18 @@ def test_messages_that_arrive_twice_run_the_session_once(engine, issue, tmp_path
     assert CLEAN == written.steps
 
 
-def test_a_worker_that_lost_its_session_writes_nothing_and_leaves_quietly(engine, issue, tmp_path):
+def test_a_worker_that_lost_its_session_writes_nothing_and_leaves_quietly(
+    engine: Engine, issue: str, tmp_path: Path
+) -> None:
     """A worker that stood still while another took its session over adds nothing to it, and raises nothing."""
 
-    def overtaken(step):
+    def overtaken(step: Step) -> None:
         if not heir:
             engine.fall_silent(issue)
             engine.poll()
             heir.append(engine.elsewhere().acquired(issue, "heir"))
 
-    heir: list = []
+    heir: list[Lease] = []
     with structlog.testing.capture_logs() as lines:
         engine.sessions(doing(Written(tmp_path / "steps", before=overtaken))).run(issue)
 
@@ -143,17 +155,18 @@ def test_a_worker_that_lost_its_session_writes_nothing_and_leaves_quietly(engine
     assert "session_failed" not in [line["event"] for line in lines]
 
 
-def test_a_lost_lease_is_noticed_while_a_step_runs(engine, issue, tmp_path):
+def test_a_lost_lease_is_noticed_while_a_step_runs(engine: Engine, issue: str, tmp_path: Path) -> None:
     """The holder renews while a step runs; when another worker has the session, the step is cut within a renewal."""
     cut = []
 
-    def doer(lease, keeper):
-        def do(step, progress):
+    def doer(lease: Lease, keeper: LeaseKeeper) -> Doer:
+        def do(step: Step, progress: Progress) -> Report:
             engine.fall_silent(issue)
             engine.elsewhere().acquired(issue, "heir")
             wait_until(keeper.cut.is_set, "the step should have been cut")
             cut.append(step.stage)
             keeper.hold()
+            raise AssertionError("a cut step must not go on")
 
         return do
 
@@ -161,15 +174,15 @@ def test_a_lost_lease_is_noticed_while_a_step_runs(engine, issue, tmp_path):
     engine.sessions(doer, leases=leases, lease_s=0.4).run(issue)
 
     assert ["RUNNING"] == cut
-    assert "running" == engine.leases.holding(issue).state
+    assert "running" == engine.held(issue).state
 
 
-def test_a_long_step_keeps_its_lease(engine, issue, tmp_path):
+def test_a_long_step_keeps_its_lease(engine: Engine, issue: str, tmp_path: Path) -> None:
     """A step that takes several lease times is nobody else's as long as its worker renews."""
     leases = RedisLeases(engine.client, engine.keys, lease_s=0.3)
     expired = []
 
-    def longer_than_a_lease(step):
+    def longer_than_a_lease(step: Step) -> None:
         begun = engine.client.time()[0]
         wait_until(
             lambda: expired.extend(engine.elsewhere().leases.expired()) or _s(engine) >= begun + 2, "two seconds"
@@ -182,17 +195,19 @@ def test_a_long_step_keeps_its_lease(engine, issue, tmp_path):
     assert CLEAN == written.steps
 
 
-def _s(engine) -> int:
+def _s(engine: Engine) -> int:
     return int(engine.client.time()[0])
 
 
-def test_a_stopping_worker_hands_its_session_on_at_the_step_boundary(engine, issue, tmp_path):
+def test_a_stopping_worker_hands_its_session_on_at_the_step_boundary(
+    engine: Engine, issue: str, tmp_path: Path
+) -> None:
     """A worker that stops ends the step it is in, records it, and the next poll hands the session on at once."""
     stop = threading.Event()
     first = Written(tmp_path / "steps", after=lambda step: stop.set())
 
-    def checked(lease, keeper):
-        def do(step, progress):
+    def checked(lease: Lease, keeper: LeaseKeeper) -> Doer:
+        def do(step: Step, progress: Progress) -> Report:
             keeper.check()
             return first(step, progress)
 
@@ -210,24 +225,28 @@ def test_a_stopping_worker_hands_its_session_on_at_the_step_boundary(engine, iss
 
 
 @pytest.mark.parametrize("after", CLEAN)
-def test_a_session_whose_last_step_redis_lost_does_that_step_again(engine, issue, tmp_path, after):
+def test_a_session_whose_last_step_redis_lost_does_that_step_again(
+    engine: Engine, issue: str, tmp_path: Path, after: str
+) -> None:
     """Redis came back without the last report: the session is given back at once, and goes on from what is left."""
-    forgotten = []
+    forgotten: list[object] = []
 
-    def forgets(step):
+    def forgets(step: Step) -> None:
         done = f"{step.stage}/{step.attempt}"
         if not forgotten and CLEAN.index(done) == CLEAN.index(after) + 1:
             (session_id,) = engine.leases.runs(issue)
             forgotten.append(engine.client.rpop(engine.keys("history", session_id)))
 
-    def forgets_at_the_end(lease):
+    def forgets_at_the_end(lease: Lease) -> History:
         history = engine.history(lease)
         if after == CLEAN[-1] and not forgotten:
             close = history.close
-            history.close = lambda *told, **why: (
-                forgotten.append(engine.client.rpop(engine.keys("history", lease.record.session_id))),
-                close(*told, **why),
-            )
+
+            def forgets_first(*told: Any, **why: Any) -> None:
+                forgotten.append(engine.client.rpop(engine.keys("history", lease.record.session_id)))
+                close(*told, **why)
+
+            history.close = forgets_first  # type: ignore[method-assign] # the moment is what is tested
         return history
 
     written = Written(tmp_path / "steps", before=forgets)
@@ -245,10 +264,10 @@ def test_a_session_whose_last_step_redis_lost_does_that_step_again(engine, issue
     assert "needs_review" == engine.status(issue)
 
 
-def test_an_error_ends_the_session_and_reopens_the_issue(engine, issue):
+def test_an_error_ends_the_session_and_reopens_the_issue(engine: Engine, issue: str) -> None:
     """What ends a session is told with its reason, the issue is open again, and waits before it is tried again."""
 
-    def fails(step, progress):
+    def fails(step: Step, progress: Progress) -> Report:
         raise AgentFailed(f"{issue}: the agent exited with 3")
 
     with pytest.raises(AgentFailed):
@@ -258,20 +277,20 @@ def test_an_error_ends_the_session_and_reopens_the_issue(engine, issue):
     assert ["SESSION_START", "SESSION_ERROR"] == engine.events(issue)
     assert "open" == engine.status(issue)
     assert Refusal.WAITING == engine.leases.claim(issue)
-    assert f"{issue}: the agent exited with 3" == engine.leases.holding(issue).reason
+    assert f"{issue}: the agent exited with 3" == engine.held(issue).reason
 
 
-def test_an_overflow_ends_in_a_fix_issue(engine, issue):
+def test_an_overflow_ends_in_a_fix_issue(engine: Engine, issue: str) -> None:
     """A session whose reviews say no to the end is told as one [FIX] issue, and is for people to look at."""
     engine.sessions(doing(saying_yes(Roles(spec_noes=3)))).run(issue)
     engine.publish()
 
     assert "OVERFLOW_FIX_CREATED" == engine.events(issue)[-1]
-    assert Verdict.OVERFLOW == engine.leases.holding(issue).verdict
+    assert Verdict.OVERFLOW == engine.held(issue).verdict
     assert "needs_review" == engine.status(issue)
 
 
-def test_a_session_whose_redis_goes_away_is_left_and_goes_on_later(own_redis, tmp_path):
+def test_a_session_whose_redis_goes_away_is_left_and_goes_on_later(own_redis: OwnRedis, tmp_path: Path) -> None:
     """Redis away for longer than our patience ends the run with one line, not the session with SESSION_ERROR."""
     engine = Engine(own_redis.url, "away", client=connect(own_redis.url, patience_s=0.3))
     engine.slots(1)
@@ -297,7 +316,7 @@ def test_a_session_whose_redis_goes_away_is_left_and_goes_on_later(own_redis, tm
     assert EVENTS == engine.events(ISSUE)
 
 
-def test_a_client_that_waits_for_redis_does_not_keep_a_step_from_being_cut(own_redis):
+def test_a_client_that_waits_for_redis_does_not_keep_a_step_from_being_cut(own_redis: OwnRedis) -> None:
     """However patient the session's own client is, a step is cut when its lease could not be renewed in time."""
     engine = Engine(own_redis.url, "silent", client=connect(own_redis.url, patience_s=60))
     engine.slots(1)
@@ -305,12 +324,13 @@ def test_a_client_that_waits_for_redis_does_not_keep_a_step_from_being_cut(own_r
     engine.poll()
     impatient = RedisLeases(connect(own_redis.url, patience_s=0.1), engine.keys, lease_s=1)
 
-    def doer(lease, keeper):
-        def do(step, progress):
+    def doer(lease: Lease, keeper: LeaseKeeper) -> Doer:
+        def do(step: Step, progress: Progress) -> Report:
             own_redis.freeze()
             wait_until(keeper.cut.is_set, "the step should have been cut", timeout=4)
             own_redis.thaw()
             keeper.hold()
+            raise AssertionError("a cut step must not go on")
 
         return do
 
@@ -322,7 +342,7 @@ def test_a_client_that_waits_for_redis_does_not_keep_a_step_from_being_cut(own_r
     assert f"{ISSUE}: its lease could not be renewed for 1 s; nothing more is written here" == lines[-1]["reason"]
 
 
-def test_a_message_that_meets_no_redis_is_left(tmp_path):
+def test_a_message_that_meets_no_redis_is_left(tmp_path: Path) -> None:
     """Redis away before the session began is one line too; the session is handed on when Redis is back."""
     nobody = f"unix://{tmp_path}/nobody.sock"
     engine = Engine(nobody, "nobody", client=connect(nobody, patience_s=0.1))

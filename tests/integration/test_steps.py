@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,7 +175,7 @@ class Onlooker(MemoryHistory):
         self.session = session
         self.on_remote: list[bool] = []
 
-    def record(self, report: Report, entries: Sequence[Entry]) -> None:  # type: ignore[override]
+    def record(self, report: Report, entries: Iterable[Entry]) -> None:
         self.on_remote.append(self.session.pushed == report.commit)
         super().record(report, entries)
 

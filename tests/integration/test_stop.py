@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,8 +17,11 @@ from orchestrator.errors import (
     TrackerUnavailable,
     WorkspaceError,
 )
-from orchestrator.models import Claim, Refusal, StatusEntry, Stop, Verdict
+from orchestrator.models import Claim, IssueStatus, Lease, Progress, Refusal, Report, StatusEntry, Step, Stop, Verdict
+from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session_loop import Doer
 from tests.engine import Engine, a_record, a_report, saying_yes
+from tests.integration.conftest import OwnRedis
 from tests.support import wait_until
 
 ISSUE = "i-a1b2"
@@ -24,7 +29,7 @@ WORDS = "stopped by anna@here (wrong issue)"
 
 
 @pytest.fixture
-def issue(engine) -> str:
+def issue(engine: Engine) -> str:
     """An issue whose session is opened and started."""
     engine.tracker.file("One", issue_id=ISSUE)
     assert [ISSUE] == engine.poll()
@@ -34,15 +39,17 @@ def issue(engine) -> str:
 class AtWork:
     """An agent that works until it is cut off; the session's worker is a thread."""
 
-    def __init__(self, engine: Engine, put_aside=lambda _lease: ["refs/orch/wip/i-a1b2/abc"]) -> None:
+    def __init__(
+        self, engine: Engine, put_aside: Callable[[Lease], list[str]] = lambda _lease: ["refs/orch/wip/i-a1b2/abc"]
+    ) -> None:
         self.began = threading.Event()
         sessions = engine.elsewhere().sessions(self._doer, put_aside=put_aside)
         self.worker = threading.Thread(target=sessions.run, args=(ISSUE,))
         self.worker.start()
         assert self.began.wait(30)
 
-    def _doer(self, lease, keeper):
-        def do(step, progress):
+    def _doer(self, lease: Lease, keeper: LeaseKeeper) -> Doer:
+        def do(step: Step, progress: Progress) -> Report:
             try:
                 self.began.set()
                 assert keeper.cut.wait(30), "the agent should have been cut off"
@@ -53,7 +60,7 @@ class AtWork:
         return do
 
 
-def test_a_running_session_ends_with_its_work_kept(engine, issue):
+def test_a_running_session_ends_with_its_work_kept(engine: Engine, issue: str) -> None:
     """It is told as SESSION_ERROR with who, why and where its work is; the issue is open, and held."""
     at_work = AtWork(engine)
 
@@ -61,7 +68,7 @@ def test_a_running_session_ends_with_its_work_kept(engine, issue):
 
     at_work.worker.join(30)
     engine.publish()
-    holding = engine.leases.holding(issue)
+    holding = engine.held(issue)
 
     assert set() == engine.inflight()
     assert ("ended", Verdict.ERROR, WORDS) == (holding.state, holding.verdict, holding.stop)
@@ -71,7 +78,7 @@ def test_a_running_session_ends_with_its_work_kept(engine, issue):
     assert [] == engine.poll()
 
 
-def test_a_held_issue_runs_again_when_it_is_asked_for(engine, issue):
+def test_a_held_issue_runs_again_when_it_is_asked_for(engine: Engine, issue: str) -> None:
     """`orch stop ISSUE`, then `orch enqueue ISSUE`: a session of its own, to its end."""
     at_work = AtWork(engine)
     engine.leases.stop(issue, WORDS, hold=True)
@@ -85,10 +92,10 @@ def test_a_held_issue_runs_again_when_it_is_asked_for(engine, issue):
     engine.publish()
 
     assert "needs_review" == engine.status(issue)
-    assert "" == engine.leases.holding(issue).stop
+    assert "" == engine.held(issue).stop
 
 
-def test_a_stop_of_all_holds_nothing_beyond_the_pause(engine, issue):
+def test_a_stop_of_all_holds_nothing_beyond_the_pause(engine: Engine, issue: str) -> None:
     """After `orch stop --all` and `orch resume` the issue is claimed again by itself."""
     at_work = AtWork(engine)
     engine.controls.pause(by="anna@here", reason="")
@@ -103,7 +110,7 @@ def test_a_stop_of_all_holds_nothing_beyond_the_pause(engine, issue):
     assert [issue] == engine.poll()
 
 
-def test_stops_are_no_errors(engine, issue):
+def test_stops_are_no_errors(engine: Engine, issue: str) -> None:
     """However often an issue is stopped: the next one is not held back for it, neither for a time nor for good."""
     for _ in range(5):
         at_work = AtWork(engine)
@@ -114,11 +121,11 @@ def test_stops_are_no_errors(engine, issue):
         assert [issue] == engine.poll()
 
 
-def test_of_two_stops_the_first_words_hold(engine, issue):
+def test_of_two_stops_the_first_words_hold(engine: Engine, issue: str) -> None:
     """A second stop changes nothing but that the issue is held now; one of a session that has ended finds it held."""
     at_work = AtWork(engine, put_aside=lambda _lease: second())
 
-    def second():
+    def second() -> list[str]:
         assert Stop.ASKED == engine.leases.stop(issue, "stopped by ben@there", hold=True)
         return []
 
@@ -126,13 +133,13 @@ def test_of_two_stops_the_first_words_hold(engine, issue):
     at_work.worker.join(30)
     engine.publish()
 
-    assert WORDS == engine.leases.holding(issue).stop
+    assert WORDS == engine.held(issue).stop
     assert 1 == engine.events(issue).count("SESSION_ERROR")
     assert Refusal.WAITING == engine.leases.claim(issue)
     assert Stop.HELD == engine.leases.stop(issue, "stopped by ben@there", hold=True)
 
 
-def test_what_nobody_runs_is_not_stopped(engine):
+def test_what_nobody_runs_is_not_stopped(engine: Engine) -> None:
     """An issue that Redis knows nothing of stays as it is; one that was asked for is taken off that list, and held."""
     engine.leases.want("i-b2c3")
 
@@ -144,7 +151,7 @@ def test_what_nobody_runs_is_not_stopped(engine):
     assert [("i-b2c3", math.inf)] == [(it.issue_id, it.held_until_ms) for it in engine.leases.holdings()]
 
 
-def test_a_session_whose_worker_died_is_ended_by_the_next_poll(engine, issue):
+def test_a_session_whose_worker_died_is_ended_by_the_next_poll(engine: Engine, issue: str) -> None:
     """The stop is not lost with the worker: the session is closed, not started again."""
     engine.acquired(issue, "sessions@dead/7")
     engine.leases.stop(issue, WORDS, hold=True)
@@ -164,7 +171,7 @@ def test_a_session_whose_worker_died_is_ended_by_the_next_poll(engine, issue):
     assert "open" == engine.status(issue)
 
 
-def test_a_session_that_no_worker_has_yet_ends_without_waiting_for_one(engine, issue):
+def test_a_session_that_no_worker_has_yet_ends_without_waiting_for_one(engine: Engine, issue: str) -> None:
     """Its message may be lost, or wait for long: the next poll ends it, and the message finds nothing to run."""
     engine.leases.stop(issue, WORDS, hold=True)
 
@@ -177,13 +184,13 @@ def test_a_session_that_no_worker_has_yet_ends_without_waiting_for_one(engine, i
     assert ["SESSION_START", "SESSION_ERROR"] == engine.events(issue)
 
 
-def test_a_worker_that_gets_its_message_after_the_stop_begins_no_step(engine, issue):
+def test_a_worker_that_gets_its_message_after_the_stop_begins_no_step(engine: Engine, issue: str) -> None:
     """Whether the poll or the worker comes first makes no difference."""
     engine.leases.stop(issue, WORDS, hold=True)
     done = []
 
-    def doer(_lease, keeper):
-        def do(step, progress):
+    def doer(_lease: Lease, keeper: LeaseKeeper) -> Doer:
+        def do(step: Step, progress: Progress) -> Report:
             keeper.check()
             done.append(step)
             return saying_yes()(step, progress)
@@ -193,10 +200,10 @@ def test_a_worker_that_gets_its_message_after_the_stop_begins_no_step(engine, is
     engine.sessions(doer).run(issue)
 
     assert [] == done
-    assert Verdict.ERROR == engine.leases.holding(issue).verdict
+    assert Verdict.ERROR == engine.held(issue).verdict
 
 
-def test_a_frozen_worker_that_wakes_writes_nothing(engine, issue):
+def test_a_frozen_worker_that_wakes_writes_nothing(engine: Engine, issue: str) -> None:
     """Its session was ended by others meanwhile; its token is old."""
     frozen = engine.acquired(issue, "sessions@frozen/7")
     engine.leases.stop(issue, WORDS, hold=True)
@@ -206,16 +213,16 @@ def test_a_frozen_worker_that_wakes_writes_nothing(engine, issue):
 
     assert "" == engine.leases.stop_asked(frozen)
     with pytest.raises(LeaseLost):
-        engine.history(frozen).close(Verdict.DONE, [StatusEntry(issue, "needs_review")])
+        engine.history(frozen).close(Verdict.DONE, [StatusEntry(issue, IssueStatus.NEEDS_REVIEW)])
     assert "open" == engine.status(issue)
 
 
-def test_a_claim_that_is_not_opened_is_given_back(engine, monkeypatch):
+def test_a_claim_that_is_not_opened_is_given_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between claim and session: the issue is set open again, no session begins, and the issue is held."""
     engine.tracker.file("One", issue_id=ISSUE)
     show_issue = engine.gateway.show_issue
 
-    def stopped_meanwhile(issue_id):
+    def stopped_meanwhile(issue_id: str) -> Any:
         assert Stop.ASKED == engine.leases.stop(ISSUE, WORDS, hold=True)
         return show_issue(issue_id)
 
@@ -228,7 +235,7 @@ def test_a_claim_that_is_not_opened_is_given_back(engine, monkeypatch):
     assert [] == engine.poll()
 
 
-def test_a_poll_that_comes_too_late_with_a_stopped_claim_leaves_the_issue_open(engine):
+def test_a_poll_that_comes_too_late_with_a_stopped_claim_leaves_the_issue_open(engine: Engine) -> None:
     """Two polls have one claim (its lease ended while the tracker hung): the second one too finds out, and resets."""
     claim = engine.claimed(ISSUE)
     engine.leases.stop(ISSUE, WORDS, hold=True)
@@ -238,12 +245,14 @@ def test_a_poll_that_comes_too_late_with_a_stopped_claim_leaves_the_issue_open(e
         engine.leases.open(claim, a_record(ISSUE), [])
 
 
-def test_a_tracker_that_is_away_when_a_stopped_claim_is_given_back_is_told_later(engine, monkeypatch):
+def test_a_tracker_that_is_away_when_a_stopped_claim_is_given_back_is_told_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The claim is kept until the issue is open again."""
     engine.tracker.file("One", issue_id=ISSUE)
     set_issue_status = engine.gateway.set_issue_status
 
-    def away(issue_id, status):
+    def away(issue_id: str, status: IssueStatus) -> None:
         if status == "open":
             raise TrackerUnavailable("it is away")
         set_issue_status(issue_id, status)
@@ -262,13 +271,15 @@ def test_a_tracker_that_is_away_when_a_stopped_claim_is_given_back_is_told_later
     assert ("open", set()) == (engine.status(ISSUE), engine.inflight())
 
 
-def test_a_tracker_that_refuses_a_stopped_claim_holds_up_no_other_issue(engine, monkeypatch):
+def test_a_tracker_that_refuses_a_stopped_claim_holds_up_no_other_issue(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The claim is given back, its slot is free, and the same poll claims the next one."""
     engine.tracker.file("One", issue_id=ISSUE)
     engine.tracker.file("Two", issue_id="i-b2c3")
     set_issue_status = engine.gateway.set_issue_status
 
-    def refuses(issue_id, status):
+    def refuses(issue_id: str, status: IssueStatus) -> None:
         if status == "open":
             raise TrackerRefused(f"{issue_id}: it was archived")
         set_issue_status(issue_id, status)
@@ -281,10 +292,10 @@ def test_a_tracker_that_refuses_a_stopped_claim_holds_up_no_other_issue(engine, 
     assert {"i-b2c3"} == engine.inflight()
 
 
-def test_an_issue_that_is_asked_for_while_it_stops_runs_after_that(engine, issue):
+def test_an_issue_that_is_asked_for_while_it_stops_runs_after_that(engine: Engine, issue: str) -> None:
     """The wish is kept, with an answer that is true, and what held the issue is forgotten."""
 
-    def asked_for(_lease):
+    def asked_for(_lease: Lease) -> list[str]:
         engine.leases.want(issue)
         assert [] == engine.poll()
         said.append(engine.leases.answered(issue))
@@ -300,7 +311,7 @@ def test_an_issue_that_is_asked_for_while_it_stops_runs_after_that(engine, issue
     assert [issue] == engine.poll()
 
 
-def test_a_session_that_ends_just_before_is_not_spoilt(engine, issue):
+def test_a_session_that_ends_just_before_is_not_spoilt(engine: Engine, issue: str) -> None:
     """A stop that comes when all steps are done changes neither the verdict nor what happens to the issue next."""
     lease = engine.acquired(issue)
     engine.leases.stop(issue, WORDS, hold=True)
@@ -310,14 +321,14 @@ def test_a_session_that_ends_just_before_is_not_spoilt(engine, issue):
     history.close(Verdict.DONE, [])
     engine.publish()
 
-    assert Verdict.DONE == engine.leases.holding(issue).verdict
+    assert Verdict.DONE == engine.held(issue).verdict
     assert isinstance(engine.leases.claim(issue), Claim)
 
 
-def test_work_that_cannot_be_put_aside_is_told_of(engine, issue):
+def test_work_that_cannot_be_put_aside_is_told_of(engine: Engine, issue: str) -> None:
     """The session ends all the same, and says where its work is."""
 
-    def refuses(_lease):
+    def refuses(_lease: Lease) -> list[str]:
         raise WorkspaceError("git refused: the disk is full")
 
     at_work = AtWork(engine, put_aside=refuses)
@@ -325,10 +336,10 @@ def test_work_that_cannot_be_put_aside_is_told_of(engine, issue):
     at_work.worker.join(30)
 
     expected = f"{WORDS}; its unfinished work stays in its worktree: git refused: the disk is full"
-    assert expected == engine.leases.holding(issue).reason
+    assert expected == engine.held(issue).reason
 
 
-def test_a_stop_reaches_a_worker_to_which_redis_was_away(own_redis):
+def test_a_stop_reaches_a_worker_to_which_redis_was_away(own_redis: OwnRedis) -> None:
     """The worker looks again when Redis is back, which keeps what it was told."""
     engine = Engine(own_redis.url, "test")
     engine.slots(1)
@@ -342,10 +353,10 @@ def test_a_stop_reaches_a_worker_to_which_redis_was_away(own_redis):
     stopper.join(30)
     at_work.worker.join(30)
 
-    wait_until(lambda: engine.leases.holding(ISSUE).verdict == Verdict.ERROR, "the session should have been stopped")
+    wait_until(lambda: engine.held(ISSUE).verdict == Verdict.ERROR, "the session should have been stopped")
 
 
-def test_a_rescue_needs_no_tracker(engine, issue):
+def test_a_rescue_needs_no_tracker(engine: Engine, issue: str) -> None:
     """It takes up sessions, ends stopped ones, and leaves a claim that needs the tracker to a poll."""
     engine.acquired(issue)
     engine.opened("i-b2c3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.support import ROOT
 
@@ -22,7 +23,7 @@ for round in range(2):
 """
 
 
-def test_a_tick_is_enqueued_only_when_none_waits(tmp_path):
+def test_a_tick_is_enqueued_only_when_none_waits(tmp_path: Path) -> None:
     """However many sessions end, one poll and one publish wait; once a worker has taken one, there may be another."""
     (tmp_path / "orch.toml").write_text('project = "ticks"\n')
     own = {"ORCH_PROJECT_ROOT": str(tmp_path), "ORCH_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
@@ -46,7 +47,7 @@ for round in range(3):
 """
 
 
-def test_a_connection_that_dies_under_kombu_costs_one_tick(tmp_path):
+def test_a_connection_that_dies_under_kombu_costs_one_tick(tmp_path: Path) -> None:
     """Whoever gives it is not stopped, whatever kombu raises then; the next tick goes out by a new connection."""
     (tmp_path / "orch.toml").write_text('project = "ticks"\n')
     own = {"ORCH_PROJECT_ROOT": str(tmp_path), "ORCH_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}

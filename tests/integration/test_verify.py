@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def verify(tmp_path: Path) -> Verify:
     path.mkdir()
     worktree = Worktree("i-0001", path, "orch/i-0001", "ba5e")
 
-    def run(*command: str, bounds: Bounds = BOUNDS, max_output_chars: int = 4000, cancel: Event | None = None):
+    def run(*command: str, bounds: Bounds = BOUNDS, max_output_chars: int = 4000, cancel: Event | None = None) -> Any:
         verifier: Verifier = CommandVerifier(
             logs=tmp_path / "logs",
             bounds=bounds,

@@ -132,7 +132,7 @@ def test_a_forged_delivery_is_refused_before_it_is_read(door: Door, signature: s
 
     with capture_logs() as lines:
         answer = httpx2.post(
-            door.url, content=b"{not JSON", headers={k: v.encode("latin-1") for k, v in headers.items()}
+            door.url, content=b"{not JSON", headers={k.encode(): v.encode("latin-1") for k, v in headers.items()}
         )
 
     assert (401, 0) == (answer.status_code, door.hints)

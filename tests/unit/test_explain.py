@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.issue import read
 from orchestrator.merge_close.record import Marker, MergeMarker
-from orchestrator.models import Holding, Paused, SessionRecord, Verdict
+from orchestrator.models import Holding, Paused, SessionRecord, SessionState, Verdict
 from orchestrator.status.explanation import Kind, State
 from orchestrator.status.facts import Asked, Blocker, Facts, IssueFacts, RedisSays, Tracked, TrackerSays
 from orchestrator.status.told import SessionTold
@@ -25,7 +25,7 @@ def a_holding(**changes: object) -> Holding:
     """A session that ended a minute before noon."""
     ended = Holding(
         issue_id="i-a1b2",
-        state="ended",
+        state=SessionState.ENDED,
         record=RECORD,
         owner="sessions@box/7",
         stage="",

@@ -95,11 +95,11 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bench():
+def bench() -> Bench:
     return Bench()
 
 
-def test_the_lease_is_renewed_every_quarter(bench):
+def test_the_lease_is_renewed_every_quarter(bench: Bench) -> None:
     """A lease is renewed once per quarter of its time, and not before."""
     with bench.keeper:
         for times in (1, 2, 3):
@@ -110,7 +110,7 @@ def test_the_lease_is_renewed_every_quarter(bench):
     assert not bench.keeper.cut.is_set()
 
 
-def test_a_session_that_ended_keeps_its_lease(bench):
+def test_a_session_that_ended_keeps_its_lease(bench: Bench) -> None:
     """Leaving without an error releases nothing: the end of the session has freed the slot already."""
     with bench.keeper:
         bench.keeper.check()
@@ -119,7 +119,7 @@ def test_a_session_that_ended_keeps_its_lease(bench):
 
 
 @pytest.mark.parametrize("away", [RedisUnavailable("Redis is away"), RuntimeError("a bug in the client")])
-def test_it_fences_itself_when_nothing_was_renewed_for_a_lease_time(bench, away):
+def test_it_fences_itself_when_nothing_was_renewed_for_a_lease_time(bench: Bench, away: Exception) -> None:
     """Whatever keeps a renewal from succeeding, after a lease time the step is cut and nothing more is written."""
     bench.leases.away = away
     with bench.keeper:
@@ -133,7 +133,7 @@ def test_it_fences_itself_when_nothing_was_renewed_for_a_lease_time(bench, away)
             bench.keeper.hold()
 
 
-def test_a_failed_renewal_is_tried_again_before_the_next_quarter(bench):
+def test_a_failed_renewal_is_tried_again_before_the_next_quarter(bench: Bench) -> None:
     """When Redis is back a moment later, the lease is renewed in that quarter still."""
     bench.leases.away = RedisUnavailable("Redis is away")
     with bench.keeper:
@@ -146,7 +146,7 @@ def test_a_failed_renewal_is_tried_again_before_the_next_quarter(bench):
     assert [QUARTER * 1.25] == bench.leases.renewed_at
 
 
-def test_a_process_that_stood_still_writes_nothing_before_it_has_asked(bench):
+def test_a_process_that_stood_still_writes_nothing_before_it_has_asked(bench: Bench) -> None:
     """A write is refused by the clock alone, even if the renewing thread has not been awake yet."""
     bench.clock.now = LEASE_S + 0.1
 
@@ -154,7 +154,7 @@ def test_a_process_that_stood_still_writes_nothing_before_it_has_asked(bench):
         bench.keeper.hold()
 
 
-def test_a_process_that_stood_still_goes_on_if_nobody_took_the_lease(bench):
+def test_a_process_that_stood_still_goes_on_if_nobody_took_the_lease(bench: Bench) -> None:
     """Redis knows better than the clock: a late renewal that succeeds is a lease held."""
     with bench.keeper:
         bench.clock.now = 10 * LEASE_S
@@ -166,7 +166,7 @@ def test_a_process_that_stood_still_goes_on_if_nobody_took_the_lease(bench):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_keeper_that_breaks_cuts_the_step(bench):
+def test_a_keeper_that_breaks_cuts_the_step(bench: Bench) -> None:
     """Whatever ends the renewing, the step does not go on without it."""
 
     def broken() -> bool:
@@ -177,7 +177,7 @@ def test_a_keeper_that_breaks_cuts_the_step(bench):
         wait_until(keeper.cut.is_set, "the step should have been cut")
 
 
-def test_a_lost_lease_cuts_the_step(bench):
+def test_a_lost_lease_cuts_the_step(bench: Bench) -> None:
     """When another worker has the session, the step ends now and the reason is LeaseLost."""
     bench.leases.ours = False
     with bench.keeper:
@@ -188,7 +188,7 @@ def test_a_lost_lease_cuts_the_step(bench):
             bench.keeper.check()
 
 
-def test_stopping_ends_the_session_at_the_step_boundary(bench):
+def test_stopping_ends_the_session_at_the_step_boundary(bench: Bench) -> None:
     """A worker that stops does not begin another step; the one under way has its grace."""
 
     def session() -> None:
@@ -204,7 +204,7 @@ def test_stopping_ends_the_session_at_the_step_boundary(bench):
     assert 1 == bench.leases.released
 
 
-def test_a_step_is_cut_once_the_grace_is_over(bench):
+def test_a_step_is_cut_once_the_grace_is_over(bench: Bench) -> None:
     """A step that does not end in its grace is cut, and the lease is given back on leaving."""
 
     def session() -> None:
@@ -227,7 +227,7 @@ def test_a_step_is_cut_once_the_grace_is_over(bench):
 
 
 @pytest.mark.parametrize("leaving", [SystemExit(1), KeyboardInterrupt()])
-def test_a_process_that_is_told_to_exit_gives_the_lease_back(bench, leaving):
+def test_a_process_that_is_told_to_exit_gives_the_lease_back(bench: Bench, leaving: BaseException) -> None:
     """The next worker need not wait for a lease that nobody holds."""
     with pytest.raises(type(leaving)), bench.keeper:
         raise leaving
@@ -235,7 +235,7 @@ def test_a_process_that_is_told_to_exit_gives_the_lease_back(bench, leaving):
     assert 1 == bench.leases.released
 
 
-def test_an_error_of_the_session_releases_nothing(bench):
+def test_an_error_of_the_session_releases_nothing(bench: Bench) -> None:
     """A session that ended in an error is over; there is nothing to give back."""
     with pytest.raises(ValueError, match="no"), bench.keeper:
         raise ValueError("no")
@@ -243,7 +243,7 @@ def test_an_error_of_the_session_releases_nothing(bench):
     assert 0 == bench.leases.released
 
 
-def test_leaving_while_redis_is_away_tells_why_it_left(bench):
+def test_leaving_while_redis_is_away_tells_why_it_left(bench: Bench) -> None:
     """That the lease could not be given back does not hide the reason for leaving."""
     bench.leases.away = RedisUnavailable("Redis is away")
     with pytest.raises(SessionStopped), bench.keeper:
@@ -252,7 +252,7 @@ def test_leaving_while_redis_is_away_tells_why_it_left(bench):
     assert 0 == bench.leases.released
 
 
-def test_a_stop_cuts_the_step_at_once_and_keeps_the_lease(bench):
+def test_a_stop_cuts_the_step_at_once_and_keeps_the_lease(bench: Bench) -> None:
     """No grace; the lease is renewed on, while the work is put aside, and nothing of the step is written."""
     with bench.keeper:
         bench.leases.stop = "stopped by anna@here (wrong issue)"
@@ -265,7 +265,7 @@ def test_a_stop_cuts_the_step_at_once_and_keeps_the_lease(bench):
     assert 0 == bench.leases.released
 
 
-def test_a_session_that_was_stopped_before_begins_no_step(bench):
+def test_a_session_that_was_stopped_before_begins_no_step(bench: Bench) -> None:
     """A worker that takes a stopped session up knows so from its lease, before it has asked."""
     lease = replace(LEASE, stop="stopped by anna@here")
     keeper = LeaseKeeper(bench.leases, lease, lease_s=LEASE_S, stopping=lambda: False, grace_s=GRACE_S)
@@ -275,7 +275,7 @@ def test_a_session_that_was_stopped_before_begins_no_step(bench):
 
 
 @pytest.mark.parametrize("away", [RedisUnavailable("Redis is away"), RuntimeError("a replica has no master")])
-def test_a_stop_is_looked_for_again_after_redis_was_away(bench, away):
+def test_a_stop_is_looked_for_again_after_redis_was_away(bench: Bench, away: Exception) -> None:
     """Whatever makes a look fail, it stops nothing, and the next one is not left out."""
     bench.leases.mute = away
     with bench.keeper:
@@ -287,7 +287,7 @@ def test_a_stop_is_looked_for_again_after_redis_was_away(bench, away):
         bench.cut()
 
 
-def test_a_lost_lease_counts_before_a_stop(bench):
+def test_a_lost_lease_counts_before_a_stop(bench: Bench) -> None:
     """Who has lost the session may not put its work aside: another worker may be at it."""
     with bench.keeper:
         bench.leases.stop = "stopped by anna@here"

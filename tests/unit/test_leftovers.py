@@ -21,7 +21,7 @@ def test_safe_leftovers_of_closed_issues_go() -> None:
 
 def test_issues_that_are_not_closed_are_not_mentioned() -> None:
     """Their branches are no leftovers yet."""
-    statuses = ("open", "in_progress", "blocked", "needs_review")
+    statuses = set(IssueStatus) - {IssueStatus.CLOSED}
 
     assert {Plan((), ())} == {plan([BRANCH], status={"i-abc": status}, live=set()) for status in statuses}
 

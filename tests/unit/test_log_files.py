@@ -9,13 +9,13 @@ import pytest
 
 from orchestrator.cli.logs import Growing, Logs, elsewhere_than_here, folder_of, over
 from orchestrator.errors import OrchestratorError
-from orchestrator.models import Holding, SessionRecord
+from orchestrator.models import Holding, SessionRecord, SessionState
 from tests.support import an_issue
 
 HERE = socket.gethostname()
 
 
-def a_holding(state: str = "ended", host: str = HERE) -> Holding:
+def a_holding(state: SessionState = SessionState.ENDED, host: str = HERE) -> Holding:
     """i-a1b2's last session, session-2."""
     record = SessionRecord("session-2", "orch-main", an_issue(), 3, 2)
     owner = f"sessions@{host}/7" if host else ""

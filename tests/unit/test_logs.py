@@ -9,7 +9,9 @@ import pytest
 from orchestrator.logs import Once, OncePerMinute
 
 
-def test_one_thing_is_said_once_a_minute_and_without_a_traceback(caplog, monkeypatch):
+def test_one_thing_is_said_once_a_minute_and_without_a_traceback(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Celery tries a Redis that refuses it five times a second, and says each time what it said before."""
     now = 100.0
     monkeypatch.setattr("orchestrator.logs.time.monotonic", lambda: now)
@@ -30,12 +32,12 @@ def test_one_thing_is_said_once_a_minute_and_without_a_traceback(caplog, monkeyp
 
 
 @pytest.fixture(autouse=True)
-def all_levels(caplog):
+def all_levels(caplog: pytest.LogCaptureFixture) -> None:
     """Everything that a logger lets through is looked at."""
     caplog.set_level(logging.DEBUG)
 
 
-def test_a_condition_is_new_once_per_subject_until_it_changes_or_is_over():
+def test_a_condition_is_new_once_per_subject_until_it_changes_or_is_over() -> None:
     """A poll every few seconds logs what is wrong with an issue once, and again when it comes back."""
     once = Once()
 

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 import redis
-from kombu import Connection
+from kombu.connection import Connection
 
 from orchestrator.settings.redis_url import celery_broker_url, client_url
 
@@ -46,23 +46,23 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("given", "expected"), ACCEPTED.items())
-def test_both_spellings(given, expected):
+def test_both_spellings(given: str, expected: tuple[str, str]) -> None:
     """Every accepted address has one spelling for redis-py and one for kombu."""
     assert expected == (client_url(given), celery_broker_url(given))
 
 
 @pytest.mark.parametrize("given", ACCEPTED)
-def test_spellings_are_stable(given):
+def test_spellings_are_stable(given: str) -> None:
     """A spelling that we gave out may be handed in again, in place of the other."""
     assert client_url(given) == client_url(celery_broker_url(given))
     assert celery_broker_url(given) == celery_broker_url(client_url(given))
 
 
 @pytest.mark.parametrize("given", [given for given in ACCEPTED if given.startswith("redis") and "+" not in given])
-def test_libraries_agree(given):
+def test_libraries_agree(given: str) -> None:
     """redis-py and kombu go to the same host, port and database, with the same password."""
     ours = redis.ConnectionPool.from_url(client_url(given)).connection_kwargs
-    theirs = Connection(celery_broker_url(given))
+    theirs = Connection(celery_broker_url(given))  # type: ignore[no-untyped-call] # kombu has no types
 
     assert ours["host"] == theirs.hostname
     assert ours.get("port") == theirs.port
@@ -70,15 +70,15 @@ def test_libraries_agree(given):
     assert ours.get("password") == theirs.password
 
 
-def test_certificates_are_checked():
+def test_certificates_are_checked() -> None:
     """TLS without further options checks certificates, which kombu by itself would not."""
-    broker = Connection(celery_broker_url("rediss://h/1"))
+    broker = Connection(celery_broker_url("rediss://h/1"))  # type: ignore[no-untyped-call] # kombu has no types
 
     assert {"ssl_cert_reqs": ssl.CERT_REQUIRED} == broker.ssl
 
 
 @pytest.mark.parametrize("given", REFUSED)
-def test_refused_without_the_password(given):
+def test_refused_without_the_password(given: str) -> None:
     """An address that one of the libraries would misread is refused, and the refusal does not show its password."""
     with pytest.raises(ValueError) as refusal:
         client_url(given)

@@ -32,13 +32,13 @@ def callers() -> list[str]:
     return found
 
 
-def test_each_script_has_one_caller():
+def test_each_script_has_one_caller() -> None:
     """A script without a caller is dead; two callers would be two contracts."""
     assert NAMES == sorted(callers())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_says_what_it_does_what_it_returns_and_why_again_is_harmless(name):
+def test_a_script_says_what_it_does_what_it_returns_and_why_again_is_harmless(name: str) -> None:
     """The contract stands at the top of the file, and its two lists of names are read by the loader."""
     head = lua(name).partition("\nlocal ")[0].splitlines()
     source = scripts.read(name)
@@ -55,7 +55,7 @@ def starts(lines: list[str], start: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "prelude"])
-def test_a_closed_set_is_named_and_never_spelled(name):
+def test_a_closed_set_is_named_and_never_spelled(name: str) -> None:
     """A misspelled member would be nil, and nil compares as something else without a word."""
     text = lua(name)
     enums = {enum.__name__: enum for enum in words.ENUMS}
@@ -67,14 +67,14 @@ def test_a_closed_set_is_named_and_never_spelled(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_redis_tells_the_time(name):
+def test_only_redis_tells_the_time(name: str) -> None:
     """No argument is a moment of a client's clock, except when a merge happened, which a forge says."""
     arguments = set(scripts.read(name).arguments)
 
     assert not {argument for argument in arguments if re.search(r"now|_at$", argument)} - {"merged_at"}
 
 
-def test_a_caller_that_forgets_an_argument_or_has_one_too_many_is_told_which():
+def test_a_caller_that_forgets_an_argument_or_has_one_too_many_is_told_which() -> None:
     """Nothing is sent to Redis then."""
     runs = scripts.Scripts(no_client(), Keys("p"))
 
@@ -84,7 +84,7 @@ def test_a_caller_that_forgets_an_argument_or_has_one_too_many_is_told_which():
         runs.run("renew", issue="i-1", token=1, lease_ms=1, tokens=2)
 
 
-def test_a_key_of_an_issue_or_a_session_needs_it():
+def test_a_key_of_an_issue_or_a_session_needs_it() -> None:
     """Without its owner, the key of one would be the key of all."""
     keys = Keys("p")
 
@@ -97,7 +97,7 @@ def test_a_key_of_an_issue_or_a_session_needs_it():
         keys.named("no-such-key")
 
 
-def test_words_and_buckets_reach_lua_as_tables():
+def test_words_and_buckets_reach_lua_as_tables() -> None:
     """The stored words and the ends of the buckets are those of Python."""
     text = words.as_lua()
 

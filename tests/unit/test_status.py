@@ -8,7 +8,18 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.issue import read
-from orchestrator.models import Holding, Limits, Progress, Report, SessionRecord, SnapshotEntry, Stage, Step, Verdict
+from orchestrator.models import (
+    Holding,
+    Limits,
+    Progress,
+    Report,
+    SessionRecord,
+    SessionState,
+    SnapshotEntry,
+    Stage,
+    Step,
+    Verdict,
+)
 from orchestrator.publish.entries import About, opening_entries, step_entries, verdict_entries
 from orchestrator.session_loop import Path, advance, paths, session
 from orchestrator.status.board import EngineStatus, IssueRow, board_of, not_there
@@ -25,7 +36,7 @@ def a_holding(**changes: object) -> Holding:
     """The running session of i-a1b2, claimed a minute before noon."""
     holding = Holding(
         issue_id="i-a1b2",
-        state="running",
+        state=SessionState.RUNNING,
         record=RECORD,
         owner="worker",
         stage="",

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.cli.stop import answer
-from orchestrator.models import Holding, Stop
+from orchestrator.models import Holding, SessionState, Stop
 
 WORDS = "stopped by anna@here"
 RUNNING = Holding(
     issue_id="i-a1b2",
-    state="running",
+    state=SessionState.RUNNING,
     record=None,
     owner="sessions@two/7",
     stage="",
@@ -27,7 +27,9 @@ RUNNING = Holding(
     fix_issue_id=None,
     stop=WORDS,
 )
-ENDED = replace(RUNNING, state="ended", ended_at_ms=3, verdict="ERROR", reason=f"{WORDS}; no work is unfinished")
+ENDED = replace(
+    RUNNING, state=SessionState.ENDED, ended_at_ms=3, verdict="ERROR", reason=f"{WORDS}; no work is unfinished"
+)
 
 
 @pytest.mark.parametrize(

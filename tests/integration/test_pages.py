@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.models import Stage, Verdict
 from orchestrator.session_loop import paths
+from orchestrator.settings.loading import settings_table
 from orchestrator.settings.tables import RepoSettings
 from tests import docs_generate
 from tests.doc_pages import commands, not_printed
@@ -45,9 +46,7 @@ def test_a_stale_part_is_found_and_what_is_written_by_hand_stays() -> None:
     """Only what stands between the marks is replaced."""
     page = "by hand\n<!-- generated: settings -->\nold\n<!-- end -->\nby hand, too\n"
 
-    expected = (
-        f"by hand\n<!-- generated: settings -->\n\n{docs_generate.settings_table()}\n<!-- end -->\nby hand, too\n"
-    )
+    expected = f"by hand\n<!-- generated: settings -->\n\n{settings_table()}\n<!-- end -->\nby hand, too\n"
     assert expected == docs_generate.regenerated(page)
 
 

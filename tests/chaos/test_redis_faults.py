@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +21,14 @@ Fault = Callable[[Redis], None]
 ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project whose lease outlasts a pause of 12 s."""
-    with Project(tmp_path, lease_s=30) as project:
+    with Project(tmp_path_factory.mktemp("refusals"), lease_s=30) as project:
         yield project
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(project: Project) -> Iterator[OwnRedis]:
     """A Redis that somebody else looks after."""
     server = OwnRedis(project.state)
@@ -37,18 +36,28 @@ def server(project: Project) -> Iterator[OwnRedis]:
     server.stop()
 
 
-@pytest.fixture
-def stack(project: Project, server: OwnRedis) -> Iterator[Running]:
+@pytest.fixture(scope="module")
+def running(project: Project, server: OwnRedis) -> Iterator[Running]:
     """`orch up` on that Redis."""
     with Running(project, ORCH_UP, {"ORCH_REDIS_URL": server.url}) as stack:
         stack.says("is up")
         yield stack
 
 
+@pytest.fixture
+def stack(project: Project, server: OwnRedis, running: Running) -> Iterator[Running]:
+    """The same, of which only what it prints in this test counts. Its Redis is well again for the next test."""
+    running.forget()
+    yield running
+    server.thaw()
+    for _, mends, *_ in REFUSALS.values():
+        mends(project.redis)
+
+
 def slow(project: Project, stack: Running, seconds: float) -> list[str]:
     """Four issues whose agents take their time over each step, all of them under way."""
     turn = {"seconds": seconds}
-    roles = {"implementer": [turn | {"write": {"work.txt": "done\n"}}], "spec_reviewer": [turn]}
+    roles: dict[str, Any] = {"implementer": [turn | {"write": {"work.txt": "done\n"}}], "spec_reviewer": [turn]}
     issues = [project.file(f"Slow {n}", **roles, quality_reviewer=[turn]) for n in range(4)]
     stack.until(lambda: all(project.asked(issue) for issue in issues), "all four should be worked on")
     return issues
@@ -84,7 +93,7 @@ def test_redis_dies_ten_times_in_a_row(project: Project, server: OwnRedis, stack
         server.start()
 
     def cut_off() -> None:
-        project.redis.client_kill_filter(_type="normal", skipme=True)  # type: ignore[no-untyped-call]
+        project.redis.client_kill_filter(_type="normal", skipme=True)
 
     for fault in [killed, shut_down, cut_off] * 3 + [killed]:
         fault()
@@ -94,7 +103,7 @@ def test_redis_dies_ten_times_in_a_row(project: Project, server: OwnRedis, stack
 
 def info(project: Project) -> dict[str, Any]:
     """What Redis says of itself."""
-    said: dict[str, Any] = project.redis.info()  # type: ignore[assignment] # redis-py's union of sync and async
+    said: dict[str, Any] = project.redis.info()  # redis-py's union of sync and async
     return said
 
 
@@ -127,7 +136,7 @@ def master(redis: Redis) -> None:
 
 def locked(redis: Redis) -> None:
     redis.config_set("requirepass", "another one")
-    redis.client_kill_filter(_type="normal", skipme=True)  # type: ignore[no-untyped-call]
+    redis.client_kill_filter(_type="normal", skipme=True)
 
 
 def unlocked(redis: Redis) -> None:

@@ -161,14 +161,14 @@ def test_an_issue_after_an_error_says_when_it_is_tried_again(
     "holding",
     [
         a_holding(state="ended", record=None, claimed_at_ms=0, ended_at_ms=0, stop=""),
-        ended("ERROR", reason="it broke", stop="stopped by somebody", claimed_at_ms=NOW_MS - 5_000),
+        ended("ERROR", reason="it broke", stop="stopped by hand", claimed_at_ms=NOW_MS - 5_000),
     ],
     ids=["never claimed", "claimed again after an error"],
 )
 def test_an_issue_that_was_stopped_before_its_session_began_is_held(holding: Holding) -> None:
     """It does not look like one that is next, nor as if it waited for what its session before ended in."""
     issue = the_issue(replace(holding, held_until_ms=float("inf")), row("open"))
-    words = "stopped by somebody, before its session began; held back until `orch enqueue i-a1b2`"
+    words = "stopped by hand, before its session began; held back until `orch enqueue i-a1b2`"
 
     assert (words, True, True) == (issue.reason, issue.held, issue.settled)
 

@@ -46,14 +46,14 @@ def test_the_last_session_is_meant(sessions: Path) -> None:
 
 def test_a_session_that_begins_has_no_folder_yet(sessions: Path) -> None:
     """It is waited for where it will be."""
-    assert sessions / "session-2" == folder_of(sessions, "i-a1b2", a_holding("claimed", host=""), None)
+    assert sessions / "session-2" == folder_of(sessions, "i-a1b2", a_holding(SessionState.CLAIMED, host=""), None)
 
 
 @pytest.mark.parametrize(
     ("holding", "wanted", "said"),
     [
         (a_holding(host="box"), None, "i-a1b2: its logs are on box; run `orch logs i-a1b2` there"),
-        (a_holding("running", host="box"), None, "i-a1b2: its logs are on box; run `orch logs i-a1b2` there"),
+        (a_holding(SessionState.RUNNING, host="box"), None, "i-a1b2: its logs are on box; run `orch logs i-a1b2` there"),
         (a_holding(), "session-9", "i-a1b2: no session whose id begins with session-9 has left logs here"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_session_that_moved_is_known_to_go_on_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("holding", "ended"),
-    [(a_holding("running"), False), (a_holding("claimed"), False), (a_holding("ended"), True), (None, True)],
+    [(a_holding(SessionState.RUNNING), False), (a_holding("claimed"), False), (a_holding("ended"), True), (None, True)],
 )
 def test_a_session_is_over(holding: Holding | None, ended: bool) -> None:
     """When it has ended, is forgotten, or another one of the issue has begun."""

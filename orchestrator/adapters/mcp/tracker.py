@@ -164,7 +164,7 @@ class McpTracker:
 
     @contextmanager
     def _my_turn(self, tool: str) -> Iterator[None]:
-        """One call at a time: in this process by a lock, on this host by flock."""
+        """One call at a time: in this process by a lock, on this host by a lock file."""
         if not self._turn.acquire(timeout=self._timeout_s):
             raise TransientMCPError(f"{tool}: no turn in {self._timeout_s:g} s; other calls hang", maybe_applied=False)
         try:

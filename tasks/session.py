@@ -1,4 +1,4 @@
-"""The tasks that run sessions, and take up those that nobody runs any more."""
+"""The tasks that run sessions, and recover those whose worker is gone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_issue_session(self: Any, issue_id: str) -> None:
 def rescue(self: Any) -> None:
     """Take up the sessions whose worker fell silent, as a poll does, which may be waiting for the tracker.
 
-    Running it again is harmless: whoever takes a session up extends its lease.
+    Running it again is harmless: taking a session up extends its lease.
     """
     wiring.here().rescue_silent(start=start, sessions=sessions(self.request.hostname))()
 
@@ -37,5 +37,5 @@ def start(issue_id: str, token: int) -> None:
 
 
 def sessions(hostname: str) -> Sessions:
-    """What runs sessions in this process, under its worker's name."""
+    """The runner of sessions in this process, under its worker's name."""
     return wiring.here().sessions(owner=f"{hostname}/{os.getpid()}", wake=lambda: tick("publish"), stopping=stopping)

@@ -1,4 +1,4 @@
-"""`orch merges audit`: what CI says of a merge."""
+"""`orch merges audit`: say in CI what a merge would close; read-only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = {
 
 
 def trust_of(settings: Settings, event: PullRequestEvent) -> Trust:
-    """Whose merges count here."""
+    """The merges that count here."""
     return Trust(
         settings.github.repo or event.repository.full_name,
         settings.base or event.repository.default_branch,
@@ -120,7 +120,7 @@ def _committed(path: Path) -> Callable[[str], Issue]:
 
 
 def _holds(root: Path, base: str, commit: str) -> bool | None:
-    """Whether the base holds the commit, here or at origin; None when this checkout does not reach that far."""
+    """True when the base holds the commit, here or at origin; None when this checkout does not reach that far."""
     refs = (f"refs/heads/{base}", f"refs/remotes/origin/{base}")
     answers = {git(root, "merge-base", "--is-ancestor", f"{commit}^{{commit}}", ref).returncode for ref in refs}
     return True if 0 in answers else False if 1 in answers else None

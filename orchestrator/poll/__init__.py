@@ -1,4 +1,4 @@
-"""Which issue is next, claiming it, and recovering work whose worker is gone."""
+"""Choose the next issue, claim it, and recover work whose worker is gone."""
 
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers, too_many_fixes
 from orchestrator.poll.claim import RUNNING, RUNNING_ALREADY, Poll

@@ -1,4 +1,4 @@
-"""What the tracker is told of a session, and how one entry is told.
+"""The entries that a session makes for the tracker, and how one entry is told.
 
 The first half is pure: an opening, a step or a verdict becomes entries. `tell` performs one entry against a tracker.
 """
@@ -46,7 +46,7 @@ _STEP_EVENTS: dict[tuple[Stage, bool], Event] = {
 
 @dataclass(frozen=True)
 class About:
-    """Which session of which issue an entry is about."""
+    """The session and the issue that an entry is about."""
 
     issue: IssueContext
     session_id: str
@@ -154,7 +154,7 @@ def _snapshot(
 
 
 def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
-    """A [FIX] issue holds all that a next session needs, so that nobody has to read the old one."""
+    """A [FIX] issue with all that the next session needs, so that it need not read the original."""
     issue = about.issue
     review = "spec" if progress.stage is Stage.SPEC_REVIEW else "quality"
     attempts = progress.spec if review == "spec" else progress.quality
@@ -197,11 +197,11 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
 
 
 def _quoted(text: str) -> str:
-    """What an agent or a command wrote, as a Markdown quote: no line of it reads as a box of the checklist."""
+    """Text of an agent or a command as a Markdown quote: no line of it reads as a box of the checklist."""
     return "\n".join(f"> {line}" for line in sendable(text).splitlines())
 
 
 def _last_bytes(text: str, limit: int) -> str:
-    """The text's end: that is where an output says what went wrong."""
+    """The end of a text, where an output says what went wrong."""
     encoded = text.encode()
     return text if len(encoded) <= limit else "... (cut) " + encoded[-limit:].decode(errors="ignore")

@@ -95,7 +95,7 @@ class MergeWiring:
 
     @functools.cached_property
     def delivery(self) -> Delivery:
-        """How finished work is delivered. SettingsError when what the settings ask for cannot be done."""
+        """The delivery of finished work. SettingsError when what the settings ask for cannot be done."""
         how, branches = self._settings.deliver, self._here.workspace.delivery()
         if how == "none" or (how is None and branches is None):
             return Delivery()

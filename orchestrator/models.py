@@ -240,16 +240,16 @@ UNSAID = "-"
 
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
 
-BRANCHES = "orch/"
+BRANCH_PREFIX = "orch/"
 """The prefix of the branches that sessions deliver; an issue's id follows."""
 
 
 def branch_of(issue_id: str) -> str:
     """The branch that a session of this issue delivers."""
-    return f"{BRANCHES}{issue_id}"
+    return f"{BRANCH_PREFIX}{issue_id}"
 
 
 def issue_of(branch: str) -> str:
     """The issue whose sessions deliver this branch; empty for every other branch."""
-    issue_id = branch.removeprefix(BRANCHES)
+    issue_id = branch.removeprefix(BRANCH_PREFIX)
     return issue_id if issue_id != branch and ISSUE_ID.fullmatch(issue_id) else ""

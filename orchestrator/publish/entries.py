@@ -21,6 +21,7 @@ from orchestrator.models import (
     Stage,
     StatusEntry,
     Verdict,
+    VerificationEvidence,
 )
 from orchestrator.snapshot import SCHEMA_VERSION, Event, Status, emit_snapshot_json, utc_text, verify_block
 from orchestrator.text import bounded, bounded_text, sendable
@@ -159,14 +160,30 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
     review = "spec" if progress.stage is Stage.SPEC_REVIEW else "quality"
     attempts = progress.spec if review == "spec" else progress.quality
     failed = (progress.last.failed_items if progress.last else ()) or ("(the reviewer named none)",)
-    evidence = progress.evidence
-    shown = (
-        f"$ {evidence.command}\nexit code {evidence.exit_code}, {evidence.produced_at.isoformat()}\n{evidence.output}"
-        if evidence
-        else "(none)"
+    body = "\n".join(
+        [
+            ORIGINAL_LINE.format(issue.issue_id),
+            f"Overflow reason: the {review} review failed {attempts} of {attempts} times",
+            f"Session: {about.session_id}",
+            # All facts, said or not, and first: of two lines the first one holds, so no agent's text below changes one.
+            *(f"{name}: {bounded_text(value)}" for name, value in _facts(issue).items()),
+            "",
+            "DoD Checklist:",
+            _last_bytes(sendable(issue.dod_checklist_full), MAX_CHECKLIST_BYTES),
+            "",
+            "Failed items:",
+            *(_quoted(f"- {item}") for item in bounded(failed)),
+            "",
+            "Latest evidence:",
+            _last_bytes(_quoted(_run(progress.evidence)), MAX_EVIDENCE_BYTES),
+        ]
     )
-    # All facts, said or not, and first: of two lines the first one holds, so no agent's text below can change one.
-    facts = {
+    return FixIssueEntry(issue.issue_id, sendable(f"{FIX_TITLE}{issue.task_id}: {issue.title}")[:MAX_TITLE], body)
+
+
+def _facts(issue: IssueContext) -> dict[str, str]:
+    """The facts of an issue, by the names that its body's lines have."""
+    return {
         "Roadmap Task ID": issue.task_id,
         "Manifest": issue.manifest_id,
         "Gate": issue.gate_id,
@@ -176,24 +193,14 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
         "Source Doc": issue.source_doc,
         "Depends On": issue.depends_on,
     }
-    body = "\n".join(
-        [
-            ORIGINAL_LINE.format(issue.issue_id),
-            f"Overflow reason: the {review} review failed {attempts} of {attempts} times",
-            f"Session: {about.session_id}",
-            *(f"{name}: {bounded_text(value)}" for name, value in facts.items()),
-            "",
-            "DoD Checklist:",
-            _last_bytes(sendable(issue.dod_checklist_full), MAX_CHECKLIST_BYTES),
-            "",
-            "Failed items:",
-            *(_quoted(f"- {item}") for item in bounded(failed)),
-            "",
-            "Latest evidence:",
-            _last_bytes(_quoted(shown), MAX_EVIDENCE_BYTES),
-        ]
-    )
-    return FixIssueEntry(issue.issue_id, sendable(f"{FIX_TITLE}{issue.task_id}: {issue.title}")[:MAX_TITLE], body)
+
+
+def _run(evidence: VerificationEvidence | None) -> str:
+    """A verification's command, exit code, time and output."""
+    if evidence is None:
+        return "(none)"
+    ran = f"$ {evidence.command}\nexit code {evidence.exit_code}, {evidence.produced_at.isoformat()}"
+    return f"{ran}\n{evidence.output}"
 
 
 def _quoted(text: str) -> str:

@@ -19,7 +19,7 @@ from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, Track
 from orchestrator.issue import shown
 from orchestrator.leases import LIVE, Holding, Paused, SessionRecord
 from orchestrator.models import Limits, Stage, Step, Verdict, branch_of, utc_now
-from orchestrator.poll import too_many_fixes
+from orchestrator.poll.candidates import too_many_fixes
 from orchestrator.session_loop import under_way
 from orchestrator.snapshot import ENDS, Event, Snapshot, Status, read_snapshot
 from orchestrator.wiring import Wiring

@@ -18,7 +18,7 @@ from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, Track
 from orchestrator.issue import feedback_of
 from orchestrator.leases import Holding
 from orchestrator.models import Stage, Verdict, branch_of
-from orchestrator.poll import too_many_fixes
+from orchestrator.poll.candidates import too_many_fixes
 from orchestrator.snapshot import ENDS, Event, Snapshot, read_snapshot
 from orchestrator.status.board import leases_if_up, snapshots_of
 

@@ -18,7 +18,8 @@ from orchestrator.issue import feedback_of, read
 from orchestrator.leases import Holding
 from orchestrator.merge_close.record import markers_of
 from orchestrator.models import Stage, utc_now
-from orchestrator.poll import candidates, too_many_fixes, unfinished
+from orchestrator.poll import unfinished
+from orchestrator.poll.candidates import candidates, too_many_fixes
 from orchestrator.snapshot import ENDS, Snapshot, read_snapshot
 from orchestrator.status.board import leases_if_up, snapshots_of, step_told
 from orchestrator.status.explain import explain

@@ -50,7 +50,7 @@ class SudocodeGateway:
         self._sleep = sleep
 
     def get_ready_issues(self) -> list[object]:
-        """The records the tracker holds ready, as they came: unsorted, each still to be validated by who reads it."""
+        """The records the tracker holds ready, as they came: unsorted, each still to be validated."""
         answer = self._try("ready", self._ready)
         inner = answer.get("ready", answer) if isinstance(answer, Mapping) else None
         issues = inner.get("issues") if isinstance(inner, Mapping) else None
@@ -121,7 +121,7 @@ class SudocodeGateway:
             if look_first and (there := look()) is not None:
                 return there
             try:
-                made: T = make()  # type: ignore[assignment] # for feedback T is bool and nobody reads it
+                made: T = make()  # type: ignore[assignment] # for feedback T is bool and is not read
                 return made
             except TransientMCPError as error:
                 if wait is None:

@@ -221,7 +221,7 @@ def _split(body: str) -> tuple[list[str], str, list[str]]:
 
 
 def _prose(head: list[str], rest: list[str]) -> str:
-    """What is neither a fact nor the checklist's own heading."""
+    """The lines that are neither a fact nor the checklist's own heading."""
     while head and (not head[-1].strip() or head[-1].rstrip(" *_").endswith(":") or head[-1].startswith("#")):
         head = head[:-1]
     return "\n".join(line for line in (*head, *rest) if not _FACT.match(line)).strip()

@@ -32,7 +32,7 @@ from orchestrator.models import (
     session_id_for,
     utc_now,
 )
-from orchestrator.poll import Candidate, candidates, open_blockers
+from orchestrator.poll.candidates import Candidate, candidates, open_blockers
 from orchestrator.prompts import render_issue_prompt
 from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
 from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce

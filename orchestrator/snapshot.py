@@ -20,7 +20,7 @@ SCHEMA_VERSION = "loop_snapshot.v1"
 
 
 class Event(StrEnum):
-    """What happened."""
+    """The event of a snapshot."""
 
     SESSION_START = "SESSION_START"
     IMPLEMENT_DONE = "IMPLEMENT_DONE"
@@ -42,11 +42,11 @@ ENDS = {
     Event.VERIFY_FAILED: Verdict.VERIFY_FAILED,
     Event.SESSION_ERROR: Verdict.ERROR,
 }
-"""The events with which a session is over, and how it ended then."""
+"""The events that end a session, and the verdict that each of them tells."""
 
 
 class Status(StrEnum):
-    """How it came out. NEEDS_REVIEW is read from old issues, never written."""
+    """The outcome of an event. NEEDS_REVIEW is read from old issues, never written."""
 
     START = "START"
     PASS = "PASS"  # noqa: S105 - as above
@@ -82,7 +82,7 @@ class Attempts(_Exact):
 
 
 class VerifyBlock(_Exact):
-    """The latest verification; `output_ref` says where its whole output is."""
+    """The latest verification; `output_ref` names the whole of its output."""
 
     command: str
     exit_code: Count
@@ -145,5 +145,5 @@ def verify_block(evidence: VerificationEvidence | None) -> dict[str, object] | N
 
 
 def utc_text(moment: datetime) -> str:
-    """An aware moment as the snapshot writes it, whatever zone it comes in."""
+    """An aware time as the snapshot writes it: in UTC."""
     return moment.astimezone(UTC).isoformat()

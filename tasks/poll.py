@@ -19,7 +19,7 @@ def poll() -> None:
 # No events, as above.
 @app.task(send_events=False)
 def sweep() -> None:
-    """Have what nobody holds claimed again, then poll: `tick` takes whatever waits in this queue for a poll.
+    """Have work without an owner claimed again, then poll: `tick` takes any task in this queue for a poll.
 
     Running it again is harmless: a claim has one winner.
     """

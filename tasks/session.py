@@ -1,4 +1,4 @@
-"""The tasks that run sessions, and take up those without a worker."""
+"""The tasks that run sessions, and recover those whose worker is gone."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def start(issue_id: str, token: int) -> None:
 
 
 def sessions(hostname: str) -> Sessions:
-    """What runs sessions in this process, under its worker's name."""
+    """The runner of sessions in this process, under its worker's name."""
     return wiring.here().sessions(owner=f"{hostname}/{os.getpid()}", wake=lambda: tick("publish"), stopping=stopping)

@@ -1,4 +1,4 @@
-"""`orch enqueue`: a person says what runs next."""
+"""`orch enqueue`: run an issue next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOK_S = 0.05
 
 
 class EnqueueOutcome(StrEnum):
-    """What became of a wanted issue so far."""
+    """The state of a wanted issue so far."""
 
     RUNNING = "running"
     QUEUED = "queued"
@@ -87,7 +87,7 @@ def _queued(issues: Sequence[str], says: str) -> list[EnqueueAnswer]:
 
 
 def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s: float) -> list[EnqueueAnswer]:
-    """What became of the issues; looks again until none is queued any more or the time is over."""
+    """Look until no issue is queued any more or the time is over; gives the last answers."""
     deadline = time.monotonic() + wait_s
     while True:
         answers = [answer(leases, issue, unanswered) for issue in issues]
@@ -97,7 +97,7 @@ def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s
 
 
 def answer(leases: RedisLeases, issue: str, unanswered: str) -> EnqueueAnswer:
-    """What became of a wanted issue by now; `unanswered` is what to say when nobody has said anything.
+    """The answer to a wanted issue by now; `unanswered` is the text for one without an answer.
 
     The answer is read first: it and the end of wanting are written at once.
     """

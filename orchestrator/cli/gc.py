@@ -55,7 +55,7 @@ def _statuses(here: project.Wiring) -> dict[str, IssueStatus | None]:
 
 
 def _failing(remove: Iterable[Leftover], perform: Callable[[Leftover], None]) -> Iterable[Kept]:
-    """Remove one after another; what could not be removed, and why."""
+    """Remove one after another; gives those that could not be removed, and why."""
     for leftover in remove:
         try:
             perform(leftover)
@@ -104,14 +104,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes and what stays, in order; the leftovers of issues that are not closed are not mentioned."""
+    """The leftovers to remove and to keep, in order; those of issues that are not closed are not mentioned."""
 
     remove: tuple[Leftover, ...]
     keep: tuple[Kept, ...]
 
 
 def plan(found: Iterable[Leftover], *, status: Mapping[str, IssueStatus | None], live: Container[str]) -> Plan:
-    """What goes and what stays, by each issue's `status` in the tracker and the `live` issues: those in a session."""
+    """Plan by each issue's `status` in the tracker, and by the `live` issues: those in a session."""
     remove: list[Leftover] = []
     keep: list[Kept] = []
     for leftover in sorted(found, key=lambda found: (found.issue_id, _ORDER.index(found.kind), found.name)):
@@ -119,7 +119,7 @@ def plan(found: Iterable[Leftover], *, status: Mapping[str, IssueStatus | None],
         if issue_id in live:
             keep.append(Kept(leftover, "its session is in flight; see `orch status`"))
         elif issue_id not in status:
-            keep.append(Kept(leftover, "the tracker does not know its issue; remove it by hand if nobody needs it"))
+            keep.append(Kept(leftover, "the tracker does not know its issue; remove it by hand if it is not needed"))
         elif status[issue_id] is not IssueStatus.CLOSED:
             continue
         elif leftover.may_go:

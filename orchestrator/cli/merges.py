@@ -1,4 +1,4 @@
-"""`orch merges`: what was merged, what that closes, and how looking for it goes."""
+"""`orch merges`: look for merges, close what they name, and check that looking works."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ def close(ctx: click.Context, issue_id: str, *, pr_url: str, merge_sha: str, mer
         ctx.exit(1)
 
 
-@command.command("health", short_help="Whether merges are seen.")
+@command.command("health", short_help="Say if merges are seen.")
 @json_option
 @click.pass_context
 def health_command(ctx: click.Context, *, as_json: bool) -> None:
-    """Whether merges are seen: healthy (exit code 0), degraded (1: the last looks failed) or stale (2: nobody looks).
+    """Say if merges are seen: healthy (exit code 0), degraded (1: the last looks failed) or stale (2: none looks).
 
     \b
       orch merges health

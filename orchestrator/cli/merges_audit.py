@@ -1,4 +1,4 @@
-"""`orch merges audit`: what CI says of a merge."""
+"""`orch merges audit`: say in CI what a merge would close; read-only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = {
 
 
 def trust_of(settings: Settings, event: PullRequestEvent) -> Trust:
-    """Whose merges count here."""
+    """The merges that count here."""
     return Trust(
         settings.github.repo or event.repository.full_name,
         settings.base or event.repository.default_branch,

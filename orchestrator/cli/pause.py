@@ -1,4 +1,4 @@
-"""`orch pause`: nothing new starts until `orch resume`."""
+"""`orch pause`: start no new session until `orch resume`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.cli.terminal import json_option, line, me, pause_words, print_
 
 
 @click.command
-@click.option("--reason", default="", metavar="TEXT", help="Why, for whoever wonders.")
+@click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the pause is.")
 @json_option
 def command(reason: str, *, as_json: bool) -> None:
     """Let no new session start, on any host, until `orch resume`.

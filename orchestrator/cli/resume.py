@@ -1,4 +1,4 @@
-"""`orch resume`: what `orch pause` held back starts."""
+"""`orch resume`: start sessions again after `orch pause`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from orchestrator.models import issue_of
 
 @dataclass(frozen=True)
 class Audit:
-    """What becomes of the issue that a pull request names, and why; `ruling` is None when it concerns no issue.
+    """The ruling on the issue that a pull request names, and the reason; None when it concerns no issue.
 
     `unchecked` are the rules that could not be checked: they were taken to be kept.
     """

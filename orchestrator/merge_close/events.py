@@ -17,7 +17,7 @@ _PULL_URL = re.compile(r"https?://(?:[^/]+/)+?([^/]+/[^/]+)/pull/(\d+)(?:/.*)?")
 
 @dataclass(frozen=True)
 class PullText:
-    """What a pull request says, and the labels that it must have."""
+    """The text of a pull request, and the labels that it must have."""
 
     title: str
     body: str
@@ -68,7 +68,7 @@ class MergeClosePayload:
 
     @property
     def identity(self) -> str:
-        """What tells this merge from every other, from whichever source: `repo#number#commit`."""
+        """The key of this merge, the same from every source: `repo#number#commit`."""
         return merge_identity(self.pr_url, self.merge_sha)
 
 

@@ -1,4 +1,4 @@
-"""From finished work to closed issues: work is delivered, merges are seen, and what they name is closed.
+"""Deliver finished work, look for merges, and close the issues that they name.
 
 One look asks every source and tries every delivery that is due. A look carries no data, so looks may be lost, doubled
 or late without harm.
@@ -39,11 +39,11 @@ TRY_AGAIN_S = 60.0
 STALE_AFTER = timedelta(minutes=2)
 
 _PASSED_OVER = (GitHubUnavailable, GitHubRefused, CheckpointUnreadable, WorkspaceError, SettingsError)
-"""What stops one source and not the others."""
+"""The errors that stop one source and not the others."""
 
 
 class Health(IntEnum):
-    """How looking for merges goes. The value is the exit code of `orch merges health`."""
+    """The health of looking for merges. The value is the exit code of `orch merges health`."""
 
     HEALTHY = 0
     DEGRADED = 1
@@ -51,11 +51,11 @@ class Health(IntEnum):
 
 
 def health(look: LastLook, *, now: datetime, stale_after: timedelta = STALE_AFTER) -> tuple[Health, str]:
-    """How looking goes, and why."""
+    """The health of looking for merges, and the reason."""
     if look.at is None:
-        return Health.STALE, "nobody has looked for merges yet"
+        return Health.STALE, "merges have not been looked for yet"
     if now - look.at > stale_after:
-        return Health.STALE, f"nobody has looked for merges since {look.at:%Y-%m-%d %H:%M:%S} UTC"
+        return Health.STALE, f"merges have not been looked for since {look.at:%Y-%m-%d %H:%M:%S} UTC"
     if look.failed:
         return Health.DEGRADED, f"{look.failed} looks in a row went wrong, the last because {look.problem}"
     return Health.HEALTHY, f"all went well at {look.at:%H:%M:%S} UTC"
@@ -88,13 +88,13 @@ class FinishedSessions(Protocol):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What becomes of finished work: `push` publishes its branch, `open_pull` its pull request; None leaves it out."""
+    """Deliver finished work: `push` publishes its branch, `open_pull` its pull request; None leaves that out."""
 
     push: Callable[[str, str], None] | None = None
     open_pull: Callable[[str, PullText], str] | None = None
 
     def __call__(self, work: Delivered, text: PullText) -> str:
-        """Where it is for whoever merges: a pull request's URL, or a branch. Harmless to repeat: all of it is set."""
+        """Deliver it and give its place: a pull request's URL, or a branch. Harmless to repeat: all of it is set."""
         if self.push:
             self.push(work.issue_id, work.commit)
         return self.open_pull(work.branch, text) if self.open_pull else work.branch
@@ -119,9 +119,9 @@ class MergeLook:
     once: Once = field(default_factory=Once)
 
     def __call__(self) -> list[str]:
-        """The issues that are closed now. What goes wrong at one source is noted, and does not stop the others.
+        """Look once, and give the issues that are closed now. An error at one source does not stop the others.
 
-        Raises what keeps us from the tracker or from Redis.
+        Raises the errors of the tracker and of Redis.
         """
         problems: list[str] = []
         try:
@@ -135,14 +135,14 @@ class MergeLook:
         return closed
 
     def close(self, payload: MergeClosePayload) -> MergeCloseResult:
-        """Close what somebody says was merged, by the same rules."""
+        """Close what an operator says was merged, by the same rules."""
         self.publish()
         result = apply_merge_close(gateway=self.tracker, payload=payload)
         self._settle(result)
         return result
 
     def foresee(self) -> Iterator[str]:
-        """What a look would do now, a line for each merge; by what it calls it can only read."""
+        """Give a line for each merge: what a look would do now. Read-only by what it calls."""
         for payload in self.local(list(self.finished.finished())):
             yield self._foreseen(f"branch {branch_of(payload.issue_id)}", payload)
         for pull, merge in self.poll.foresee() if self.poll else ():
@@ -168,7 +168,7 @@ class MergeLook:
                     log.warning("merges_not_seen", source=name, reason=str(error))
 
     def _local(self) -> Iterator[tuple[MergeCloseResult, None]]:
-        """What was merged here. When is not known: a fast-forward leaves no trace but the commit itself."""
+        """The merges in this repo, at a time not known: a fast-forward leaves no trace but the commit itself."""
         for payload in self.local(list(self.finished.finished())):
             try:
                 result = apply_merge_close(gateway=self.tracker, payload=payload)
@@ -207,4 +207,4 @@ class MergeLook:
         work = Delivered(record.issue.issue_id, reports[-1].commit)
         place = self.deliver(work, pull_text(record, reports))
         self.finished.delivered(work.issue_id, record.session_id, place)
-        log.info("delivered", issue=work.issue_id, session=record.session_id, to=place, commit=work.commit[:12])
+        log.info("delivered", issue=work.issue_id, session=record.session_id, target=place, commit=work.commit[:12])

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 LOOKBACK = timedelta(hours=1)
 FIRST_LOOK = timedelta(days=30)
-"""How far the first poll looks back, and one whose checkpoint is gone: as long as ended sessions are kept."""
+"""The span that a poll without a checkpoint looks back: as long as ended sessions are kept."""
 
 
 class MergeFeed(Protocol):
@@ -48,7 +48,7 @@ class CheckpointStore(Protocol):
 
 
 class Checkpoint(BaseModel):
-    """What polls have settled: everything closed before `watermark - lookback`, and the ones in `settled`."""
+    """The pulls that are settled: all that closed before `watermark - lookback`, and the ones in `settled`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,11 +56,11 @@ class Checkpoint(BaseModel):
     settled: dict[str, AwareDatetime] = {}
 
     def since(self, lookback: timedelta) -> datetime:
-        """From when on to look."""
+        """The time from which on to look."""
         return self.watermark - lookback
 
     def unsettled(self, pulls: Iterable[PullRequest]) -> list[PullRequest]:
-        """Those that are still to be settled, in the order in which they were closed."""
+        """The pulls that are still to be settled, in the order in which they were closed."""
         return sorted((p for p in pulls if p.identity not in self.settled), key=lambda p: (p.closed_at, p.number))
 
     def with_settled(self, pull: PullRequest) -> Checkpoint:
@@ -68,7 +68,7 @@ class Checkpoint(BaseModel):
         return self.model_copy(update={"settled": self.settled | {pull.identity: pull.closed_at}})
 
     def moved(self, pulls: Iterable[PullRequest], lookback: timedelta) -> Checkpoint:
-        """The checkpoint once all of these are settled: at the last change seen, without what nobody looks at again."""
+        """The checkpoint once these are settled: at the last change seen, without what the lookback leaves out."""
         watermark = max([self.watermark, *(pull.updated_at for pull in pulls)])
         kept = {identity: at for identity, at in self.settled.items() if at >= watermark - lookback}
         return Checkpoint(watermark=watermark, settled=kept)
@@ -107,9 +107,9 @@ class Settled:
 
 @dataclass(frozen=True)
 class MergePoll:
-    """Looks at the forge and settles what was closed since the last look. Callers take turns.
+    """Settle what was closed at the forge since the last look. Callers take turns.
 
-    `started_at` is when an issue's last session began, if anybody knows.
+    `started_at` gives when an issue's last session began, or None if that is not known.
     """
 
     feed: MergeFeed
@@ -137,7 +137,7 @@ class MergePoll:
         return done
 
     def foresee(self) -> list[tuple[PullRequest, MergeClosePayload | str]]:
-        """What would be settled now: a merge to be judged, or why it is none. Changes nothing."""
+        """The pulls to be settled now: each with a merge to be judged, or the reason that it is none. Read-only."""
         checkpoint, pulls = self._look()
         return [(pull, self._merge(pull)) for pull in checkpoint.unsettled(pulls)]
 
@@ -146,7 +146,7 @@ class MergePoll:
         return checkpoint, self.feed.closed_since(checkpoint.since(self.lookback))
 
     def _settle(self, pull: PullRequest) -> MergeCloseResult:
-        """What cannot be settled is rejected, so that it does not hold up the others; an operator may still close."""
+        """Settle one. What cannot be settled is rejected, so that it holds up no other; an operator may still close."""
         try:
             if pull.merged_at is None:
                 result = apply_closed_unmerged(gateway=self.tracker, pull=pull, trust=self.trust)

@@ -1,4 +1,4 @@
-"""What a finished session hands over: the words of its pull request.
+"""The text of the pull request that a finished session hands over.
 
 Issues, agents and commands wrote most of them. What users wrote is quoted and what agents and commands wrote is fenced,
 so that none of it mentions people, closes issues of the forge, or spoils what comes after it.
@@ -35,7 +35,7 @@ _REVIEWS = {Stage.SPEC_REVIEW: "spec review", Stage.QUALITY_REVIEW: "quality rev
 def pull_text(record: SessionRecord, reports: Sequence[Report]) -> PullText:
     """The pull request of a session that ended DONE, from its recorded reports.
 
-    Whatever anybody wrote, its body has exactly one `Sudocode-Issue:` line, and it names the session's issue.
+    Its body has exactly one `Sudocode-Issue:` line, which names the session's issue, whatever the quoted texts say.
     """
     issue = record.issue
     progress = functools.reduce(Progress.after, reports, Progress())
@@ -75,7 +75,7 @@ def _facts(issue: IssueContext) -> str:
 
 
 def _findings(reports: Sequence[Report]) -> Iterator[str]:
-    """What each review found, in order, and what it noted when it passed."""
+    """The findings of each review, in order, and its notes when it passed."""
     for report in reports:
         if review := _REVIEWS.get(report.stage):
             yield f"{review} {report.attempt}: {'passed' if report.passed else 'not passed'}"

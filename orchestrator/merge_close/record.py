@@ -59,7 +59,7 @@ class MergeMarker(BaseModel):
 
 @dataclass(frozen=True)
 class MergeRecord:
-    """What an issue's feedback says: the last event of its last session, and the markers since then and before."""
+    """An issue with the last event of its last session, and the markers since then and before."""
 
     issue: Issue
     last: Snapshot | None

@@ -1,4 +1,4 @@
-"""Does this merge close that issue? The rules, in their order, and what closing does.
+"""The rules by which a merge closes an issue, in their order, and what closing does.
 
 Deciding is pure: `merge_of` turns a pull request into a payload, `judge` says what a payload does to the issue it
 names. `apply_merge_close` does it. What was done is read back from markers in the issue's own feedback, so the same
@@ -37,11 +37,11 @@ CLOSED_ALREADY = "the issue is closed already"
 
 
 class NoIssueNamed(ValueError):
-    """A pull request does not say a word of an issue."""
+    """A pull request names no issue at all."""
 
 
 class Ruling(StrEnum):
-    """What a merge does to the issue that it names."""
+    """The effect of a merge on the issue that it names."""
 
     CLOSE = "CLOSE"
     SKIP = "SKIP"
@@ -50,7 +50,7 @@ class Ruling(StrEnum):
 
 @dataclass(frozen=True)
 class MergeCloseResult:
-    """What became of a merge. `feedback_marker` is what the issue's feedback says of it, None when it says nothing.
+    """The result of a merge. `feedback_marker` is the marker in the issue's feedback, None when there is none.
 
     `closed` are the issues that are closed now because of it: its own, and with a [FIX] those that overflowed into it.
     """
@@ -63,18 +63,18 @@ class MergeCloseResult:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose merges count: in `repo`, into `base`, from a session's own branch or by one of `authors`."""
+    """The merges that count: in `repo`, into `base`, from a session's own branch or by one of `authors`."""
 
     repo: str
     base: str
     authors: frozenset[str] = frozenset()
 
     def delivered(self, pull: PullRequest, issue_id: str) -> bool:
-        """Whether it comes from the branch that a session of this issue delivers; a fork's namesake is another."""
+        """True when it comes from the branch that a session of this issue delivers; a fork's namesake is another."""
         return pull.head_repo.lower() == self.repo.lower() and pull.branch == branch_of(issue_id)
 
     def objection(self, pull: PullRequest, issue_id: str) -> str:
-        """Why this pull request may not speak for that issue; empty when it may."""
+        """The reason for which this pull request may not speak for that issue; empty when it may."""
         if pull.repo.lower() != self.repo.lower():
             return f"it is a pull request of {pull.repo}, not of {self.repo}"
         if pull.base != self.base:
@@ -129,11 +129,11 @@ def merge_of(
 
 
 def judge(record: MergeRecord, payload: MergeClosePayload) -> tuple[Ruling, str]:
-    """What a merge does to the issue that it names, and why: the rules, in their order."""
+    """The ruling on the issue that a merge names, and the reason: the rules, in their order."""
     if payload.objection:
         return Ruling.REJECT, payload.objection
     if record.issue.status is IssueStatus.CLOSED:
-        # Only what we began ourselves is brought to its end; an issue closed by anybody else is left as it is.
+        # Only what we began ourselves is brought to its end; an issue that others closed is left as it is.
         return (Ruling.CLOSE, "merged") if record.cut_off(payload.identity) else (Ruling.SKIP, CLOSED_ALREADY)
     if record.issue.status is not IssueStatus.NEEDS_REVIEW:
         return Ruling.REJECT, NOT_IN_REVIEW
@@ -145,7 +145,7 @@ def judge(record: MergeRecord, payload: MergeClosePayload) -> tuple[Ruling, str]
 
 
 def foresee(show: Callable[[str], Issue], payload: MergeClosePayload) -> tuple[Ruling, str]:
-    """What `apply_merge_close` would do, and why; by its arguments it can only read."""
+    """The ruling that `apply_merge_close` would follow, and the reason; read-only by its arguments."""
     if objection := _no_event(payload):
         return Ruling.REJECT, objection
     return judge(read_record(show(payload.issue_id)), payload)
@@ -202,7 +202,7 @@ def apply_closed_unmerged(*, gateway: IssueTracker, pull: PullRequest, trust: Tr
 
 
 def _no_event(payload: MergeClosePayload) -> str:
-    """Why this is no merge of any issue; empty when it is one."""
+    """The reason for which this is no merge of an issue; empty when it is one."""
     if not payload.merged:
         return NOT_MERGED
     return "" if ISSUE_ID.fullmatch(payload.issue_id) else f"{payload.issue_id!r} is no issue id"

@@ -1,4 +1,4 @@
-"""The facts that travel: an issue, a step and its report, what we measured, what the tracker is to be told."""
+"""The facts that travel: an issue, a step and its report, evidence, and entries for the tracker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FinalState = Literal["DONE", "OVERFLOW", "VERIFY_FAILED"]
 
 
 class Stage(StrEnum):
-    """Where a session is; the words of loop_snapshot.v1. REVIEW_GATE is read from old issues, never written."""
+    """The stages of a session, in the words of loop_snapshot.v1. REVIEW_GATE is read from old issues, never written."""
 
     RUNNING = "RUNNING"
     SPEC_REVIEW = "SPEC_REVIEW"
@@ -40,7 +40,7 @@ class Role(StrEnum):
 
 
 class IssueStatus(StrEnum):
-    """What the tracker says of an issue; its own words."""
+    """The status of an issue, in the tracker's own words, which stand nowhere else."""
 
     OPEN = "open"
     IN_PROGRESS = "in_progress"
@@ -50,7 +50,7 @@ class IssueStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """How a session ended."""
+    """The end that a session came to."""
 
     DONE = "DONE"
     OVERFLOW = "OVERFLOW"
@@ -98,7 +98,7 @@ class VerificationEvidence:
 
 @dataclass(frozen=True)
 class ImplementerResult:
-    """What the implementer says it did; `commit` is what we made of it in git."""
+    """The implementer's account of its work; `commit` is what we made of it in git."""
 
     verification: VerificationEvidence | None
     code_changed_at: datetime
@@ -118,7 +118,7 @@ class ReviewResult:
 
 @dataclass(frozen=True)
 class SessionOutcome:
-    """How a session ended. `fix_issue_id` is set on OVERFLOW once the [FIX] issue exists."""
+    """The end of a session. `fix_issue_id` is set on OVERFLOW once the [FIX] issue exists."""
 
     final_state: FinalState
     fix_issue_id: str | None = None
@@ -135,7 +135,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """What a step gave back. `commit` is where the branch stood when the step ended; `at` is that moment."""
+    """The result of a step. `commit` is where the branch stood when the step ended; `at` is that moment."""
 
     stage: Stage
     attempt: int
@@ -185,7 +185,7 @@ QUALITY_MAX_ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Limits:
-    """How many reviews of each kind a session may ask for. Pinned when the session starts."""
+    """The number of reviews of each kind that a session may ask for. Pinned when the session starts."""
 
     spec: int = SPEC_MAX_ATTEMPTS
     quality: int = QUALITY_MAX_ATTEMPTS
@@ -195,18 +195,18 @@ DEFAULT_LIMITS = Limits()
 
 
 def session_id_for(issue_id: str, run: str) -> str:
-    """The id of one run of an issue: the same for the same run, whoever computes it."""
+    """The id of one run of an issue: the same for the same run, in every process."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sudocode-orchestrator/{issue_id}/{run}"))
 
 
 def utc_now() -> datetime:
-    """The moment, aware."""
+    """The current time, aware."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a session is: its reports, folded."""
+    """The progress of a session: its reports, folded."""
 
     stage: Stage = Stage.RUNNING
     spec: int = 0
@@ -238,7 +238,7 @@ class Progress:
                 return replace(step, implementer_result=result)
 
     def why(self, verdict: Verdict) -> str:
-        """Why the session ended as it did, in one line; empty when all is well."""
+        """The reason of the verdict, in one line; empty when all is well."""
         if self.last is None or verdict is Verdict.DONE:
             return ""
         return self.last.notes if verdict is Verdict.VERIFY_FAILED else "; ".join(self.last.failed_items)
@@ -248,16 +248,16 @@ UNSAID = "-"
 
 ISSUE_ID = re.compile(r"i-[a-z0-9]+")
 
-BRANCHES = "orch/"
-"""How the name of each branch begins that a session delivers; an issue's id follows."""
+BRANCH_PREFIX = "orch/"
+"""The prefix of the branches that sessions deliver; an issue's id follows."""
 
 
 def branch_of(issue_id: str) -> str:
     """The branch that a session of this issue delivers."""
-    return f"{BRANCHES}{issue_id}"
+    return f"{BRANCH_PREFIX}{issue_id}"
 
 
 def issue_of(branch: str) -> str:
     """The issue whose sessions deliver this branch; empty for every other branch."""
-    issue_id = branch.removeprefix(BRANCHES)
+    issue_id = branch.removeprefix(BRANCH_PREFIX)
     return issue_id if issue_id != branch and ISSUE_ID.fullmatch(issue_id) else ""

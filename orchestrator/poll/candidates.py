@@ -1,4 +1,4 @@
-"""Which issues could run, and in which order: priority 0 first, oldest first, then id."""
+"""The issues that could run, in claiming order: priority 0 first, oldest first, then id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.issue import FIX_TITLE, Issue, shown
 from orchestrator.models import ISSUE_ID, IssueStatus, IssueTracker
 
 FIXES_IN_A_ROW = 3
-"""How many [FIX] issues, each of the one before, run by themselves: a night is not for reviewers who always say no."""
+"""The number of [FIX] issues in a row that run by themselves. After that the reviewers may never say yes."""
 
 
 @dataclass(frozen=True, order=True)

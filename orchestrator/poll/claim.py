@@ -1,4 +1,4 @@
-"""From ready issues to sessions that a worker can run: which, how many, and each one once.
+"""Turn ready issues into sessions that a worker can run, each one once.
 
 A poll carries no data, so polls may be lost, doubled or late without harm. The claim decides, atomically.
 """
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 RUNNING = "it is running"
 RUNNING_ALREADY = "it is running already"
-"""The two answers to a wanted issue that are good news; every other final one is a refusal."""
+"""The two final answers to a wanted issue that are no refusals."""
 
 _ANSWERS = {
     Refusal.TAKEN: (RUNNING_ALREADY, True),

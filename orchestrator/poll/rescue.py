@@ -20,7 +20,7 @@ class Claims(Protocol):
     """The leases as claiming and recovering ask them. Every method raises `RedisUnavailable`."""
 
     def free(self) -> int:
-        """How many more sessions could run now; none while orch is paused."""
+        """The number of sessions that could start now; 0 while orch is paused."""
 
     def expired(self, *, opened_only: bool = False) -> list[Claim]:
         """Sessions whose holder fell silent and, unless `opened_only`, claims too."""
@@ -69,10 +69,10 @@ class Sweep:
     looked_at: dict[str, object] = field(default_factory=dict)
 
     def __call__(self) -> list[str]:
-        """The issues found, which are asked for from now on. Running it again is harmless: a claim has one winner.
+        """Have the lost issues run next, and give their ids. Running it again is harmless: a claim has one winner.
 
-        After Redis has lost its memory this finds nothing yet: those who ran the sessions may be at work for another
-        lease. The next sweep comes later than that.
+        After Redis has lost its memory this finds nothing yet: the workers of those sessions may be at work for
+        another lease. The next sweep comes later than that.
         """
         if self._forgotten():
             return []

@@ -1,4 +1,4 @@
-"""What the tracker is told, and telling it. `entries` is a door of its own, for what only makes entries."""
+"""Entries for the tracker, and telling them. `entries` is a second door, for code that only makes entries."""
 
 from orchestrator.publish.outbox import Outbox, publish
 

@@ -1,4 +1,4 @@
-"""What the tracker is told of a session, and how one entry is told.
+"""The entries that a session makes for the tracker, and how one entry is told.
 
 The first half is pure: an opening, a step or a verdict becomes entries. `tell` performs one entry against a tracker.
 """
@@ -22,6 +22,7 @@ from orchestrator.models import (
     Stage,
     StatusEntry,
     Verdict,
+    VerificationEvidence,
 )
 from orchestrator.snapshot import SCHEMA_VERSION, Event, Status, emit_snapshot_json, utc_text, verify_block
 from orchestrator.text import bounded, bounded_text, sendable
@@ -47,7 +48,7 @@ _STEP_EVENTS: dict[tuple[Stage, bool], Event] = {
 
 @dataclass(frozen=True)
 class About:
-    """Which session of which issue an entry is about."""
+    """The session and the issue that an entry is about."""
 
     issue: IssueContext
     session_id: str
@@ -155,19 +156,35 @@ def _snapshot(
 
 
 def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
-    """A [FIX] issue holds all that a next session needs, so that nobody has to read the old one."""
+    """A [FIX] issue with all that the next session needs, so that it need not read the original."""
     issue = about.issue
     review = "spec" if progress.stage is Stage.SPEC_REVIEW else "quality"
     attempts = progress.spec if review == "spec" else progress.quality
     failed = (progress.last.failed_items if progress.last else ()) or ("(the reviewer named none)",)
-    evidence = progress.evidence
-    shown = (
-        f"$ {evidence.command}\nexit code {evidence.exit_code}, {evidence.produced_at.isoformat()}\n{evidence.output}"
-        if evidence
-        else "(none)"
+    body = "\n".join(
+        [
+            ORIGINAL_LINE.format(issue.issue_id),
+            f"Overflow reason: the {review} review failed {attempts} of {attempts} times",
+            f"Session: {about.session_id}",
+            # All facts, said or not, and first: of two lines the first one holds, so no agent's text below changes one.
+            *(f"{name}: {bounded_text(value)}" for name, value in _facts(issue).items()),
+            "",
+            "DoD Checklist:",
+            _last_bytes(sendable(issue.dod_checklist_full), MAX_CHECKLIST_BYTES),
+            "",
+            "Failed items:",
+            *(_quoted(f"- {item}") for item in bounded(failed)),
+            "",
+            "Latest evidence:",
+            _last_bytes(_quoted(_run(progress.evidence)), MAX_EVIDENCE_BYTES),
+        ]
     )
-    # All facts, said or not, and first: of two lines the first one holds, so no agent's text below can change one.
-    facts = {
+    return FixIssueEntry(issue.issue_id, sendable(f"{FIX_TITLE}{issue.task_id}: {issue.title}")[:MAX_TITLE], body)
+
+
+def _facts(issue: IssueContext) -> dict[str, str]:
+    """The facts of an issue, by the names that its body's lines have."""
+    return {
         "Roadmap Task ID": issue.task_id,
         "Manifest": issue.manifest_id,
         "Gate": issue.gate_id,
@@ -177,32 +194,22 @@ def _fix_issue(about: About, progress: Progress) -> FixIssueEntry:
         "Source Doc": issue.source_doc,
         "Depends On": issue.depends_on,
     }
-    body = "\n".join(
-        [
-            ORIGINAL_LINE.format(issue.issue_id),
-            f"Overflow reason: the {review} review failed {attempts} of {attempts} times",
-            f"Session: {about.session_id}",
-            *(f"{name}: {bounded_text(value)}" for name, value in facts.items()),
-            "",
-            "DoD Checklist:",
-            _last_bytes(sendable(issue.dod_checklist_full), MAX_CHECKLIST_BYTES),
-            "",
-            "Failed items:",
-            *(_quoted(f"- {item}") for item in bounded(failed)),
-            "",
-            "Latest evidence:",
-            _last_bytes(_quoted(shown), MAX_EVIDENCE_BYTES),
-        ]
-    )
-    return FixIssueEntry(issue.issue_id, sendable(f"{FIX_TITLE}{issue.task_id}: {issue.title}")[:MAX_TITLE], body)
+
+
+def _run(evidence: VerificationEvidence | None) -> str:
+    """A verification's command, exit code, time and output."""
+    if evidence is None:
+        return "(none)"
+    ran = f"$ {evidence.command}\nexit code {evidence.exit_code}, {evidence.produced_at.isoformat()}"
+    return f"{ran}\n{evidence.output}"
 
 
 def _quoted(text: str) -> str:
-    """What an agent or a command wrote, as a Markdown quote: no line of it reads as a box of the checklist."""
+    """Text of an agent or a command as a Markdown quote: no line of it reads as a box of the checklist."""
     return "\n".join(f"> {line}" for line in sendable(text).splitlines())
 
 
 def _last_bytes(text: str, limit: int) -> str:
-    """The text's end: that is where an output says what went wrong."""
+    """The end of a text, where an output says what went wrong."""
     encoded = text.encode()
     return text if len(encoded) <= limit else "... (cut) " + encoded[-limit:].decode(errors="ignore")

@@ -36,10 +36,10 @@ def publish(outbox: Outbox, tracker: IssueTracker) -> int:
 
 
 class Outbox(Protocol):
-    """What the tracker has still to be told."""
+    """The entries that the tracker has still to be told."""
 
     def clear_wake(self) -> None:
-        """From now on whoever adds an entry wakes a publisher again."""
+        """Let the next entry that is added wake a publisher again."""
 
     def next(self) -> Untold | None:
         """The first entry, marked as begun."""

@@ -17,7 +17,8 @@ from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, Track
 from orchestrator.issue import Issue, listed, shown
 from orchestrator.merge_close.record import markers_of
 from orchestrator.models import Holding, IssueStatus, Report, utc_now
-from orchestrator.poll import candidates, unfinished
+from orchestrator.poll import unfinished
+from orchestrator.poll.candidates import candidates
 from orchestrator.snapshot import read_snapshot
 from orchestrator.status.board import EngineStatus, board_of, not_there
 from orchestrator.status.explanation import Explanation

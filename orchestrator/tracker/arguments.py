@@ -19,7 +19,7 @@ class ToolError(Exception):
 
 
 def failed(stderr: str) -> ToolError:
-    """What sudocode's server says when the command behind a tool failed."""
+    """The error that sudocode's server gives when the command behind a tool failed."""
     return ToolError(f"Error: CLI command failed with exit code 1\n\nStderr:\n{stderr}\n")
 
 

@@ -1,4 +1,4 @@
-"""How the database is opened, filled from the JSONL files of a fresh clone, and copied back to them."""
+"""Open the database, fill it from the JSONL files of a fresh clone, and copy it back to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in `.sudocode` for git: one JSON object a line, in sudocode's own format."""
+"""The files in `.sudocode` that git keeps: one JSON object a line, in sudocode's own format."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left half-written. The caller holds the database's write lock: nobody is writing."""
+    """Remove what killed writers left half-written. The caller holds the database's write lock, so no other writes."""
     for leftover in folder.glob("*.jsonl.*.tmp"):
         leftover.unlink(missing_ok=True)

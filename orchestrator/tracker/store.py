@@ -55,7 +55,7 @@ class Store:
 
     @property
     def stale(self) -> bool:
-        """Whether the database file is no longer the one that was opened."""
+        """True when the database file is no longer the one that was opened."""
         return self._identity != self._on_disk()
 
     @contextmanager
@@ -98,7 +98,7 @@ class Store:
         return self.rows(ISSUE, _READY)
 
     def counts(self) -> Row:
-        """How many specs and issues there are, by status, ready, and held up by another."""
+        """The number of specs and of issues: by status, ready, and held up by another."""
         statuses = database.rows(self._db, ("status", "count(*)"), "issues GROUP BY status")
         by_status = dict.fromkeys(STATUSES, 0) | {row["status"]: row["count(*)"] for row in statuses}
         return {
@@ -142,7 +142,7 @@ class Store:
         return entity.row | changes
 
     def link(self, source: Entity, target: Entity, relation: str) -> None:
-        """Add a link, once; whoever now waits for an issue that is not closed gets blocked."""
+        """Add a link, once; an issue that now waits for one that is not closed gets blocked."""
         row: Row = {"relationship_type": relation, "created_at": self._now()}
         for side, entity in (("from", source), ("to", target)):
             row |= {f"{side}_id": entity.id, f"{side}_uuid": entity.row["uuid"], f"{side}_type": entity.kind.name}

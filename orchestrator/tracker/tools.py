@@ -209,7 +209,7 @@ def _update(store: Store, kind: EntityKind, entity_id: str, arguments: Arguments
 
 
 def _fields(store: Store, kind: EntityKind, arguments: Arguments, verb: str) -> Row:
-    """What creating and updating share."""
+    """The columns that creating and updating share."""
     fields: Row = {}
     for column, name in (("title", "title"), ("content", "description")):
         if word := optional(arguments, name):

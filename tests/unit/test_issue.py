@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import InvalidMCPResponseError
-from orchestrator.issue import context, read
-from orchestrator.models import IssueContext
+from orchestrator.issue import committed, context, listed, read, shown
+from orchestrator.models import IssueContext, IssueStatus, branch_of, issue_of
+from tests.support import NOON
 
 BODY = """\
 Some words before.
@@ -227,3 +228,83 @@ def test_other_relations_and_specs_block_nothing() -> None:
 def test_no_relationships_no_blockers(relationships: object) -> None:
     """A tracker that shows none, or something else, shows no blockers."""
     assert () == read({"id": "i-a", "relationships": relationships}).blockers
+
+
+def test_a_record_is_read_once_into_its_type() -> None:
+    """Status, priority, times and tags get their types; a word that is no status is kept for people."""
+    issue = read({"id": "i-a", "status": "closed", "priority": 0, "closed_at": "2026-01-05 12:00:00", "tags": ["x", 7]})
+    odd = read({"id": "i-a", "status": "paused", "priority": True, "closed_at": "soon"})
+
+    assert (IssueStatus.CLOSED, "closed", 0, NOON, ("x",)) == (
+        issue.status,
+        issue.status_said,
+        issue.priority,
+        issue.closed_at,
+        issue.tags,
+    )
+    assert (None, "paused", None, None) == (odd.status, odd.status_said, odd.priority, odd.closed_at)
+
+
+@pytest.mark.parametrize("answer", [None, [], "i-a1b2", 7])
+def test_an_answer_that_is_no_issue_is_refused(answer: Any) -> None:
+    """A host's tracker that answers something else breaks the contract; it is not an error of ours."""
+    with pytest.raises(InvalidMCPResponseError, match="which is no issue"):
+        shown(lambda _issue_id: answer, "i-a1b2")
+
+
+def test_a_shown_issue_has_the_id_that_was_asked_for() -> None:
+    """A tracker need not repeat it."""
+    assert "i-a1b2" == shown(lambda _issue_id: {"title": "One"}, "i-a1b2").id
+
+
+def test_rows_without_an_id_are_passed_over() -> None:
+    """One odd row hides none of the others."""
+    assert ["i-a", "i-b"] == [issue.id for issue in listed([{"id": "i-a"}, {}, None, "?", {"issue_id": "i-b"}])]
+
+
+def test_the_claiming_order_is_priority_then_age_then_id() -> None:
+    """What is not said comes last."""
+    rows = [
+        {"id": "i-5"},
+        {"id": "i-4", "priority": 1},
+        {"id": "i-3", "priority": 1, "created_at": "2026-01-05 12:00:01"},
+        {"id": "i-2", "priority": 1, "created_at": "2026-01-05 12:00:00"},
+        {"id": "i-1", "priority": 1, "created_at": "2026-01-05 12:00:00"},
+        {"id": "i-0", "priority": 0},
+    ]
+
+    ordered = sorted(listed(rows), key=lambda issue: issue.claiming_order)
+    assert ["i-0", "i-1", "i-2", "i-3", "i-4", "i-5"] == [issue.id for issue in ordered]
+
+
+def test_of_two_lines_of_a_file_the_later_update_holds() -> None:
+    """A union merge leaves both; the feedback comes newest first, in whatever order it was written."""
+    given = [{"content": "old", "created_at": "2026-01-05T12:00:00Z"}, {"content": "new", "created_at": "2026-01-06"}]
+    later = {"id": "i-a", "title": "Later", "updated_at": "2026-01-06 12:00:00", "feedback": given}
+    rows = [later, {"id": "i-a", "title": "Earlier", "updated_at": "2026-01-05 12:00:00"}, {"id": "i-b"}]
+
+    found = committed(rows, "i-a")
+
+    assert found is not None
+    assert ("Later", ("new", "old")) == (found.title, found.feedback)
+    assert committed(rows, "i-c") is None
+
+
+@pytest.mark.parametrize(
+    ("title", "body", "original"),
+    [
+        ("[FIX] DEV-1: One", "Original issue: i-a1b2\nSession: x", "i-a1b2"),
+        ("[FIX] DEV-1: One", "> Original issue: i-a1b2", ""),
+        ("[FIX] DEV-1: One", "Original issue: i-a1b2 and more", ""),
+        ("DEV-1: One", "Original issue: i-a1b2", ""),
+    ],
+)
+def test_only_a_fix_goes_on_with_an_original(title: str, body: str, original: str) -> None:
+    """Title and line together say so; a quoted line is a text of others."""
+    assert original == read({"id": "i-b", "title": title, "content": body}).original
+
+
+def test_a_branch_leads_back_to_its_issue() -> None:
+    """Every other branch gives nothing, also one that only looks alike."""
+    assert "i-a1b2" == issue_of(branch_of("i-a1b2"))
+    assert {""} == {issue_of(name) for name in ("main", "i-a1b2", branch_of(""), branch_of("s-a1"), branch_of("i-a/b"))}

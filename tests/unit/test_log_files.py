@@ -53,7 +53,11 @@ def test_a_session_that_begins_has_no_folder_yet(sessions: Path) -> None:
     ("holding", "wanted", "said"),
     [
         (a_holding(host="box"), None, "i-a1b2: its logs are on box; run `orch logs i-a1b2` there"),
-        (a_holding(SessionState.RUNNING, host="box"), None, "i-a1b2: its logs are on box; run `orch logs i-a1b2` there"),
+        (
+            a_holding(SessionState.RUNNING, host="box"),
+            None,
+            "i-a1b2: its logs are on box; run `orch logs i-a1b2` there",
+        ),
         (a_holding(), "session-9", "i-a1b2: no session whose id begins with session-9 has left logs here"),
     ],
 )
@@ -82,7 +86,12 @@ def test_a_session_that_moved_is_known_to_go_on_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("holding", "ended"),
-    [(a_holding(SessionState.RUNNING), False), (a_holding("claimed"), False), (a_holding("ended"), True), (None, True)],
+    [
+        (a_holding(SessionState.RUNNING), False),
+        (a_holding(SessionState.CLAIMED), False),
+        (a_holding(SessionState.ENDED), True),
+        (None, True),
+    ],
 )
 def test_a_session_is_over(holding: Holding | None, ended: bool) -> None:
     """When it has ended, is forgotten, or another one of the issue has begun."""

@@ -3,7 +3,7 @@
 #   make demo        a demonstration: issues, agents, reviews, verified branches; needs nothing but Python and git
 #   make up          run it for real; ORCH_PROJECT_ROOT=/path/to/repo names the repo; stop it with Ctrl-C
 #   make test        all tests, several at once;  make test ARGS=tests/unit  runs one ring
-#   make check       formatting, lint, types, import contracts, generated docs
+#   make check       formatting, lint, types, import contracts, the house, generated docs
 #   make chaos       a running stack, broken every few seconds: is anything lost?  make chaos SEEDS="4 5" MINUTES=10
 #   make docker-test the image and the stack of docker-compose.yml, for real; starts a Docker engine where none runs
 #   make bench       the benchmarks
@@ -44,6 +44,7 @@ check: .venv/.for-development
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m tests.docs_generate --check
+	@$(BIN)/python -m tests.house --check
 
 chaos: .venv/.for-development
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(SEEDS)

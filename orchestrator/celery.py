@@ -22,12 +22,10 @@ from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
-from beat import schedule
-from beat.queues import CONTROL, QUEUES, SESSIONS, TASKS
+from beat import CONTROL, QUEUES, SESSIONS, TASKS, TICKS, entries
 from orchestrator import logs, wiring
-from orchestrator.errors import OrchestratorError, RedisUnavailable
-from orchestrator.publish.entries import ALREADY_TOLD
-from orchestrator.settings.redis_url import celery_broker_url
+from orchestrator.errors import ALREADY_TOLD, OrchestratorError, RedisUnavailable
+from orchestrator.settings import celery_broker_url
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +35,9 @@ ANNOUNCED_FOR_S = 10.0
 
 def configuration() -> dict[str, Any]:
     """All of Celery's settings, made when Celery first needs one: importing this module touches nothing."""
-    here = wiring.here()
+    project = here()
     return {
-        "broker_url": celery_broker_url(here.redis_url),
+        "broker_url": celery_broker_url(project.redis_url),
         # JSON only: a program that can write to Redis must not be able to run code here.
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -68,7 +66,7 @@ def configuration() -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "broker_transport_options": {
             # Two projects may share a Redis: neither may take the other's messages.
-            "global_keyprefix": here.keys("celery:"),
+            "global_keyprefix": project.keys("celery:"),
             # Far beyond any session: a message must not be delivered again while it is worked on.
             "visibility_timeout": 86_400,
             # kombu sets no limit of its own, and a publish would hang on a silent Redis.
@@ -77,11 +75,11 @@ def configuration() -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
-        "beat_schedule": schedule.entries(here.settings.poll_interval, here.settings.lease_seconds),
+        "beat_schedule": entries(project.settings.poll_interval, project.settings.lease_seconds),
         # Ticks need no memory, and two beats on one host would share the file that the default scheduler keeps.
         "beat_scheduler": f"{__name__}:OneLineScheduler",
         # One more than sessions, so that on a worker that serves all queues polls and publishing never wait for one.
-        "worker_concurrency": here.settings.concurrency + 1,
+        "worker_concurrency": project.settings.concurrency + 1,
     }
 
 
@@ -105,8 +103,8 @@ class OneLineTask(Task):  # type: ignore[misc] # Celery has no types
     def after_return(self, status: str, retval: object, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Note when a tick was last carried out, for the metrics."""
         tick = self.name.rpartition(".")[2]
-        if tick in schedule.TICKS:
-            wiring.here().counts.ticked(tick, ok=status == states.SUCCESS)
+        if tick in TICKS:
+            here().counts.ticked(tick, ok=status == states.SUCCESS)
 
 
 class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
@@ -122,9 +120,9 @@ class OneLineScheduler(Scheduler):  # type: ignore[misc] # Celery has no types
         try:
             self.apply_async(entry, producer=producer, advance=False)
             self._failing = False
-            wiring.here().counts.ticked("beat")
+            here().counts.ticked("beat")
             with contextlib.suppress(OSError):  # a full disk must not end beat
-                wiring.here().state("beat.alive").touch()
+                here().state("beat.alive").touch()
         except SchedulingError as error:
             if not self._failing:
                 log.error("tick_not_sent", reason=" ".join(str(error).split()))
@@ -143,6 +141,11 @@ app = Celery(
     include=sorted(TASKS.values()),
 )
 app.add_defaults(configuration)
+
+
+def here() -> wiring.Wiring:
+    """The wiring of this worker's project."""
+    return wiring.here()
 
 
 def nudge(task: Task, *args: Any, **options: Any) -> None:
@@ -167,8 +170,8 @@ def wake(queue: str, task: str = "") -> None:
     Nothing is enqueued while a message waits in the queue: it will see what this one would. Looking costs a tenth of
     enqueuing, and a worker that is down finds one message, not one for each session.
     """
-    here = wiring.here()
-    if here.client.llen(here.keys(f"celery:{queue}")) == 0:
+    project = here()
+    if project.client.llen(project.keys(f"celery:{queue}")) == 0:
         # By name: the caller need not have loaded the queue's tasks.
         _enqueue(lambda: app.send_task(task or f"{TASKS[queue]}.{queue}", queue=queue))
 
@@ -204,7 +207,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self._leases = wiring.here().heartbeat_leases
+        self._leases = here().heartbeat_leases
         self._tick: Any = None
         self._failing = False
 
@@ -214,7 +217,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
         default = worker.concurrency == worker.app.conf.worker_concurrency
         slots = worker.concurrency - (1 if default or served & set(CONTROL) else 0) or 1
         if SESSIONS in served:
-            self._quietly(wiring.here().end_orphans)
+            self._quietly(here().end_orphans)
             self._announce(worker.hostname, slots)
             self._tick = worker.timer.call_repeatedly(ANNOUNCED_EVERY_S, self._announce, (worker.hostname, slots))
 

@@ -33,6 +33,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+ALREADY_TOLD = "The tracker has been told: SESSION_ERROR, and the issue is open again."
+"""The note on an error that its session has told; others need not say it again."""
+
 
 class OrchestratorError(Exception):
     """One line for a person: what happened, to which issue, and what to do."""

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator.agent_roles import Implementer, Reviewer
-from orchestrator.errors import InvalidMCPResponseError, TrackerRefused
+from orchestrator.errors import ALREADY_TOLD, InvalidMCPResponseError, TrackerRefused
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.issue import context, shown
 from orchestrator.memory import MemoryTracker
@@ -34,7 +34,7 @@ from orchestrator.models import (
 )
 from orchestrator.poll.candidates import Candidate, candidates, open_blockers
 from orchestrator.prompts import render_issue_prompt
-from orchestrator.publish.entries import ALREADY_TOLD, About, error_entries
+from orchestrator.publish.entries import About, error_entries
 from orchestrator.session_loop import SingleSessionOrchestrator, ToldAtOnce
 from orchestrator.snapshot import read_snapshot
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from orchestrator.agent_roles import Implementer, Reviewer, RoleSteps
 from orchestrator.errors import (
+    ALREADY_TOLD,
     ENDS_RUN_ONLY,
     HistoryMismatch,
     StoppedByHand,
@@ -36,7 +37,6 @@ from orchestrator.models import (
     utc_now,
 )
 from orchestrator.publish.entries import (
-    ALREADY_TOLD,
     About,
     error_entries,
     opening_entries,

@@ -134,10 +134,3 @@ def plain(text: str) -> str:
 def line(text: str) -> str:
     """As `plain`, in one line."""
     return " ".join(plain(text).split())
-
-
-def toml(value: str | tuple[str, ...]) -> str:
-    """A TOML string or list of strings. JSON's are TOML's, but for DEL."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(toml, value))}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

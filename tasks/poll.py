@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from orchestrator import wiring
-from orchestrator.celery import app
+from orchestrator.celery import app, here
 from tasks.session import sessions, start
 
 
@@ -13,7 +12,7 @@ from tasks.session import sessions, start
 @app.task(send_events=False)
 def poll() -> None:
     """Claim what is ready and start a session for each. Running it again is harmless: a claim has one winner."""
-    wiring.here().poll(start=start, sessions=sessions(f"control@{socket.gethostname()}"))()
+    here().poll(start=start, sessions=sessions(f"control@{socket.gethostname()}"))()
 
 
 # No events, as above.
@@ -23,5 +22,5 @@ def sweep() -> None:
 
     Running it again is harmless: a claim has one winner.
     """
-    wiring.here().sweep()()
+    here().sweep()()
     poll()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from orchestrator import wiring
-from orchestrator.celery import app, nudge, stopping, tick
+from orchestrator.celery import app, here, nudge, stopping, tick
 from orchestrator.session import Sessions
 
 
@@ -27,7 +26,7 @@ def rescue(self: Any) -> None:
 
     Running it again is harmless: taking a session up extends its lease.
     """
-    wiring.here().rescue_silent(start=start, sessions=sessions(self.request.hostname))()
+    here().rescue_silent(start=start, sessions=sessions(self.request.hostname))()
 
 
 def start(issue_id: str, token: int) -> None:
@@ -38,4 +37,4 @@ def start(issue_id: str, token: int) -> None:
 
 def sessions(hostname: str) -> Sessions:
     """The runner of sessions in this process, under its worker's name."""
-    return wiring.here().sessions(owner=f"{hostname}/{os.getpid()}", wake=lambda: tick("publish"), stopping=stopping)
+    return here().sessions(owner=f"{hostname}/{os.getpid()}", wake=lambda: tick("publish"), stopping=stopping)

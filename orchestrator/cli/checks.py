@@ -23,13 +23,11 @@ from orchestrator.adapters.mcp import probe
 from orchestrator.adapters.process import foreign
 from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.cli.project import Wiring, tracker_command
+from orchestrator.cli.project import FILE, Settings, Wiring, from_environment, merges_of, tracker_command
 from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
 from orchestrator.models import Role, utc_now
-from orchestrator.settings import FILE, Settings, from_environment
-from orchestrator.settings.redis_url import client_url
-from orchestrator.wiring.merges import MergeWiring
+from orchestrator.settings import client_url
 
 OLDEST_GIT = (2, 30)
 OLDEST_REDIS = (6, 2)
@@ -245,7 +243,7 @@ def _verification(wiring: Wiring) -> Iterator[Finding]:
 
 
 def _delivery(wiring: Wiring) -> Iterator[Finding]:
-    merging = MergeWiring(wiring)
+    merging = merges_of(wiring)
     delivery = merging.delivery
     if delivery.push is None:
         yield _ok("finished work stays in the local branch")

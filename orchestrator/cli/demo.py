@@ -27,7 +27,6 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.local import demo
 from orchestrator.local.demo import Demo, Outcome
 from orchestrator.local.up import Stack
-from orchestrator.models import branch_of
 from orchestrator.status import EngineStatus
 
 LOG_LINES = 8
@@ -66,8 +65,8 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
             stack.wait_ready(READY_S)
             found = demo.follow(stack, screen.show)
             merged = demo.merge(made, found)
-            for issue_id in merged:
-                console.print(f"git merge {branch_of(issue_id)}   (as you would: its issue closes, what waited starts)")
+            for branch in merged.values():
+                console.print(f"git merge {branch}   (as you would: its issue closes, what waited starts)")
             last = demo.follow(stack, screen.show, without=merged)
             with stack.wiring.tracker as tracker:
                 found = demo.with_closed(last, found, tracker)
@@ -146,7 +145,7 @@ def report(made: Demo, outcome: Outcome) -> Group:
         Text.assemble(f"{issue.id}  {names[issue.id]:<12}  ", _padded(step(issue), 13), f"  {line(demo.story(issue))}")
         for issue in sorted(outcome.found.issues, key=lambda issue: names[issue.id])
     ]
-    branch, project = branch_of(outcome.example), shlex.quote(str(made.project))
+    branch, project = outcome.branch, shlex.quote(str(made.project))
     return Group(
         Text(f"\n{outcome.elapsed_s:.0f} s, {outcome.at_once} sessions at once\n", "bold"),
         *stories,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.settings import AgentSettings
-from orchestrator.text import toml
+from orchestrator.settings import AgentSettings, toml
 
 Which = Callable[[str], str | None]
 """As `shutil.which`: the path of a program, or None."""

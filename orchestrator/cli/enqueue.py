@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import click
 from rich.console import Console
 
-from orchestrator.adapters.redis import RedisLeases
 from orchestrator.cli import project
 from orchestrator.cli.terminal import IssueId, json_option, line, pause_words, print_json
 from orchestrator.poll import RUNNING, RUNNING_ALREADY
@@ -24,6 +24,16 @@ class EnqueueOutcome(StrEnum):
     RUNNING = "running"
     QUEUED = "queued"
     REFUSED = "refused"
+
+
+class Wanted(Protocol):
+    """The part of the leases that knows of issues that a person asked for."""
+
+    def answered(self, issue_id: str, /) -> str | None:
+        """The last answer, or None while there is none."""
+
+    def wanted(self) -> list[str]:
+        """The issues that are still to run next."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ def _queued(issues: Sequence[str], says: str) -> list[EnqueueAnswer]:
     return [EnqueueAnswer(issue, EnqueueOutcome.QUEUED, says) for issue in issues]
 
 
-def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s: float) -> list[EnqueueAnswer]:
+def _answers(leases: Wanted, issues: Sequence[str], unanswered: str, wait_s: float) -> list[EnqueueAnswer]:
     """Look until no issue is queued any more or the time is over; gives the last answers."""
     deadline = time.monotonic() + wait_s
     while True:
@@ -96,7 +106,7 @@ def _answers(leases: RedisLeases, issues: Sequence[str], unanswered: str, wait_s
         time.sleep(_LOOK_S)
 
 
-def answer(leases: RedisLeases, issue: str, unanswered: str) -> EnqueueAnswer:
+def answer(leases: Wanted, issue: str, unanswered: str) -> EnqueueAnswer:
     """The answer to a wanted issue by now; `unanswered` is the text for one without an answer.
 
     The answer is read first: it and the end of wanting are written at once.

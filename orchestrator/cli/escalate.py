@@ -18,9 +18,9 @@ from pydantic import TypeAdapter
 from orchestrator.adapters.process.foreign import tail
 from orchestrator.cli import doctor, explain, history, project
 from orchestrator.cli.checks import examine
+from orchestrator.cli.project import Settings
 from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.models import Report, utc_now
-from orchestrator.settings import Settings
 from orchestrator.status import SessionTold, look_at
 from orchestrator.status import explain as explanation_of
 from orchestrator.text import redactor

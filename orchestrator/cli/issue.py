@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
@@ -12,10 +13,6 @@ from orchestrator.cli.terminal import IssueId, json_option, line, plain, print_j
 from orchestrator.errors import OrchestratorError, TrackerRefused
 from orchestrator.issue import Issue, listed, read, shown
 from orchestrator.models import IssueStatus
-
-if TYPE_CHECKING:
-    from orchestrator.adapters.mcp import McpTracker
-
 
 STATUSES = [status.value for status in IssueStatus]
 
@@ -60,7 +57,7 @@ def add(
     text = _body(body, body_file)
     with project.here().tracker as tracker:
         for issue in waits_for:
-            _show(tracker, issue)  # before anything is made
+            _show(tracker.show_issue, issue)  # before anything is made
         answer = tracker.upsert_issue(title=title, description=text, priority=priority, tags=tags or None)
         created = read(answer).id
         for issue in waits_for:
@@ -106,7 +103,7 @@ def show(issue_id: str, as_json: bool) -> None:
       orch issue show i-a1b2
     """
     with project.here().tracker as tracker:
-        issue = _show(tracker, issue_id)
+        issue = _show(tracker.show_issue, issue_id)
     if as_json:
         print_json(issue.record)
         return
@@ -134,7 +131,7 @@ def reopen(issue_id: str, as_json: bool) -> None:
       orch issue reopen i-a1b2
     """
     with project.here().tracker as tracker:
-        _show(tracker, issue_id)
+        _show(tracker.show_issue, issue_id)
         tracker.upsert_issue(issue_id=issue_id, status=IssueStatus.OPEN)
     if as_json:
         print_json({"id": issue_id, "status": IssueStatus.OPEN})
@@ -151,10 +148,10 @@ def _body(body: str | None, body_file: TextIO | None) -> str | None:
         raise click.BadParameter(f"byte {error.start + 1} is not UTF-8", param_hint="--body-file") from None
 
 
-def _show(tracker: McpTracker, issue_id: str) -> Issue:
+def _show(show_issue: Callable[[str], Mapping[str, object]], issue_id: str) -> Issue:
     """The tracker's issue. TrackerRefused when there is none."""
     try:
-        return shown(tracker.show_issue, issue_id)
+        return shown(show_issue, issue_id)
     except TrackerRefused as refusal:
         if issue_id not in str(refusal):
             raise  # a refusal that is not about this issue, and says itself what to do

@@ -12,8 +12,7 @@ from orchestrator.cli import project
 from orchestrator.cli.merges_audit import audit
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import OrchestratorError
-from orchestrator.merge_close import NEVER, Health, MergeClosePayload, fresh_checkpoint, health
-from orchestrator.models import utc_now
+from orchestrator.merge_close import Health, MergeClosePayload
 
 
 @click.group("merges")
@@ -57,7 +56,7 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
         if once:
             break
         time.sleep(project.here().settings.poll_interval)
-    state, why = health(here.finished.last_look(), now=utc_now())
+    _, state, why = here.health()
     if state is not Health.HEALTHY:
         raise OrchestratorError(why)
 
@@ -104,8 +103,7 @@ def health_command(ctx: click.Context, *, as_json: bool) -> None:
     \b
       orch merges health
     """
-    look = project.merges().finished.last_look() if project.here().is_up else NEVER
-    state, why = health(look, now=utc_now())
+    look, state, why = project.merges().health()
     if as_json:
         seen = {
             name: at.isoformat() if at else None for name, at in (("looked_at", look.at), ("well_at", look.well_at))
@@ -126,9 +124,7 @@ def repair() -> None:
     \b
       orch merges repair
     """
-    here = project.merges()
-    with here.turn():
-        here.finished.write(fresh_checkpoint(now=utc_now()).model_dump_json())
+    project.merges().repair()
     click.echo("the record of settled merges is new; the next look goes through the last 30 days")
 
 

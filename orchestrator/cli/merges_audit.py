@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from orchestrator.adapters.git import base_holds
 from orchestrator.adapters.github import PullRequestEvent
+from orchestrator.cli.project import Settings, from_environment
 from orchestrator.cli.terminal import json_option, line, print_json
 from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, TrackerUnavailable
 from orchestrator.issue import Issue, committed
 from orchestrator.merge_close import Audit, PullRequest, Ruling, Trust, audit_merge
-from orchestrator.settings import Settings, from_environment
 from orchestrator.tracker import jsonl
 
 WORDS = {

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.settings import FILE, Settings, from_environment
 from orchestrator.wiring import Wiring, here, tracker_command
 
 if TYPE_CHECKING:
     from orchestrator.wiring.merges import MergeWiring
 
-__all__ = ["Wiring", "here", "merges", "poll_soon", "tracker_command"]
+__all__ = [
+    "FILE",
+    "Settings",
+    "Wiring",
+    "from_environment",
+    "here",
+    "merges",
+    "merges_of",
+    "poll_soon",
+    "tracker_command",
+]
 
 
 def merges() -> MergeWiring:
@@ -18,6 +29,13 @@ def merges() -> MergeWiring:
     from orchestrator.wiring.merges import here
 
     return here()
+
+
+def merges_of(wiring: Wiring) -> MergeWiring:
+    """The same for a project that is not, or not yet, the one of this process."""
+    from orchestrator.wiring.merges import MergeWiring
+
+    return MergeWiring(wiring)
 
 
 def poll_soon() -> None:

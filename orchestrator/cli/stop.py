@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import click
 from rich.console import Console
 
-from orchestrator.adapters.redis import RedisLeases
 from orchestrator.cli import project
 from orchestrator.cli.terminal import IssueId, because, json_option, line, me, print_json
 from orchestrator.models import Holding, Stop, Verdict
@@ -66,7 +65,7 @@ def command(
     if Stop.ASKED in met.values():
         project.poll_soon()  # what no worker runs; what one runs ends without it
     with Console(stderr=True).status("waiting for the sessions to end"):
-        answers = _answers(leases, met, wait_s)
+        answers = _answers(leases.holding, met, wait_s)
     if as_json:
         print_json([asdict(it) for it in answers])
     else:
@@ -78,11 +77,11 @@ def command(
         ctx.exit(1)
 
 
-def _answers(leases: RedisLeases, met: dict[str, Stop], wait_s: float) -> list[Answer]:
+def _answers(holding: Callable[[str], Holding | None], met: dict[str, Stop], wait_s: float) -> list[Answer]:
     """What became of the issues; looks again until every session has ended or the time is over."""
     deadline = time.monotonic() + wait_s
     while True:
-        answers = [answer(issue, stop, leases.holding(issue)) for issue, stop in met.items()]
+        answers = [answer(issue, stop, holding(issue)) for issue, stop in met.items()]
         waiting = any(met[it.issue] is Stop.ASKED and not it.stopped for it in answers)
         if not waiting or time.monotonic() >= deadline:
             return answers

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.adapters.mcp import probe
+from orchestrator.cli.project import from_environment
 from orchestrator.local.up import Stack
-from orchestrator.settings import from_environment
 
 COLOURS = {"worker": "green", "control": "cyan", "beat": "magenta", "flower": "yellow", "redis": "red", "orch": "bold"}
 LOOK_EVERY_S = 1.0

@@ -13,8 +13,7 @@ from orchestrator.adapters.redis import RedisMetrics, RedisWebhooks
 from orchestrator.cli import project
 from orchestrator.errors import OrchestratorError
 from orchestrator.local.programs import start_commands
-from orchestrator.web import metrics, readiness, webhook
-from orchestrator.web.app import make_app
+from orchestrator.web import NO_WEBHOOK, application
 
 MOST_AT_ONCE = 64
 """Requests under way, so that strangers cannot fill the memory: each may hold a body."""
@@ -47,20 +46,18 @@ def command(host: str, port: int) -> None:
     listener = listen(host, port)
     # In this thread: a Redis of our own ends with the thread that started it.
     watched = RedisMetrics(here.hasty_client, here.keys, lease_s=here.settings.lease_seconds)
-    app = make_app(
-        readiness.route(watched, here.settings, start_commands(here.settings.concurrency)),
-        metrics.route(metrics.Collector(watched, here.settings)),
-        webhook.route(
-            secret=here.settings.github_webhook_secret,
-            taken=RedisWebhooks(here.client, here.keys),
-            hint=functools.partial(wake, "merge_close"),
-        ),
+    app = application(
+        here.settings,
+        watched,
+        RedisWebhooks(here.client, here.keys),
+        start=start_commands(here.settings.concurrency),
+        hint=functools.partial(wake, "merge_close"),
     )
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, limit_concurrency=MOST_AT_ONCE)
     )
     if not here.settings.github_webhook_secret:
-        click.echo(f"! {webhook.PATH}: {webhook.NO_SECRET}", err=True)
+        click.echo(f"! {NO_WEBHOOK}", err=True)
     click.echo(f"listening on http://{_address(listener)}")
     with contextlib.suppress(KeyboardInterrupt):  # how uvicorn hands on a Ctrl-C that it has obeyed
         server.run(sockets=[listener])

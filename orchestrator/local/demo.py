@@ -26,9 +26,8 @@ from orchestrator.adapters.mcp import McpTracker
 from orchestrator.errors import OrchestratorError
 from orchestrator.local.up import Stack
 from orchestrator.models import Holding, Verdict, branch_of
-from orchestrator.settings import FILE, Settings, load
+from orchestrator.settings import FILE, Settings, load, toml
 from orchestrator.status import EngineStatus, IssueRow, collect
-from orchestrator.text import toml
 from orchestrator.tracker import init
 from orchestrator.wiring import Wiring
 
@@ -132,6 +131,7 @@ class Outcome:
     at_once: int
     elapsed_s: float
     example: str
+    branch: str
     tests: str
     surprises: tuple[str, ...]
 
@@ -177,14 +177,15 @@ def follow(stack: Stack, show: Callable[[EngineStatus], None], *, without: Conta
         time.sleep(LOOK_EVERY_S)
 
 
-def merge(demo: Demo, found: EngineStatus) -> list[str]:
-    """Merge, as a person would, each branch that an issue waits for; the ids of the merged issues."""
+def merge(demo: Demo, found: EngineStatus) -> dict[str, str]:
+    """Merge, as a person would, each branch that an issue waits for; the branches by their issues."""
     waited_for = sorted({blocker for issue in found.issues for blocker in issue.blockers})
-    for issue_id in waited_for:
-        done = _run(["git", "merge", "--ff-only", branch_of(issue_id)], demo.environ, demo.project)
+    branches = {issue_id: branch_of(issue_id) for issue_id in waited_for}
+    for branch in branches.values():
+        done = _run(["git", "merge", "--ff-only", branch], demo.environ, demo.project)
         if done.returncode:
-            raise OrchestratorError(f"{branch_of(issue_id)} could not be merged: {done.stderr.strip()}")
-    return waited_for
+            raise OrchestratorError(f"{branch} could not be merged: {done.stderr.strip()}")
+    return branches
 
 
 def with_closed(found: EngineStatus, before: EngineStatus, tracker: McpTracker) -> EngineStatus:
@@ -205,13 +206,14 @@ def outcome(demo: Demo, found: EngineStatus, *, at_once: int, elapsed_s: float) 
     """The result; runs the tests on the branch of the DONE issue that took the most reviews."""
     done = sorted((issue.spec, issue.id) for issue in found.issues if issue.verdict is Verdict.DONE)
     if not done:
-        return Outcome(found, at_once, elapsed_s, "", "no session was DONE", surprises=("no session was DONE",))
+        return Outcome(found, at_once, elapsed_s, "", "", "no session was DONE", surprises=("no session was DONE",))
     example = done[-1][1]
-    passed, said = run_tests(demo, branch_of(example))
-    wrong = _surprises(demo, found) + ([] if passed else [f"the tests of {branch_of(example)} fail: {said}"])
+    branch = branch_of(example)
+    passed, said = run_tests(demo, branch)
+    wrong = _surprises(demo, found) + ([] if passed else [f"the tests of {branch} fail: {said}"])
     if at_once != SLOTS:
         wrong.append(f"{at_once} sessions ran at once, not {SLOTS}")
-    return Outcome(found, at_once, elapsed_s, example, said, tuple(wrong))
+    return Outcome(found, at_once, elapsed_s, example, branch, said, tuple(wrong))
 
 
 def _surprises(demo: Demo, found: EngineStatus) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beat.queues import MERGE_CLOSE, POLL, PUBLISH, SESSIONS
+from beat import MERGE_CLOSE, POLL, PUBLISH, SESSIONS
 
 CELERY = ("-m", "celery", "--quiet", "-A", "orchestrator")
 QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "warning")

@@ -27,7 +27,6 @@ from orchestrator.models import (
 from orchestrator.snapshot import SCHEMA_VERSION, Event, Status, emit_snapshot_json, utc_text, verify_block
 from orchestrator.text import bounded, bounded_text, sendable
 
-ALREADY_TOLD = "The tracker has been told: SESSION_ERROR, and the issue is open again."
 RELATION_OF_FIX = "related"
 
 # sudocode refuses longer titles and arguments (measured: 500 characters, 131,071 bytes).

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from threading import Event
 
 import structlog
 
@@ -39,12 +40,12 @@ MAX_CHANGE_CHARS = 60_000
 
 @dataclass(frozen=True)
 class SessionTools:
-    """The tools of a session. `transport` and `verifier` are made per worktree; the keeper can cut them off."""
+    """The tools of a session. `transport` and `verifier` are made per worktree, and end when the event is set."""
 
     workspace: Workspace
     remote: Callable[[Lease], Remote]
-    transport: Callable[[Lease, Worktree, LeaseKeeper], AgentTransport]
-    verifier: Callable[[Lease, Worktree, LeaseKeeper], Verifier]
+    transport: Callable[[Lease, Worktree, Event], AgentTransport]
+    verifier: Callable[[Lease, Worktree, Event], Verifier]
     verify_command: Callable[[str], Sequence[str] | None]
     prompt_template: Callable[[], str]
     sweep: Callable[[Lease], object]
@@ -135,7 +136,7 @@ class WorktreeSteps(Steps):
                 f"no verification command: the implementer named none, and orch.toml has none for level {level};"
                 ' write e.g. [verify] default = ["make", "test"] in orch.toml'
             )
-        return self._tools.verifier(self._lease, self._here, self._keeper)(command, self._here, progress.commit)
+        return self._tools.verifier(self._lease, self._here, self._keeper.cut)(command, self._here, progress.commit)
 
     def _prepare(self, progress: Progress) -> None:
         """Make the worktree as the last recorded step left it, here and on the remote, if it is not prepared yet."""
@@ -173,7 +174,7 @@ class WorktreeSteps(Steps):
         return self._tools.remote(self._lease)
 
     def _roles(self) -> RoleAgentAdapter:
-        return RoleAgentAdapter(self._tools.transport(self._lease, self._here, self._keeper))
+        return RoleAgentAdapter(self._tools.transport(self._lease, self._here, self._keeper.cut))
 
     def _prompt(self) -> str:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -67,3 +68,10 @@ VariableName = Annotated[str, fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an en
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 RedisUrl = Annotated[str, AfterValidator(_accepted)]
 WholePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+def toml(value: str | tuple[str, ...]) -> str:
+    """A TOML string or list of strings. JSON's are TOML's, but for DEL."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

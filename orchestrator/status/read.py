@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +18,10 @@ from orchestrator.merge_close.record import markers_of
 from orchestrator.models import Holding, IssueStatus, Report, utc_now
 from orchestrator.poll import unfinished
 from orchestrator.poll.candidates import candidates
-from orchestrator.snapshot import read_snapshot
 from orchestrator.status.board import EngineStatus, board_of, not_there
 from orchestrator.status.explanation import Explanation
 from orchestrator.status.facts import Asked, Blocker, Facts, Policy, RedisSays, Tracked, TrackerSays
-from orchestrator.status.told import SessionTold, sessions_told
+from orchestrator.status.told import SessionTold, sessions_told, since_last
 from orchestrator.status.why import explain
 
 BLOCKERS_ASKED = 25
@@ -238,8 +236,6 @@ def _tracked(
 ) -> Tracked:
     waits_for = _open_blockers(issue, lookup) if lookup else ()
     chain, cycle = _chain(issue.id, waits_for, lookup) if lookup else ((), False)
-    # Newest first, as the tracker has it.
-    since = takewhile(lambda content: read_snapshot(content) is None, issue.feedback)
     ours = is_shown and issue.status is IssueStatus.IN_PROGRESS and unfinished(issue, sources.installation())
     return Tracked(
         issue,
@@ -251,7 +247,7 @@ def _tracked(
         cycle=cycle,
         sessions=sessions_told(reversed(issue.feedback)),
         merges=tuple(markers_of(issue.feedback)),
-        merges_since=tuple(markers_of(since)),
+        merges_since=tuple(markers_of(since_last(issue.feedback))),
         ours=ours,
     )
 

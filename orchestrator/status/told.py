@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 
 from orchestrator.models import Limits, Stage, Step, Verdict
 from orchestrator.session_loop import under_way
@@ -93,6 +93,11 @@ def sessions_told(contents: Iterable[str]) -> tuple[SessionTold, ...]:
     snapshots = [snapshot for content in contents if (snapshot := read_snapshot(content))]
     runs = groupby(snapshots, key=lambda snapshot: snapshot.session_id)
     return tuple(_session(list(run)) for _, run in runs)
+
+
+def since_last(feedback: Iterable[str]) -> list[str]:
+    """The feedback since the last snapshot; newest first, both."""
+    return list(takewhile(lambda content: read_snapshot(content) is None, feedback))
 
 
 def _session(told: Sequence[Snapshot]) -> SessionTold:

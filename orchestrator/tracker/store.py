@@ -16,6 +16,8 @@ from orchestrator.tracker import database
 from orchestrator.tracker.database import ISSUE, SPEC, EntityKind
 from orchestrator.tracker.jsonl import Row
 
+NEW = IssueStatus.OPEN.value
+"""The status of a new issue."""
 STATUSES = tuple(status.value for status in IssueStatus)
 
 _AT_WORK = (IssueStatus.OPEN, IssueStatus.IN_PROGRESS)

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.models import IssueStatus
 from orchestrator.tracker import content
 from orchestrator.tracker.arguments import (
     Arguments,
@@ -25,7 +24,7 @@ from orchestrator.tracker.arguments import (
 )
 from orchestrator.tracker.database import ISSUE, SPEC, EntityKind
 from orchestrator.tracker.jsonl import FOLDER, JsonlError, Row
-from orchestrator.tracker.store import STATUSES, Entity, Store
+from orchestrator.tracker.store import NEW, STATUSES, Entity, Store
 
 RELATIONS = ("blocks", "related", "discovered-from", "implements", "references", "depends-on")
 FEEDBACK_TYPES = ("comment", "suggestion", "request")
@@ -138,7 +137,7 @@ def _show_issue(store: Store, arguments: Arguments) -> object:
 def _upsert_issue(store: Store, arguments: Arguments) -> object:
     if not (issue_id := optional(arguments, "issue_id")):
         issue = _create(store, ISSUE, arguments)
-        return {"id": issue["id"], "title": issue["title"], "status": IssueStatus.OPEN.value}
+        return {"id": issue["id"], "title": issue["title"], "status": NEW}
     if status := optional(arguments, "status"):
         _one_of(STATUSES, status, "status", "statuses")
     return _update(store, ISSUE, issue_id, arguments, {"status": status} if status else {})

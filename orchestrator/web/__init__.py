@@ -1,1 +1,33 @@
-"""What is served over HTTP."""
+"""What is served over HTTP: health, metrics, and GitHub's webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from starlette.applications import Starlette
+
+from orchestrator.adapters.redis import RedisMetrics, RedisWebhooks
+from orchestrator.settings import Settings
+from orchestrator.web import metrics, readiness, webhook
+from orchestrator.web.app import make_app
+
+__all__ = ["NO_WEBHOOK", "application"]
+
+NO_WEBHOOK = f"{webhook.PATH}: {webhook.NO_SECRET}"
+"""What is said where no secret is set."""
+
+
+def application(
+    settings: Settings,
+    watched: RedisMetrics,
+    taken: RedisWebhooks,
+    *,
+    start: Mapping[str, str],
+    hint: Callable[[], None],
+) -> Starlette:
+    """All of it. `start` has the command that starts each program, `hint` has merges looked for."""
+    return make_app(
+        readiness.route(watched, settings, start),
+        metrics.route(metrics.Collector(watched, settings)),
+        webhook.route(secret=settings.github_webhook_secret, taken=taken, hint=hint),
+    )

@@ -16,8 +16,7 @@ from typing import Generic, TypeVar
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from beat.queues import QUEUES
-from beat.schedule import TICKS
+from beat import QUEUES, TICKS
 from orchestrator.adapters.redis import BUCKETS, STOPPED, Seen, SeenSession, ServerMemory
 from orchestrator.models import LIVE, Limits, Stage, Verdict
 from orchestrator.session_loop import under_way

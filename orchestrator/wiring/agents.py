@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from threading import Event
 
 from orchestrator.adapters.agents import AgentCommand, CommandTransport, CommandVerifier
 from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.errors import SettingsError
 from orchestrator.models import Lease, Role, Worktree
-from orchestrator.session import LeaseKeeper
 from orchestrator.settings import Settings
 
 MB = 1_000_000
@@ -63,25 +63,25 @@ class SessionProcesses:
     settings: Settings
     state: Callable[[str], Path]
 
-    def transport(self, lease: Lease, worktree: Worktree, keeper: LeaseKeeper) -> CommandTransport:
-        """The agents of a session, as commands in its worktree."""
+    def transport(self, lease: Lease, worktree: Worktree, cut: Event) -> CommandTransport:
+        """The agents of a session, as commands in its worktree, until `cut`."""
         return CommandTransport(
             agent_commands(self.settings),
             cwd=worktree.path,
             logs=self._logs(lease),
             issue_id=lease.issue_id,
             env=os.environ | self._markers(lease.issue_id, lease.record.session_id),
-            cancel=keeper.cut,
+            cancel=cut,
         )
 
-    def verifier(self, lease: Lease, _worktree: Worktree, keeper: LeaseKeeper) -> CommandVerifier:
-        """The verifications of a session."""
+    def verifier(self, lease: Lease, _worktree: Worktree, cut: Event) -> CommandVerifier:
+        """The verifications of a session, until `cut`."""
         limits, markers = self.settings.limits, self._markers(lease.issue_id, lease.record.session_id)
         return CommandVerifier(
             logs=self._logs(lease),
             bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
             env=clean_env(os.environ, allow=self.settings.agents.env, extra=markers),
-            cancel=keeper.cut,
+            cancel=cut,
         )
 
     def end(self, issue_id: str, session_id: str = "") -> int:

@@ -15,12 +15,17 @@ from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import RedisMerges
 from orchestrator.errors import SettingsError, WorkspaceError
 from orchestrator.merge_close import (
+    NEVER,
     Delivery,
+    Health,
+    LastLook,
     MergeClosePayload,
     MergeCloseResult,
     MergeLook,
     MergePoll,
     Trust,
+    fresh_checkpoint,
+    health,
 )
 from orchestrator.models import utc_now
 
@@ -48,6 +53,16 @@ class MergeWiring:
         """Close what an operator says was merged, by the same rules and in turn with the looks."""
         with self.turn():
             return self.merge_look.close(payload)
+
+    def health(self) -> tuple[LastLook, Health, str]:
+        """The last look for merges, how looking goes, and why."""
+        last = self.finished.last_look() if self._here.is_up else NEVER
+        return last, *health(last, now=utc_now())
+
+    def repair(self) -> None:
+        """Forget which merges are settled: the next look goes through those of the last 30 days again."""
+        with self.turn():
+            self.finished.write(fresh_checkpoint(now=utc_now()).model_dump_json())
 
     @contextmanager
     def turn(self) -> Iterator[None]:

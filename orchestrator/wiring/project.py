@@ -35,8 +35,7 @@ from orchestrator.models import IssueStatus, Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.publish import publish
 from orchestrator.session import Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
-from orchestrator.settings import Settings, from_environment
-from orchestrator.settings.redis_url import client_url
+from orchestrator.settings import Settings, client_url, from_environment
 from orchestrator.text import redactor
 from orchestrator.wiring.agents import SessionProcesses, prompt_template, tracker_command
 

@@ -20,8 +20,7 @@ from structlog.testing import capture_logs
 
 from orchestrator import celery, wiring
 from orchestrator.adapters.git.workspace import create_project
-from orchestrator.errors import TrackerUnavailable
-from orchestrator.publish.entries import ALREADY_TOLD
+from orchestrator.errors import ALREADY_TOLD, TrackerUnavailable
 from tests.support import ROOT
 
 Make = Callable[..., Celery]

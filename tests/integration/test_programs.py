@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beat.queues import QUEUES
+from beat import QUEUES
 from orchestrator.local.programs import PROGRAMS, SECRETS, program, start_commands
 from tests.support import ROOT
 

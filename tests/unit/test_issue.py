@@ -280,8 +280,12 @@ def test_the_claiming_order_is_priority_then_age_then_id() -> None:
 def test_of_two_lines_of_a_file_the_later_update_holds() -> None:
     """A union merge leaves both; the feedback comes newest first, in whatever order it was written."""
     given = [{"content": "old", "created_at": "2026-01-05T12:00:00Z"}, {"content": "new", "created_at": "2026-01-06"}]
-    later = {"id": "i-a", "title": "Later", "updated_at": "2026-01-06 12:00:00", "feedback": given}
-    rows = [later, {"id": "i-a", "title": "Earlier", "updated_at": "2026-01-05 12:00:00"}, {"id": "i-b"}]
+    later: dict[str, object] = {"id": "i-a", "title": "Later", "updated_at": "2026-01-06 12:00:00", "feedback": given}
+    rows: list[dict[str, object]] = [
+        later,
+        {"id": "i-a", "title": "Earlier", "updated_at": "2026-01-05 12:00:00"},
+        {"id": "i-b"},
+    ]
 
     found = committed(rows, "i-a")
 

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from pydantic import TypeAdapter
 
-from beat.queues import QUEUES
+from beat import QUEUES
 from orchestrator.adapters.redis.client import what_refuses_writes
 from orchestrator.adapters.redis.keys import Keys
 from orchestrator.adapters.redis.scripts import Scripts

@@ -194,6 +194,17 @@ def test_a_tracker_is_asked_once_about_what_is_not_ours(engine, sweep):
     assert 2 == tracker.shown
 
 
+def test_an_issue_that_is_reopened_meanwhile_is_left_alone(engine, sweep):
+    """It was listed as in progress and is open when it is looked at: the next poll claims it, if it is ready."""
+    issue_id = in_progress(engine, ISSUE)
+    rows = engine.tracker.list_issues(status="in_progress")
+    engine.tracker.list_issues = lambda **_: rows
+    engine.tracker.upsert_issue(issue_id=issue_id, status="open")
+
+    assert [] == sweep()
+    assert [] == engine.leases.wanted()
+
+
 def test_an_issue_that_is_deleted_meanwhile_stops_none_of_the_others(engine, sweep):
     """What the tracker cannot show is left out."""
     lost = in_progress(engine, "i-lost")

@@ -17,7 +17,7 @@ import yaml
 from orchestrator.adapters.redis.counts import timed
 from orchestrator.cli import COMMANDS
 from orchestrator.errors import TransientMCPError
-from orchestrator.models import StatusEntry, Verdict
+from orchestrator.models import IssueStatus, StatusEntry, Verdict
 from tests.engine import Engine, a_record
 from tests.integration.conftest import OwnRedis
 from tests.support import ROOT
@@ -165,7 +165,7 @@ def _somebody_paused_it(watched: Watched, _redis: OwnRedis, _patch: pytest.Monke
 @provokes("RefusedEntries")
 def _the_tracker_refuses(watched: Watched, _redis: OwnRedis, _patch: pytest.MonkeyPatch) -> None:
     engine = watched.engine
-    engine.leases.open(engine.claimed("i-a1b2"), a_record("i-a1b2"), [StatusEntry("i-a1b2", "in_progress")])
+    engine.leases.open(engine.claimed("i-a1b2"), a_record("i-a1b2"), [StatusEntry("i-a1b2", IssueStatus.IN_PROGRESS)])
     engine.acquired()
     outbox = engine.outbox
     untold = outbox.next()

@@ -12,7 +12,7 @@ from orchestrator.adapters.redis.client import KEPT_S, PatientRedis, connect
 from orchestrator.adapters.redis.leases import SLOWEST_HAND_ON
 from orchestrator.errors import LeaseLost, RedisUnavailable
 from orchestrator.leases import Claim, Refusal
-from orchestrator.models import Progress, StatusEntry, Verdict
+from orchestrator.models import IssueStatus, Progress, StatusEntry, Verdict
 from orchestrator.publish.entries import About, opening_entries, verdict_entries
 from tests.engine import LEASE_S, Engine, a_record, a_report, about, told_of
 from tests.support import NOON, wait_until
@@ -402,7 +402,7 @@ def _a_life(engine: Engine) -> list[object]:
     answers.append(list(history.recorded()))
     history.record(a_report(), told_of(first, a_report()))
     history.close(Verdict.DONE, verdict_entries(about(first), _progress(), Verdict.DONE, at=NOON))
-    engine.history(third).close(Verdict.ERROR, [StatusEntry("i-3", "open")], reason="no")
+    engine.history(third).close(Verdict.ERROR, [StatusEntry("i-3", IssueStatus.OPEN)], reason="no")
     answers.append([(untold.issue_id, untold.entry) for untold in _all_told(outbox)])
     leases.withdraw("other@test")
     answers += [leases.free(), leases.wanted(), leases.answered("i-1"), leases.runs("i-1"), leases.workers()]

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
 from orchestrator.memory import MemoryTracker
-from orchestrator.models import FixIssueEntry, Progress, Stage, StatusEntry, Verdict
+from orchestrator.models import FixIssueEntry, IssueStatus, Progress, Stage, StatusEntry, Verdict
 from orchestrator.publish.entries import opening_entries, tell, verdict_entries
 from orchestrator.publish.outbox import publish
 from tests.engine import a_report, about, doing, saying_yes, told_of
@@ -177,7 +177,7 @@ def test_a_refused_entry_is_put_aside_and_the_next_one_is_told(engine):
     issue_id = engine.tracker.file("One")
     lease = engine.running("i-deleted")
     engine.history(lease).record(a_report(), told_of(lease, a_report()))
-    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, "needs_review")])
+    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW)])
 
     assert 1 == engine.publish()
     assert "needs_review" == engine.status(issue_id)
@@ -188,11 +188,11 @@ def test_an_entry_that_cannot_be_read_is_put_aside(engine):
     """An entry that another version wrote stops nothing else, and its issue can be claimed again."""
     issue_id = engine.tracker.file("One")
     lease = engine.running("i-odd")
-    engine.history(lease).close(Verdict.DONE, [StatusEntry("i-odd", "needs_review")])
+    engine.history(lease).close(Verdict.DONE, [StatusEntry("i-odd", IssueStatus.NEEDS_REVIEW)])
     ((entry_id, fields),) = engine.client.xrange(engine.keys("outbox"))
     engine.client.xdel(engine.keys("outbox"), entry_id)
     engine.client.xadd(engine.keys("outbox"), {**fields, "entry": '{"of": "tomorrow"}'})
-    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, "needs_review")])
+    engine.history(engine.running(issue_id)).close(Verdict.DONE, [StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW)])
 
     assert 1 == engine.publish()
     assert "needs_review" == engine.status(issue_id)

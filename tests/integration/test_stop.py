@@ -16,7 +16,7 @@ from orchestrator.errors import (
     WorkspaceError,
 )
 from orchestrator.leases import Claim, Refusal, Stop
-from orchestrator.models import StatusEntry, Verdict
+from orchestrator.models import IssueStatus, StatusEntry, Verdict
 from tests.engine import Engine, a_record, a_report, saying_yes
 from tests.support import wait_until
 
@@ -207,7 +207,7 @@ def test_a_frozen_worker_that_wakes_writes_nothing(engine, issue):
 
     assert "" == engine.leases.stop_asked(frozen)
     with pytest.raises(LeaseLost):
-        engine.history(frozen).close(Verdict.DONE, [StatusEntry(issue, "needs_review")])
+        engine.history(frozen).close(Verdict.DONE, [StatusEntry(issue, IssueStatus.NEEDS_REVIEW)])
     assert "open" == engine.status(issue)
 
 

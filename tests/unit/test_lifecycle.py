@@ -20,6 +20,7 @@ from orchestrator.models import (
     Entry,
     FixIssueEntry,
     ImplementerResult,
+    IssueStatus,
     Limits,
     Progress,
     Report,
@@ -363,7 +364,7 @@ def test_an_error_is_told_with_its_reason_and_reopens_the_issue(nth: int, error:
     assert LONGEST.told[:nth] == before
     assert ("SESSION_ERROR", stood_at, "FAIL") == last[:3]
     assert [str(error)] == snapshots(history.told)[-1]["failed_items"]
-    assert StatusEntry("i-a1b2", "open") == history.told[-1]
+    assert StatusEntry("i-a1b2", IssueStatus.OPEN) == history.told[-1]
 
 
 @pytest.mark.parametrize(("error", "reason"), [(RuntimeError("  why \n"), "why"), (KeyError(), "KeyError")])
@@ -405,7 +406,7 @@ def test_an_end_that_cannot_be_recorded_is_an_error_like_any_other() -> None:
     with pytest.raises(ValueError, match="no room"):
         run(Scripted(Story(DEFAULT_LIMITS, 0)), history)
     assert ("SESSION_ERROR", "VERIFICATION", "FAIL", 1, 1) == heard(history.told)[-1]
-    assert StatusEntry("i-a1b2", "open") == history.told[-1]
+    assert StatusEntry("i-a1b2", IssueStatus.OPEN) == history.told[-1]
 
 
 # The steps

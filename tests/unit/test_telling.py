@@ -15,6 +15,7 @@ from orchestrator.models import (
     Entry,
     FixIssueEntry,
     IssueContext,
+    IssueStatus,
     Progress,
     Report,
     SnapshotEntry,
@@ -206,7 +207,7 @@ def test_an_opening_is_in_progress_and_a_start() -> None:
     assert isinstance(start, SnapshotEntry)
     read = read_snapshot(start.content)
 
-    assert StatusEntry("i-a1b2", "in_progress") == status
+    assert StatusEntry("i-a1b2", IssueStatus.IN_PROGRESS) == status
     assert read is not None
     assert ("SESSION_START", "RUNNING", "START", 0, 0, [], None) == (
         read.event_type,
@@ -274,7 +275,7 @@ def test_each_entry_is_told_in_the_trackers_words() -> None:
     assert fix_id is not None
 
     assert tell(SnapshotEntry(issue_id, "content"), gateway) is None
-    assert tell(StatusEntry(issue_id, "needs_review"), gateway) is None
+    assert tell(StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW), gateway) is None
     assert ["content"] == list(feedback_of(tracker.show_issue(issue_id)))
     assert "needs_review" == tracker.show_issue(issue_id)["status"]
     assert ("[FIX] x", "body", "open") == tuple(
@@ -289,7 +290,7 @@ def test_telling_again_with_a_look_changes_nothing() -> None:
     issue_id = tracker.file("x")
     entries: list[Entry] = [
         FixIssueEntry(issue_id, "[FIX] x", "body"),
-        StatusEntry(issue_id, "needs_review"),
+        StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW),
         SnapshotEntry(issue_id, "content"),
     ]
     first = [tell(entry, gateway_to(tracker), look_first=True) for entry in entries]

@@ -198,6 +198,17 @@ def test_a_tracker_is_asked_once_about_what_is_not_ours(engine: Engine, sweep: S
     assert 2 == tracker.shown
 
 
+def test_an_issue_that_is_reopened_meanwhile_is_left_alone(engine: Engine, sweep: Sweep) -> None:
+    """It was listed as in progress and is open when it is looked at: the next poll claims it, if it is ready."""
+    issue_id = in_progress(engine, ISSUE)
+    rows = engine.tracker.list_issues(status="in_progress")
+    engine.tracker.list_issues = lambda **_: rows  # type: ignore[method-assign] # the moment is what is tested
+    engine.tracker.upsert_issue(issue_id=issue_id, status="open")
+
+    assert [] == sweep()
+    assert [] == engine.leases.wanted()
+
+
 def test_an_issue_that_is_deleted_meanwhile_stops_none_of_the_others(engine: Engine, sweep: Sweep) -> None:
     """What the tracker cannot show is left out."""
     lost = in_progress(engine, "i-lost")

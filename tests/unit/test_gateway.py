@@ -13,6 +13,7 @@ from orchestrator.errors import InvalidMCPResponseError, TrackerRefused, Tracker
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryTracker
+from orchestrator.models import IssueStatus
 from tests.support import gateway_to
 
 Call = Callable[[SudocodeGateway], object]
@@ -71,6 +72,15 @@ def test_a_status_that_was_set(answer: object) -> None:
     tracker.gateway.set_issue_status("i-a", "needs_review")
 
     assert 1 == len(tracker.calls)
+
+
+def test_a_host_s_callable_gets_a_status_as_plain_text() -> None:
+    """It may pass the word on to a writer of YAML or of SQL that knows no enums."""
+    tracker = Tracker(None)
+    tracker.gateway.set_issue_status("i-a", IssueStatus.NEEDS_REVIEW)
+    ((_tool, _positional, words),) = tracker.calls
+
+    assert (str, "needs_review") == (type(words["status"]), words["status"])
 
 
 def test_a_status_that_was_not_set() -> None:

@@ -395,6 +395,17 @@ def test_a_fix_closes_nothing_else() -> None:
     assert "closed" == tracker.status("i-a1b2")
 
 
+def test_a_fix_does_not_close_an_original_that_was_reopened() -> None:
+    """A person who reopens an issue has more to be done in it than its [FIX] brings."""
+    tracker = Tracked()
+    fix_id = overflowed(tracker, "i-a1b2")
+    tracker.upsert_issue(issue_id="i-a1b2", status="open")
+    happens(pull(fix_id), tracker, World())
+
+    assert ("closed", "open") == (tracker.status(fix_id), tracker.status("i-a1b2"))
+    assert [] == tracker.markers("i-a1b2")
+
+
 def test_only_a_fix_closes_what_is_related_to_it() -> None:
     """An ordinary issue does not close the one that overflowed, whatever links it."""
     tracker = Tracked()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.settings.load import load
-from tests.orch import Orch
+from tests.orch import Orch, OrchHere
 
 
 @pytest.fixture
 def orch(tmp_path: Path) -> Orch:
-    return Orch(tmp_path)
+    return OrchHere(tmp_path)
 
 
 def test_init_writes_down_what_it_found(orch: Orch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-TICKS = ("poll", "publish", "merge_close", "sweep")
+from beat.queues import CONTROL, TASKS
+
+TICKS = (*CONTROL, "sweep")
 
 SWEEPS_APART = 4
 """Leases between two sweeps: a minute, unless set otherwise. More than one, because a sweep that finds Redis emptied
@@ -19,9 +21,7 @@ def entries(poll_interval: float, lease_s: float) -> dict[str, dict[str, Any]]:
     because a claim is atomic and telling is locked.
     """
     return {
-        "poll": _tick("tasks.poll.poll", poll_interval),
-        "publish": _tick("tasks.publish.publish", poll_interval),
-        "merge_close": _tick("tasks.merge_close.merge_close", poll_interval),
+        **{queue: _tick(f"{TASKS[queue]}.{queue}", poll_interval) for queue in CONTROL},
         "sweep": _tick("tasks.poll.sweep", SWEEPS_APART * lease_s),
     }
 

@@ -22,7 +22,7 @@ from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
-from beat import CONTROL, QUEUES, SESSIONS, TASKS, TICKS, entries
+from beat import CONTROL, MERGE_CLOSE, POLL, QUEUES, SESSIONS, TASKS, TICKS, entries
 from orchestrator import logs, wiring
 from orchestrator.errors import ALREADY_TOLD, OrchestratorError, RedisUnavailable
 from orchestrator.settings import celery_broker_url
@@ -42,7 +42,7 @@ def configuration() -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
-        "task_default_queue": "poll",
+        "task_default_queue": POLL,
         "task_create_missing_queues": False,
         "task_routes": {f"{module}.*": {"queue": queue} for queue, module in TASKS.items()},
         # Early ack, nothing prefetched: a worker that holds an unacked message dies when Redis restarts, and late
@@ -263,10 +263,10 @@ def _calm(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _look_at_once(sender: Any, **_: Any) -> None:
-    tick("poll")
-    if "poll" in sender.app.amqp.queues.consume_from:
+    tick(POLL)
+    if POLL in sender.app.amqp.queues.consume_from:
         nudge(app.tasks["tasks.poll.sweep"])
-    tick("merge_close")
+    tick(MERGE_CLOSE)
 
 
 @signals.worker_shutting_down.connect

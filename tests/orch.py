@@ -1,14 +1,19 @@
-"""`orch` as a person types it: a process of its own, in a repo and a home that nobody else has."""
+"""`orch` as a person types it, in a repo and a home that nobody else has: as a process, or faster, in this one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from orchestrator import wiring
 from orchestrator.adapters.git.workspace import create_project
+from orchestrator.cli import main
 from tests.support import ROOT
 
 
@@ -73,3 +78,27 @@ class Orch:
     def git(self, *words: str) -> str:
         """What git says in the repo."""
         return subprocess.run(["git", *words], cwd=self.repo, capture_output=True, text=True, check=True).stdout
+
+
+class OrchHere(Orch):
+    """The same in this process, for what a process of its own proves nothing about: half a second less per command.
+
+    Not for a command that leaves something running, as `enqueue` leaves Redis to the next one.
+    """
+
+    def __call__(
+        self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`orch words...`, with no other environment than a process of its own would have."""
+        before = dict(os.environ)
+        try:
+            os.environ.clear()
+            os.environ.update(self.env | env)
+            wiring.here.cache_clear()
+            with contextlib.chdir(cwd or self.repo):
+                done = CliRunner(catch_exceptions=False).invoke(main, words, input=stdin, prog_name="orch")
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            wiring.here.cache_clear()
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)

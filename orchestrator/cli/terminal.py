@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.models import ISSUE_ID, Paused
+from orchestrator.models import ISSUE_ID, IssueStatus, Paused
 from orchestrator.text import line, plain, span
 
 __all__ = [
@@ -86,5 +86,5 @@ def known_issues(project: str | None) -> Iterator[tuple[str, str]]:
     # A shell that completes is no place for complaints; `orch doctor` has them.
     with contextlib.suppress(OSError, ValueError):
         rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file else []
-    for row in sorted(rows, key=lambda row: row.get("status") == "closed"):
+    for row in sorted(rows, key=lambda row: row.get("status") == IssueStatus.CLOSED):
         yield str(row.get("id")), str(row.get("title"))

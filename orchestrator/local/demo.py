@@ -25,7 +25,7 @@ from orchestrator.adapters.git import create_project
 from orchestrator.adapters.mcp import McpTracker
 from orchestrator.errors import OrchestratorError
 from orchestrator.local.up import Stack
-from orchestrator.models import Holding, Verdict, branch_of
+from orchestrator.models import Holding, IssueStatus, Verdict, branch_of
 from orchestrator.settings import FILE, Settings, load, toml
 from orchestrator.status import EngineStatus, IssueRow, collect
 from orchestrator.tracker import init
@@ -236,7 +236,7 @@ def story(issue: IssueRow) -> str:
     reviews = (("spec", issue.spec), ("quality", issue.quality))
     noes = [f"the {kind} review {count - 1} times" for kind, count in reviews if count > 1]
     said = f"failed {' and '.join(noes)}, was fixed, and verified" if noes else "passed both reviews, verified"
-    return f"{said}, merged, closed" if issue.status == "closed" else said
+    return f"{said}, merged, closed" if issue.status is IssueStatus.CLOSED else said
 
 
 def run_tests(demo: Demo, branch: str) -> tuple[bool, str]:

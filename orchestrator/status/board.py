@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.models import LIVE, IssueStatus, Paused, Verdict, branch_of
+from orchestrator.models import LIVE, IssueStatus, Paused, SessionState, Verdict, branch_of
 from orchestrator.status.explanation import State
 from orchestrator.status.facts import Asked, Facts, IssueFacts, RedisSays, TrackerSays
 from orchestrator.status.why import explain
@@ -146,7 +146,7 @@ def _with_session(row: IssueRow, facts: IssueFacts) -> IssueRow:
         fix_issue_id=holding.fix_issue_id,
         delivered_to=holding.delivered_to or None,
         worker=holding.owner or None if live else None,
-        heard_s=max(0.0, (facts.now_ms - heard_ms) / 1000) if holding.state == "running" else None,
+        heard_s=max(0.0, (facts.now_ms - heard_ms) / 1000) if holding.state == SessionState.RUNNING else None,
         limit=facts.limit,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.merge_close.record import Marker, MergeMarker
-from orchestrator.models import Holding, IssueStatus, Verdict, branch_of
+from orchestrator.models import Holding, IssueStatus, SessionState, Verdict, branch_of
 from orchestrator.status.explanation import Explanation, Kind, State, at
 from orchestrator.status.facts import IssueFacts, RedisSays, Tracked
 from orchestrator.text import span
@@ -25,7 +25,7 @@ def taken(facts: IssueFacts) -> Explanation | None:
             next="it ends within seconds; its work is kept, and it is open again",
             do=("orch status",),
         )
-    if holding.state == "claimed":
+    if holding.state == SessionState.CLAIMED:
         return _starting(facts, facts.redis, holding)
     return _running(facts, facts.redis, holding)
 

@@ -9,12 +9,12 @@ import pytest
 
 from orchestrator.models import Role
 from orchestrator.settings import load
-from tests.orch import Orch
+from tests.orch import Orch, OrchHere
 
 
 @pytest.fixture
 def orch(tmp_path: Path) -> Orch:
-    return Orch(tmp_path)
+    return OrchHere(tmp_path)
 
 
 def test_init_writes_down_what_it_found(orch: Orch) -> None:

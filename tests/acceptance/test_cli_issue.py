@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import tracker
-from tests.orch import Orch
+from tests.orch import Orch, OrchHere
 
 
 @pytest.fixture
 def orch(tmp_path: Path) -> Orch:
-    orch = Orch(tmp_path)
+    orch = OrchHere(tmp_path)
     tracker.init(orch.repo)
     return orch
 
@@ -144,7 +144,7 @@ def test_a_body_that_is_not_text_is_refused(orch: Orch) -> None:
 
 def test_before_init_the_way_to_go_is_init(tmp_path: Path) -> None:
     """A repo without a tracker: one line with the command that makes one."""
-    orch = Orch(tmp_path)
+    orch = OrchHere(tmp_path)
 
     done = orch("issue", "list")
 

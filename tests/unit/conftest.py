@@ -1,4 +1,4 @@
-"""The unit ring: in memory, the same examples on every run, all of it in two seconds.
+"""The unit ring: in memory, the same examples on every run, all of it in under three seconds.
 
 `make test ARGS="tests/unit --hypothesis-profile=thorough"` looks for examples nobody has seen yet.
 """

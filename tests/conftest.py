@@ -32,6 +32,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(4, 2 * (os.cpu_count() or 1))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out the rings in turn, file by file, so that workers do not all run whole stacks at the same time."""
+    rings: dict[Path, dict[Path, list[pytest.Item]]] = {}
+    for item in items:
+        rings.setdefault(item.path.parent, {}).setdefault(item.path, []).append(item)
+    rounds = itertools.zip_longest(*(files.values() for files in rings.values()), fillvalue=())
+    items[:] = [item for files in rounds for file in files for item in file]
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from looking at all that was imported again and again."""
     gc.collect()

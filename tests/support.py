@@ -16,12 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
-def wait_until(predicate: Callable[[], object], what: str, timeout: float = 10.0) -> None:
-    """Poll until `predicate` is true; fail, saying what should have happened, when it is not in time."""
-    deadline = time.monotonic() + timeout
+def wait_until(predicate: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    """Poll until `predicate` is true; fail, saying what should have happened, when it is not in time.
+
+    Polls less often the longer it takes: what is waited for needs the CPU too.
+    """
+    deadline, pause_s = time.monotonic() + timeout, 0.01
     while not predicate():
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-        time.sleep(0.01)
+        time.sleep(pause_s)
+        pause_s = min(0.1, pause_s * 1.1)
 
 
 def noon() -> datetime:

@@ -52,6 +52,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         top="concurrency = 8",
         limits="agent_seconds = 8\nsilence_seconds = 4\nverify_seconds = 2",
         verify='L0 = ["sh", "-c", "echo 1 test failed; exit 3"]\nL1 = ["sleep", "60"]',
+        lease_s=20,  # eight agents at once, some of which fork without end: no session is to be lost to that
     ) as project:
         kinds: dict[str, dict[str, Any]] = {
             "Endless": {"priority": 0, "implementer": [does(seconds=60)]},

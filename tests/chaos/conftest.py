@@ -10,9 +10,12 @@ from tests.acceptance.project import Project
 from tests.chaos.parts import LEASE_S, Measured, Parts, once
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    """A project and its stack in parts. The verification of L1 hangs in its first run, that of L0 waits at a gate."""
+    """A project and its stack in parts, for one file: idle, they would take the CPU from the files that follow.
+
+    The verification of L1 hangs in its first run, that of L0 waits at a gate.
+    """
     folder = tmp_path_factory.mktemp("faults")
     hang_once = 'echo run >> "$0"; test $(wc -l < "$0") -gt 1 || exec sleep 600; test -s work.txt'
     verify = f"L1 = {['sh', '-c', hang_once, str(folder / 'verifications')]}\nL0 = {once(folder / 'verification')}"

@@ -379,14 +379,15 @@ def test_a_fix_of_a_fix_closes_all_that_led_to_it() -> None:
 
 
 def test_a_fix_closes_nothing_else() -> None:
-    """Linked issues that wait for a merge of their own, run, or never overflowed stay as they are."""
+    """Linked issues that wait for a merge of their own, run, never overflowed, or are open again, stay as they are."""
     tracker = Tracked()
     fix_id = overflowed(tracker, "i-a1b2")
-    for issue_id, verdict in {"i-done": Verdict.DONE, "i-runs": None}.items():
+    for issue_id, verdict in {"i-done": Verdict.DONE, "i-runs": None, "i-again": Verdict.OVERFLOW}.items():
         tracker.session(verdict, issue_id)
+    tracker.issues["i-again"]["status"] = "open"  # a person reopened it
     tracker.file("reviewed by hand", issue_id="i-hand")
     tracker.issues["i-hand"]["status"] = "needs_review"
-    before = {issue_id: tracker.status(issue_id) for issue_id in ("i-done", "i-runs", "i-hand")}
+    before = {issue_id: tracker.status(issue_id) for issue_id in ("i-done", "i-runs", "i-hand", "i-again")}
     for issue_id in before:
         tracker.link(from_id=issue_id, to_id=fix_id, type="related")
     happens(pull(fix_id), tracker, World())

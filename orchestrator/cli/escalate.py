@@ -96,7 +96,9 @@ def bundle(here: project.Wiring, issue: str, *, now: datetime) -> Parts:
     logs, sessions, found = here.settings.logs / issue, facts.of(issue).sessions, explanation_of(facts.of(issue))
     reports = facts.redis.answer.reports.get(issue, ()) if facts.redis.answer else ()
     page = "\n".join(explain.page(issue, found, now=now))
-    past = history.as_object(issue, "redis", dict(enumerate(sessions, start=1)), None, logs=logs)
+    past = history.as_object(
+        issue, "redis", dict(enumerate(sessions, start=1)), None, branch=facts.of(issue).branch, logs=logs
+    )
     yield "summary.md", _summary(f"{issue}, {now:%Y-%m-%d %H:%M:%S} UTC", page, sessions)
     yield "explanation.json", _json(explain.as_object(issue, found))
     yield "history.json", _json(past | {"reports": REPORTS.dump_python(list(reports), mode="json")})

@@ -16,7 +16,6 @@ from orchestrator.cli import project
 from orchestrator.cli.terminal import IssueId, json_option, line, print_json, span
 from orchestrator.errors import OrchestratorError
 from orchestrator.merge_close.record import MergeMarker
-from orchestrator.models import branch_of
 from orchestrator.snapshot import Event, Snapshot, Status, VerifyBlock
 from orchestrator.status import Facts, SessionTold, look_at
 
@@ -44,13 +43,13 @@ def command(*, issue: str, number: int | None, as_json: bool) -> None:
     logs = sources.logs / issue
     shown = {count: session for count, session in sessions.items() if number in (None, count)}
     if as_json:
-        print_json(as_object(issue, source, shown, merges, logs=logs))
+        print_json(as_object(issue, source, shown, merges, branch=facts.of(issue).branch, logs=logs))
     elif not sessions:
         click.echo(f"{issue}: no session is known; `orch status` says what it waits for")
     elif not shown:
         raise click.UsageError(f"{issue} has had {len(sessions)} sessions, no number {number}")
     else:
-        Console().print(page(issue, source, shown, merges, logs=logs))
+        Console().print(page(issue, source, shown, merges, branch=facts.of(issue).branch, logs=logs))
 
 
 Sessions = Mapping[int, SessionTold]
@@ -76,12 +75,14 @@ def told(facts: Facts, issue: str) -> tuple[Source, Sessions, Merges]:
     return source, sessions, tracked.merges if tracked and not missing else None
 
 
-def as_object(issue: str, source: Source, sessions: Sessions, merges: Merges, *, logs: Path) -> dict[str, object]:
+def as_object(
+    issue: str, source: Source, sessions: Sessions, merges: Merges, *, branch: str, logs: Path
+) -> dict[str, object]:
     """The history as JSON values."""
     return {
         "issue": issue,
         "source": source,
-        "branch": branch_of(issue),
+        "branch": branch,
         "merges": None if merges is None else [merge.model_dump(mode="json") for merge in merges],
         "sessions": [
             {
@@ -99,7 +100,7 @@ def as_object(issue: str, source: Source, sessions: Sessions, merges: Merges, *,
     }
 
 
-def page(issue: str, source: Source, sessions: Sessions, merges: Merges, *, logs: Path) -> Group:
+def page(issue: str, source: Source, sessions: Sessions, merges: Merges, *, branch: str, logs: Path) -> Group:
     """The history for a terminal."""
     parts: list[Text | Table] = []
     if source == "tracker":
@@ -114,7 +115,7 @@ def page(issue: str, source: Source, sessions: Sessions, merges: Merges, *, logs
             Text(f"logs    {printed}", "dim", overflow="fold"),
         ]
     parts += [Text(line(f"{merge.marker}: {merge.reason} ({merge.pr_url})")) for merge in merges or ()]
-    return Group(*parts, Text(f"branch  {branch_of(issue)}", "dim"))
+    return Group(*parts, Text(f"branch  {branch}", "dim"))
 
 
 def _timeline(session: SessionTold, logs: Path) -> Table:

@@ -269,16 +269,21 @@ class IssueFacts:
         return self.end[1].removeprefix(f"{self.issue_id}: ")
 
     @property
+    def branch(self) -> str:
+        """The branch of its work."""
+        return branch_of(self.issue_id)
+
+    @property
     def place(self) -> str:
         """The place of its work: a pull request or a branch."""
-        return (self.holding.delivered_to if self.holding else "") or branch_of(self.issue_id)
+        return (self.holding.delivered_to if self.holding else "") or self.branch
 
     @property
     def merge_command(self) -> str:
         """The command that merges its work: its pull request, or its branch into the one checked out."""
         if self.place.startswith("http"):
             return f"gh pr merge --merge {self.place}"
-        return f"git merge --no-ff {branch_of(self.issue_id)}"
+        return f"git merge --no-ff {self.branch}"
 
     @property
     def refused(self) -> list[str]:

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from orchestrator.adapters.mcp.connection import Connection
 from orchestrator.adapters.process.lock import locked
 from orchestrator.errors import InvalidMCPResponseError, LockTimeout, TrackerRefused, TransientMCPError
+from orchestrator.models import IssueStatus
 
 MAX_STRING_BYTES = 131_071
 """The longest string the tracker takes, in UTF-8: it travels as one word of a command line."""
@@ -207,10 +208,10 @@ class McpTracker:
 def probe(tracker: McpTracker) -> list[str]:
     """The problem with this tracker, in plain words; empty when there is none. Changes nothing."""
     try:
-        tracker.list_issues(status="needs_review", limit=1)
+        tracker.list_issues(status=IssueStatus.NEEDS_REVIEW, limit=1)
     except TrackerRefused as refusal:
         if "Invalid status" in str(refusal):
-            return ["the tracker does not know the status needs_review: install sudocode 0.2.0 or newer"]
+            return [f"the tracker does not know the status {IssueStatus.NEEDS_REVIEW}: install sudocode 0.2.0 or newer"]
         return [str(refusal)]
     except (TransientMCPError, InvalidMCPResponseError) as error:
         return [str(error)]

@@ -1,6 +1,6 @@
-"""Runs once before the services of docker-compose.yml, as root: docker-init.py USER:GROUP REPO.
+"""Prepare the volumes of docker-compose.yml, once and as root: docker-init.py USER:GROUP REPO.
 
-Gives the state folder to the user who all run as, and, where the repo is to be the demo, makes that. Running it again
+Gives the state folder to the user of all services and makes the demo's repo, if that is wanted. Running it again
 changes nothing.
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 DEMO = "demo"
-"""What stands for the repo when none was named: the volume of that name."""
+"""ORCH_REPO when it is not set: the name of the demo's volume."""
 
 BUILD = """
 import os, sys
@@ -22,7 +22,7 @@ demo.build(Path(sys.argv[1]), os.environ, project=Path(sys.argv[2]))
 
 
 def main(owner: str, named: str) -> None:
-    """Prepare what all services share."""
+    """Prepare the volumes that all services share."""
     user, group = (int(word) for word in owner.split(":"))
     repo, state = Path(os.environ["ORCH_PROJECT_ROOT"]), Path(os.environ["ORCH_STATE_DIR"])
     for folder in (state, Path(os.environ["HOME"]), *([repo] if named == DEMO else [])):
@@ -36,7 +36,7 @@ def main(owner: str, named: str) -> None:
 
 
 def make_demo(repo: Path, folder: Path, user: int, group: int) -> None:
-    """The demo's repo and issues, owned by the user. One that was cut off is made anew."""
+    """Make the demo's repo and issues, owned by the user; from the beginning where an earlier start was cut off."""
     done = folder / "made"
     if done.exists():
         return

@@ -17,8 +17,8 @@ LOOK_EVERY_S = 1.0
 
 
 def main() -> None:
-    """Start what does not run, and start it again when it ends. One that somebody else has started is left to them."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # and what was started here ends with us
+    """Start the private Redis, and start it again when it ends. One that another process started is left alone."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the Redis started here ends with us
     try:
         state_dir = from_environment().state_dir
         redis_server.ensure(state_dir)
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def tell_systemd(message: str, environ: Mapping[str, str]) -> None:
-    """What sd_notify(3) does; nothing where systemd does not ask for it."""
+    """Notify systemd as sd_notify(3) does; do nothing where systemd does not ask for it."""
     if place := environ.get("NOTIFY_SOCKET"):
         address = f"\0{place[1:]}" if place.startswith("@") else place
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as service_manager:

@@ -1,6 +1,6 @@
-"""`orch`: the commands, and the one place where an expected error becomes a line for a person.
+"""`orch`: the list of commands, and the one place where an expected error becomes a line for a person.
 
-A command's module is imported when the command is called, so `orch --help` loads none of what the commands stand on.
+A command's module is imported when the command is called, so `orch --help` stays fast.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMMANDS = {
 """Each command, as help lists it. `dry-run` is `command` in `orchestrator/cli/dry_run.py`, and so on."""
 
 TAKE_ISSUES = {"enqueue", "history", "logs", "explain", "escalate", "stop"}
-"""Those whose arguments are issues. They are completed without loading the command: Tab must not keep one waiting."""
+"""Commands whose arguments are issues. They are completed without loading the command, because that is slow."""
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 could not, and a line on stderr says why and what to try; 2 misuse.
@@ -50,18 +50,18 @@ Exit codes: 0 done; 1 could not, and a line on stderr says why and what to try; 
 
 
 class Failure(click.ClickException):
-    """What a person is told when a command could not do its work: no traceback, exit code 1."""
+    """An expected failure of a command: one line, no traceback, exit code 1."""
 
 
 class Orch(click.Group):
     """The commands of COMMANDS, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a newcomer needs them."""
+        """The names, in the order in which a newcomer needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, from its module."""
+        """Import the command from its module."""
         if cmd_name not in COMMANDS:
             return None
         if ctx.resilient_parsing and cmd_name in TAKE_ISSUES and not _completes_an_option():
@@ -72,19 +72,19 @@ class Orch(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but knowing what may have been meant."""
+        """Resolve as click does, and suggest similar names for an unknown one."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as unknown:
             raise click.NoSuchCommand(unknown.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing them."""
+        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command. What can be expected to go wrong ends as a line on stderr; anything else is our bug."""
+        """Run the command. An expected error ends as a line on stderr; any other is a bug of ours."""
         try:
             result: object = super().invoke(ctx)
         except OrchestratorError as error:
@@ -93,20 +93,20 @@ class Orch(click.Group):
             said = str(error).rstrip(".") or type(error).__name__
             raise Failure(f"Redis: {said}; `orch doctor` says what is wrong") from error
         except BrokenPipeError:
-            raise  # somebody piped us into `head`: click ends quietly
+            raise  # the reader is gone (`| head`): click ends quietly
         except OSError as error:
             raise Failure(f"{error.filename or 'the system'}: {error.strerror or error}") from error
         return result
 
 
 def _completes_an_option() -> bool:
-    """Whether the shell asks for an option or for an option's value."""
+    """True when the shell completes an option or an option's value."""
     words = os.environ.get("COMP_WORDS", "").split()
     return any(word.startswith("-") for word in words[-2:])
 
 
 def _redis_errors() -> tuple[type[Exception], ...]:
-    """What to catch; whoever has not loaded redis cannot have raised its errors, and need not load it now."""
+    """The errors of redis-py, if it is loaded: otherwise nothing can have raised them, and loading it is slow."""
     redis = sys.modules.get("redis.exceptions")
     return (redis.RedisError,) if redis else ()
 

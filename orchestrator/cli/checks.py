@@ -1,4 +1,4 @@
-"""What `orch doctor` looks at: what each check found, and what to do about it. None starts anything that stays."""
+"""The checks of `orch doctor`. Each gives findings with what to do about them; none starts anything that stays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NO_SPACE = GB // 10
 
 
 class Level(StrEnum):
-    """How bad it is: `fail` keeps sessions from running, `warn` may spoil a night."""
+    """Severity: `fail` keeps sessions from running, `warn` may spoil a night."""
 
     OK = "ok"
     WARN = "warn"
@@ -48,7 +48,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found; `fix` is what to do about it."""
+    """One result of a check; `fix` is what to do about it."""
 
     level: Level
     says: str
@@ -59,9 +59,9 @@ Check = Callable[[Wiring], Iterator[Finding]]
 
 
 def examine(looking_at: Callable[[str], object]) -> Iterator[tuple[str, Finding]]:
-    """Every check's findings under its name, as they come; `looking_at` is told what is being checked now.
+    """Run all checks; give each finding with its check's name. `looking_at` is called with the name of each check.
 
-    With settings that are wrong there is nothing more to check than them.
+    Wrong settings end the examination: nothing else can be checked with them.
     """
     looking_at("git")
     yield "python", _ok(f"{platform.python_version()} ({sys.executable})")
@@ -78,7 +78,7 @@ def examine(looking_at: Callable[[str], object]) -> Iterator[tuple[str, Finding]
 
 
 def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """A check that cannot be carried out is a finding like any other: the rest is looked at all the same."""
+    """Turn the error of a check that cannot be carried out into a finding, so that the others still run."""
     try:
         yield from findings
     except (OrchestratorError, RedisError, OSError) as error:
@@ -172,7 +172,7 @@ def _remembers(wiring: Wiring, client: Redis) -> bool:
 
 
 def _running_redis(wiring: Wiring) -> str | None:
-    """The address of the Redis given, or of our own if it runs."""
+    """The address of the Redis in the settings, else of the private one, else None."""
     given = wiring.settings.redis_url
     return client_url(given) if given else redis_server.find(wiring.settings.state_dir)
 
@@ -197,7 +197,7 @@ def _agents(wiring: Wiring) -> Iterator[Finding]:
     for command, roles in played.items():
         who = ", ".join(roles)
         if command is None:
-            yield _fail(f"{who}: nobody", "install an agent CLI, then `orch init`; or name yours in [agents.default]")
+            yield _fail(f"{who}: no agent", "install an agent CLI, then `orch init`; or name yours in [agents.default]")
         elif program := _program(settings, command):
             yield _agent(who, command, program, env)
         else:
@@ -205,7 +205,7 @@ def _agents(wiring: Wiring) -> Iterator[Finding]:
 
 
 def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str]) -> Finding:
-    """An agent that is there, with its version. A script of the repo's own is not run: it may do anything."""
+    """Report an installed agent, with its version. A script of the repo's own is not run: it may do anything."""
     if "/" in command[0]:
         return _ok(f"{who}: {program}")
     with tempfile.TemporaryDirectory() as folder:
@@ -275,7 +275,7 @@ def _workers(wiring: Wiring) -> Iterator[Finding]:
 
 
 def _program(settings: Settings, command: Sequence[str]) -> Path | None:
-    """What a command runs: looked up on PATH; with a slash in it, in the repo, as it will be in its worktrees."""
+    """The program of a command: found on PATH, or in the repo if its name has a slash."""
     name = command[0]
     found = shutil.which(str(settings.root / name) if "/" in name else name)
     return Path(found) if found else None

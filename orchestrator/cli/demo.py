@@ -1,4 +1,4 @@
-"""`orch demo`: everything at work, on a made-up project."""
+"""`orch demo`: the whole stack at work on a made-up project."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
 class Screen:
     """What a person sees while it runs, as a context manager: a live table on a terminal, else a line per change.
 
-    When it is left with an error, the last log lines are shown.
+    Leaving it with an error prints the last log lines.
     """
 
     def __init__(self, console: Console, made: Demo) -> None:
@@ -102,7 +102,7 @@ class Screen:
         self._log.append(Text.assemble((f"{name:>8} ", "dim"), line(Text.from_ansi(text).plain)))
 
     def show(self, found: EngineStatus) -> None:
-        """How things stand."""
+        """Show the state of all issues."""
         if self._live is not None:
             log = [Text(), *(self._cut(entry) for entry in list(self._log))]
             self._live.update(Group(page(found, reasons="ellipsis"), *log), refresh=True)
@@ -172,7 +172,7 @@ def _keep_open(console: Console, made: Demo, stack: Stack) -> None:
 
 
 def _orch(made: Demo) -> str:
-    """`orch`, for this demo's project."""
+    """The words for calling `orch` on this demo's project."""
     orch = "orch" if shutil.which("orch") else shlex.quote(str(Path(sys.executable).with_name("orch")))
     return f"ORCH_STATE_DIR={shlex.quote(str(made.settings.state_dir))} {orch} -C {shlex.quote(str(made.project))}"
 

@@ -15,9 +15,9 @@ Which = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class AgentCli:
-    """A coding agent found on this machine, and how it is started for each kind of role.
+    """A known coding agent, and its command for each kind of role.
 
-    `silent` is set when it prints nothing until it is done, so that its silence says nothing about its health.
+    `silent`: it prints nothing until it is done, so its silence is no sign that it hangs.
     """
 
     name: str
@@ -27,7 +27,7 @@ class AgentCli:
 
 
 # Prompts go in on stdin: a diff may be longer than the 128 KiB that one argument may have.
-# Reviewers must not write. Gemini's plan mode is no help: with nobody there it ends by itself, and writing begins.
+# Reviewers must not write. Gemini's plan mode does not hold: without a person it ends by itself, and writing begins.
 CLIS = (
     AgentCli(
         "claude",
@@ -63,12 +63,12 @@ CLIS = (
 
 
 def agent_clis(which: Which) -> list[AgentCli]:
-    """The agent CLIs on this machine, in the order in which we would choose."""
+    """The agent CLIs on this machine, the preferred one first."""
     return [cli for cli in CLIS if which(cli.name)]
 
 
 def tracker(which: Which, root: Path) -> Literal["sudocode", "bundled"]:
-    """Where issues live: sudocode when its server is installed and the repo has been set up for it, else bundled."""
+    """The tracker to use: sudocode if its server is installed and the repo has been set up for it, else bundled."""
     return "sudocode" if which("sudocode-mcp") and (root / ".sudocode").is_dir() else "bundled"
 
 

@@ -1,4 +1,4 @@
-"""`orch doctor`: what is there, what is missing, and what to do about it."""
+"""`orch doctor`: check this repo and machine, and say how to mend what is wrong."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
       orch doctor
       orch doctor --json
     """
-    # The names being checked are progress, for whoever waits: on stderr they keep out of what is read by programs.
+    # Progress goes to stderr with --json, so that stdout is one JSON value.
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     found: list[tuple[str, Finding]] = []
     with console.status("looking") as status:
@@ -43,7 +43,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def row(name: str, finding: Finding) -> Text:
-    """One finding for people."""
+    """A finding as lines for a person."""
     told = Text.assemble((f"{finding.level:<5}", COLOURS[finding.level]), f"{name:<10}", line(finding.says))
     return told.append(f"\n{'':15}-> {finding.fix}", "dim") if finding.fix else told
 

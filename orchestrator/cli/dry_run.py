@@ -1,4 +1,4 @@
-"""`orch dry-run`: does the installed program work at all?"""
+"""`orch dry-run`: one session in memory, to see that the installed program works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orch init`: from somebody's repo to one that orch can work on."""
+"""`orch init`: prepare a repo for orch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.errors import WorkspaceError
 
 @dataclass(frozen=True)
 class Found:
-    """What a repo and this machine say about themselves."""
+    """Findings about a repo and this machine."""
 
     base: str | None
     verify: tuple[str, ...] | None
@@ -30,7 +30,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Made:
-    """What `orch init` wrote; False is for what was there and stays as it was."""
+    """The files that `orch init` wrote; False for those that it left as they were."""
 
     orch_toml: bool
     sudocode: bool
@@ -40,7 +40,7 @@ class Made:
 @click.option("--force", is_flag=True, help="Rewrite an orch.toml that is there.")
 @json_option
 def command(force: bool, as_json: bool) -> None:
-    """Look at this git repo and write orch.toml: how it is tested, by whom code is written, where issues live.
+    """Look at this git repo and write orch.toml: the test command, the agents, the tracker.
 
     Makes `.sudocode`, the place for issues, when there is none. Nothing else is changed; an orch.toml that is there
     stays as it is. Doing it again is harmless.
@@ -59,7 +59,7 @@ def command(force: bool, as_json: bool) -> None:
 
 
 def look_at(root: Path) -> Found:
-    """What there is. Runs nothing of the repo's."""
+    """Find out how to test, which agents there are, and so on, without running code of the repo."""
     return Found(
         base=base_branch(root),
         verify=recipe_for_tests(root),
@@ -92,7 +92,7 @@ def set_up(root: Path, found: Found, *, force: bool) -> Made:
 
 
 def _repo() -> Path:
-    """The top of the repo. A folder below it that was named on purpose is refused: sessions get the whole repo."""
+    """The top folder of the repo. WorkspaceError when a folder below it was named: sessions get the whole repo."""
     named = os.environ.get("ORCH_PROJECT_ROOT")
     folder = Path(named or ".").resolve()
     root = top_of(folder)

@@ -1,4 +1,4 @@
-"""`orch install-service`: this repo's services, for systemd."""
+"""`orch install-service`: run this repo's processes as services of systemd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.local.units import Units, environment_line, escaped, quoted
 from orchestrator.settings import Settings, checkout_name, from_environment, load
 
 BOOTED = Path("/run/systemd/system")
-"""Is there where systemd runs, says sd_booted(3)."""
+"""Exists only where systemd runs: sd_booted(3)."""
 
 
 @click.command("install-service")
@@ -28,13 +28,13 @@ BOOTED = Path("/run/systemd/system")
 @click.option("--dry-run", is_flag=True, help="Print the files instead of writing them.")
 @click.option("--remove", is_flag=True, help="Stop the services and remove their files.")
 def command(scope: str, *, dry_run: bool, remove: bool) -> None:
-    """Have systemd run what `orch up` runs, and `orch web`: also when nobody is logged in, and after a restart.
+    """Let systemd run all processes of this repo: without a login, and after a restart of the machine, too.
 
     \b
     Example:  orch install-service
-    It writes a unit for each program, a target for all of them, and a file for what they find in their environment,
-    such as tokens and PATH. That file is yours: once it is there it is neither written nor removed. It says how to
-    start, watch and stop them. Running it again brings the units up to date.
+    Writes a unit for each process, a target for all of them, and a file with their environment, such as tokens and
+    PATH. That file is yours: once it exists it is neither changed nor removed. Prints how to start, watch and stop
+    the services. Running it again brings the units up to date.
     """
     place = Place.of(from_environment(), system=scope == "system")
     if remove:
@@ -63,7 +63,7 @@ def command(scope: str, *, dry_run: bool, remove: bool) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the services of a checkout are, and who runs them."""
+    """The places of a checkout's unit and environment files, and the user that its services run as."""
 
     settings: Settings
     instance: str
@@ -73,11 +73,11 @@ class Place:
 
     @classmethod
     def of(cls, settings: Settings, *, system: bool) -> Place:
-        """The checkout's."""
+        """The place for a checkout with these settings."""
         config, user = _config_home(os.environ), None
         if system:
             config, user = Path("/etc"), _owner(settings.root)
-            # Whoever installs it is root, whose home is not where its state belongs.
+            # The installer is root, but the state belongs into the home of the user.
             home = {"HOME": pwd.getpwnam(user).pw_dir, "XDG_STATE_HOME": ""}
             settings = load(settings.root, os.environ | home)
         instance = checkout_name(settings.project, settings.root)
@@ -90,17 +90,17 @@ class Place:
         )
 
     def described(self) -> Units:
-        """Its unit files."""
+        """The unit files to write."""
         return Units(self.instance, quoted(sys.executable), escaped(str(self.environment)), self.user)
 
     @property
     def systemctl(self) -> str:
-        """How a person calls it."""
+        """The command line of systemctl for a person."""
         return "sudo systemctl" if self.user else "systemctl --user"
 
 
 def _environment(place: Place, environ: Mapping[str, str], *, shown: bool = False) -> str:
-    """What the services find in their environment: as it is here and now. Secrets are left out of what is shown."""
+    """The text of the environment file, from this process's environment. `shown`: without the secrets."""
     settings = place.settings
     secrets = ["ORCH_REDIS_URL", "ORCH_GITHUB_TOKEN", "ORCH_GITHUB_WEBHOOK_SECRET"]
     # An empty API key would be taken for one.
@@ -123,13 +123,13 @@ def _environment(place: Place, environ: Mapping[str, str], *, shown: bool = Fals
 
 
 def _port(name: str, wanted: int, folder: Path) -> str:
-    """The first port from the wanted one on that no other checkout's services have."""
+    """The first port, from the wanted one on, that no other checkout's services use."""
     taken = {line for path in folder.glob("*.env") for line in path.read_text("utf-8").splitlines()}
     return next(str(port) for port in count(wanted) if environment_line(name, str(port)) not in taken)
 
 
 def _created(path: Path, text: str) -> bool:
-    """Write what only its owner may read, if it is not there."""
+    """Write a file that only its owner may read. False, and no change, if it exists."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -180,7 +180,7 @@ def _owner(root: Path) -> str:
         return root.owner()
     except KeyError:
         raise SettingsError(
-            f"{root} belongs to nobody that this machine knows; `chown` it to who is to run it"
+            f"{root} belongs to a user that this machine does not know; `chown` it to the user of the services"
         ) from None
 
 

@@ -44,7 +44,7 @@ def command(flower: bool) -> None:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         if stopping:
-            # By unwinding, and once: whatever was waiting lets go of its locks, and nothing breaks the ending off.
+            # By unwinding, so that locks are released; and once, so that a third Ctrl-C does not break the ending off.
             on_signals(signal.SIG_IGN)
             sys.exit(130)
         stopping = True
@@ -69,6 +69,6 @@ def command(flower: bool) -> None:
 
 
 def on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """What Ctrl-C and a polite kill do from now on."""
+    """Set the handler of SIGINT and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""`orch web`: what others on the network may ask, served over HTTP."""
+"""`orch web`: health, metrics and GitHub's webhook over HTTP."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from orchestrator.local.programs import start_commands
 from orchestrator.web import NO_WEBHOOK, application
 
 MOST_AT_ONCE = 64
-"""Requests under way, so that strangers cannot fill the memory: each may hold a body."""
+"""Most requests under way at once: each may hold a body, and strangers must not fill the memory."""
 
 
 @click.command("web")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The port; 0 is any.")
 def command(host: str, port: int) -> None:
-    """Others may ask how it goes: serves health, metrics and GitHub's webhook, until Ctrl-C.
+    """Serve health, metrics and GitHub's webhook over HTTP, until Ctrl-C.
 
     \b
     Example:  orch web
-      /healthz          this process lives
+      /healthz          this process runs
       /readyz           sessions can run: Redis, workers and beat are there; else 503, and what to do
       /metrics          for Prometheus; ops/prometheus has its alerts
       /webhooks/github  has merges looked for at once
@@ -64,7 +64,7 @@ def command(host: str, port: int) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on. OrchestratorError when the address cannot be had."""
+    """A socket to serve on. OrchestratorError when the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)

@@ -1,7 +1,7 @@
-"""The demo: a small project, and issues that take every way a session can go.
+"""The demo's project: a small repo, and issues that show every way a session can go.
 
-All of it is real (Redis, workers, tracker, worktrees, commits, tests) but the agents: those follow playbooks. A
-playbook's first try really lacks what its reviewer's commands look for. The files in demo_project say what each does.
+Only the agents are not real: they follow playbooks, the files in demo_project. The first try of a playbook really lacks
+what its reviewer's commands look for.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Script(BaseModel):
 
 
 class Scenario(Script):
-    """An issue to file, by its task id; `fix` is the script of the [FIX] issue that it gets."""
+    """An issue to file; `fix` is the script of the [FIX] issue that it gets."""
 
     title: str
     priority: int
@@ -89,7 +89,7 @@ class Scenario(Script):
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo that is ready to run. `tasks` has the task id of each issue that was filed."""
+    """A demo that is ready to run. `tasks` maps issue ids to task ids."""
 
     settings: Settings
     environ: Mapping[str, str]
@@ -137,9 +137,9 @@ class Outcome:
 
 
 def build(folder: Path, environ: Mapping[str, str], *, project: Path | None = None) -> Demo:
-    """A project with its issues and playbooks in a new folder. Nothing that ORCH_* variables say has any part in it.
+    """Make a project with its issues and playbooks in a new folder; ORCH_* variables are ignored.
 
-    The repo is in that folder too, unless `project` names an empty one for it.
+    The repo is in that folder too, unless `project` names an empty folder for it.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ def _read(file: Traversable) -> dict[str, Any]:
 
 
 def _with_python(value: object) -> object:
-    """Commands that start with `python` get the Python that runs us: it may be the only one there is."""
+    """Replace `python` at the start of commands by the Python that runs us: there may be no other."""
     match value:
         case ["python", *words]:
             return [sys.executable, *words]
@@ -285,7 +285,7 @@ def _with_python(value: object) -> object:
 
 
 def _file(tracker: McpTracker, scenarios: Mapping[str, Scenario]) -> dict[str, str]:
-    """File the issues and link who waits to whom; task ids by issue id."""
+    """File the issues and link those that wait for others; return task ids by issue id."""
     ids: dict[str, str] = {}
     for task, scenario in scenarios.items():
         made = tracker.upsert_issue(

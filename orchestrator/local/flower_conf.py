@@ -1,6 +1,6 @@
-"""How Flower runs here: its configuration file, in which each name is one of Flower's options.
+"""Flower's configuration file: each name is one of Flower's options.
 
-The environment's FLOWER_<NAME> wins over what stands here, and a flag over both.
+FLOWER_<NAME> in the environment wins over this file, and a flag over both.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from orchestrator.local import flower_login
 _state_dir = wiring.here().state("flower").parent
 _options = {
     "address": "127.0.0.1",
-    # Whoever sees Flower can end workers.
+    # Flower lets its users end workers.
     "basic_auth": [flower_login.login(_state_dir)],
     "persistent": True,
     "db": str(_state_dir / "flower"),
-    # Saved at its end too; this is for a sudden one.
+    # Saved at its end too; this is for a sudden end.
     "state_save_interval": 15_000,
     "max_tasks": 10_000,
     # In the morning, what died at night is still listed, as offline.

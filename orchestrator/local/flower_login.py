@@ -1,4 +1,4 @@
-"""Who may look at Flower: FLOWER_BASIC_AUTH says it, else a password that is made once and kept in the state folder."""
+"""Flower's login: FLOWER_BASIC_AUTH, else a password that is made once and kept in the state folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VARIABLE = "FLOWER_BASIC_AUTH"
 
 
 def login(state_dir: Path) -> str:
-    """`user:password`, the same for whoever asks; made by the first. Nobody else may read where it is kept."""
+    """`user:password`. The first call makes the password, in a file that only its owner may read."""
     path = _file(state_dir)
     with contextlib.suppress(FileNotFoundError):
         return f"{USER}:{path.read_text('ascii').strip()}"
@@ -30,7 +30,7 @@ def login(state_dir: Path) -> str:
 
 
 def hint(state_dir: Path, environ: Mapping[str, str]) -> str:
-    """How a person gets in, without the password."""
+    """How to log in, without the password itself."""
     if environ.get(VARIABLE):
         return f"login: {VARIABLE}"
     return f"user {USER}, password in {_file(state_dir)}"

@@ -14,7 +14,7 @@ from orchestrator.wiring import STOP_GRACE_S
 
 AGENTS_ARE_CHILDREN = "worker"
 STOP_S = STOP_GRACE_S + 20.0
-"""More than a worker takes to hand its sessions over; then what is left is killed."""
+"""Longer than a worker takes to hand its sessions over; after that systemd kills it."""
 
 
 EXTRA = {
@@ -36,9 +36,9 @@ EXTRA = {
 
 @dataclass(frozen=True)
 class Units:
-    """The unit files of one repo. `user` is who runs a system's; None for units of a user's own service manager.
+    """The unit files of one repo. `user` runs the services of the system manager; None for units of the user manager.
 
-    All is as systemd reads it: use `quoted` for paths.
+    All values are as systemd reads them: use `quoted` for paths.
     """
 
     instance: str
@@ -48,7 +48,7 @@ class Units:
 
     @property
     def target(self) -> str:
-        """What starts and stops all of them."""
+        """The target that starts and stops all of them."""
         return f"sudocode-orchestrator@{self.instance}.target"
 
     def name(self, program: str) -> str:
@@ -110,14 +110,14 @@ def quoted(text: str) -> str:
 
 
 def environment_line(name: str, value: str) -> str:
-    """A variable of an environment file, whatever is in its value."""
+    """A line of an environment file; the value may have any characters."""
     for character in '\\"$`':
         value = value.replace(character, f"\\{character}")
     return f'{name}="{value}"'
 
 
 def escaped(text: str) -> str:
-    """Text in which systemd sees no specifier."""
+    """Text with its % doubled, so that systemd sees no specifier."""
     return text.replace("%", "%%")
 
 
@@ -126,7 +126,7 @@ TEMPLATES = Units(
     python="%h/.local/share/sudocode-orchestrator/bin/python",
     environment_file="%h/.config/sudocode-orchestrator/%i.env",
 )
-"""For a user who copies them: any number of repos, each with an environment file of its own."""
+"""Templates to copy by hand, for any number of repos, each with an environment file of its own."""
 
 
 def main() -> None:

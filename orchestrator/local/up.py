@@ -1,4 +1,4 @@
-"""The whole local stack as child processes: Redis if need be, the workers, beat, Flower."""
+"""The local stack of `orch up`: a private Redis if need be, and the processes of the table as children."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ STOP_DEADLINE_S = STOP_GRACE_S + 10.0
 
 @dataclass
 class _Restarts:
-    """When something was started or is to be, and how often in a row it died soon after."""
+    """The last or next start of a process, and how often in a row it died soon after a start."""
 
     at: float = field(default_factory=time.monotonic)
     planned: bool = False
     early_deaths: int = 0
 
     def started(self) -> None:
-        """It runs from now on."""
+        """Note that it was started now."""
         self.at, self.planned = time.monotonic(), False
 
     def after(self, death: float) -> str:
-        """Plan the next start and say when that is: at once, but ever later for what keeps dying."""
+        """Plan the next start and say when: at once, but later each time for a process that keeps dying."""
         self.early_deaths = self.early_deaths + 1 if death - self.at < STEADY_S else 1
         wait = min(2.0 ** (self.early_deaths - 2), LONGEST_WAIT_S) if self.early_deaths > 1 else 0.0
         self.at, self.planned = death + wait, True
@@ -65,9 +65,9 @@ class Stack:
     """Everything `orch up` runs, as a context manager. `say(name, line)` gets what the children print.
 
     Entering raises OrchestratorError when the project's stack is up already or a setting is missing. A child that dies
-    is started again, however often: a night must not end because a disk was full for an hour. Leaving stops all of it
-    warm: sessions end at their next step boundary or after their grace, hand over, and go on at the next start. Leaving
-    by what is no Exception (SystemExit, KeyboardInterrupt), or breaking the warm stop off with it, ends everything now.
+    is started again, however often: a night must not end because a disk was full for an hour. Leaving is a warm stop:
+    sessions end at their next step boundary or after their grace, hand over, and go on at the next start. SystemExit
+    and KeyboardInterrupt end everything now, also during a warm stop.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Stack:
         self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        agent_commands(self.settings)  # a missing agent is better said now than in every session
+        agent_commands(self.settings)  # report a missing agent now, not in every session
         _ = self.wiring.workspace
         self._take_lock()
         try:
@@ -105,7 +105,7 @@ class Stack:
             self.kill()
 
     def wait_ready(self, timeout_s: float = 30.0, *, unless: Callable[[], bool] = lambda: False) -> None:
-        """Return when a session worker has announced itself, or nobody wants to wait for it any more."""
+        """Return when a session worker has announced itself, or `unless` is true."""
         deadline = time.monotonic() + timeout_s
         while not self.wiring.leases.workers() and not unless():
             self.check()
@@ -114,7 +114,7 @@ class Stack:
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Start again what died: at once, but ever later (up to 30 s) what keeps dying. Call it every second or so."""
+        """Start dead children again: at once, but later each time (up to 30 s) if they keep dying. Call it often."""
         now = time.monotonic()
         if self.settings.redis_url is None and redis_server.find(self.settings.state_dir) is None:
             self._start_redis(now)
@@ -129,7 +129,7 @@ class Stack:
                     self._tell(child.name, f"could not be started: {error}; {child.restarts.after(now)}")
 
     def stop(self) -> None:
-        """Stop everything warm. Calling it again is harmless."""
+        """Stop everything, with time for sessions to hand over. Calling it again is harmless."""
         deadline = time.monotonic() + STOP_DEADLINE_S
         try:
             for child in self._children:
@@ -196,7 +196,7 @@ class Stack:
                 "ORCH_PROJECT_ROOT": str(self.settings.root),
                 "ORCH_STATE_DIR": str(self.settings.state_dir),
                 "PYTHONUNBUFFERED": "1",
-                # A part's name goes in front of each of its lines, so they are for people wherever they end up.
+                # The process's name is put in front of each line, so lines are for people, wherever they end up.
                 "ORCH_LOG_FORMAT": "text" if self.settings.log_format == "auto" else self.settings.log_format,
             },
             # Ctrl-C is ours to hand on: once warm, twice now.
@@ -218,8 +218,8 @@ class Stack:
                 self._tell(name, line.rstrip())
 
     def _tell(self, name: str, line: str) -> None:
-        """Say it. Whoever reads this may be gone, or their disk full: that must neither end the stack, nor leave a
-        child without somebody who listens, which would stand still.
+        """Hand a line on. A reader that is gone, or a full disk, must not end the stack or the thread that reads a
+        child's output: a child whose output is not read stands still.
         """
         with contextlib.suppress(OSError):
             self._say(name, line)
@@ -235,7 +235,7 @@ class Stack:
 
 
 def _free_port(wanted: int) -> int:
-    """The wanted port of the loopback address, or one that is free if somebody has that."""
+    """The wanted port of the loopback address, or a free one if it is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

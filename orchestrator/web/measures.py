@@ -1,6 +1,6 @@
 """All metrics: each one's name, its meaning, and how its value is found.
 
-No label has more values than there are stages, verdicts, queues or tools: an issue is never one.
+Labels have few values (stages, verdicts, queues, tools): an issue is never one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OUTCOMES = ("ok", "unavailable", "refused", "invalid", "failed")
 
 @dataclass(frozen=True)
 class View:
-    """All that Redis says at one moment."""
+    """All facts from Redis at one moment."""
 
     seen: Seen
     memory: ServerMemory
@@ -64,7 +64,7 @@ class Measure(Generic[S]):
 
 @dataclass(frozen=True)
 class Durations:
-    """A histogram of what is counted as `counted`; it has a series for each of `values`, also before the first."""
+    """A histogram of the durations counted as `counted`, with a series for each of `values` from the start."""
 
     name: str
     says: str
@@ -94,7 +94,7 @@ def _buckets(view: View, counted: str, label: str) -> Mapping[float, int]:
 
 
 def stage_of(row: SeenSession) -> str:
-    """The stage of the step that is under way, or waits to be; of a claim, the first."""
+    """The stage of the step that is running or next; of a claim, the first."""
     record = row.read_record()
     limits = Limits(record.spec_limit, record.quality_limit) if record else Limits()
     return under_way((passed == "1" for passed in row.passes), limits).stage
@@ -121,7 +121,7 @@ def _ages(ticks: Iterable[str], suffix: str, view: View) -> Mapping[Labels, floa
 
 
 def _disk(settings: Settings) -> Path:
-    """A folder on the disk where the worktrees are, or will be."""
+    """A folder on the disk of the worktrees."""
     folder = settings.state_dir
     return next(there for there in (folder, *folder.parents) if there.exists())
 

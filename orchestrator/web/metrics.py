@@ -22,7 +22,7 @@ PATH = "/metrics"
 
 
 def route(collector: Collector) -> Route:
-    """Answers Prometheus."""
+    """The route for Prometheus."""
     ours = CollectorRegistry()
     ours.register(collector)
 
@@ -33,14 +33,14 @@ def route(collector: Collector) -> Route:
 
 
 class Collector(registry.Collector):
-    """One project's metrics. Each time they cost two calls to Redis, however much there is."""
+    """The metrics of one project. A scrape costs two calls to Redis, however much there is."""
 
     def __init__(self, redis: RedisMetrics, settings: Settings) -> None:
         self._redis = redis
         self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric; while Redis is away only those that do without, after a second or two."""
+        """Every metric; while Redis is away only those that do not need it, after a second or two."""
         yield from (measure.of(self._settings) for measure in HERE)
         try:
             view = View(self._redis.seen(), self._redis.memory())

@@ -1,4 +1,4 @@
-"""`/readyz`: could a session run now? If not, what is missing, and the command to try."""
+"""`/readyz`: 200 if a session could run now, else what is missing and the command to try."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.settings import Settings
 PATH = "/readyz"
 SILENT_S = 60.0
 SILENT_POLLS = 10
-"""After how many polls, and no less than SILENT_S, who should have ticked counts as gone; the alerts say the same."""
+"""A process counts as gone after this many poll intervals without a tick, but not before SILENT_S; so do the alerts."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""GitHub's webhook: a signed knock on the door.
+"""GitHub's webhook: a signed hint that it is time to look for merges.
 
-A delivery says no more than that it is time to look: its content is never believed, a poll asks GitHub itself. So one
-that is lost costs the wait for the next poll, and one that comes twice costs nothing.
+The content of a delivery is never believed: a poll asks GitHub itself. A lost delivery costs the wait for the next
+poll, a repeated one nothing.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _DELIVERY = re.compile(r"[\w-]{1,64}")
 
 
 class Taken(Protocol):
-    """Which webhooks were taken, for as long as GitHub may repeat them. Both raise `OrchestratorError`."""
+    """The webhooks taken, for as long as GitHub may repeat them. Both methods raise `OrchestratorError`."""
 
     def seen(self, delivery: str) -> bool:
-        """Whether this one was taken before."""
+        """True when this delivery was taken before."""
 
     def remember(self, delivery: str) -> None:
-        """It is taken."""
+        """Note that this delivery is taken."""
 
 
 class _Event(BaseModel):
@@ -49,10 +49,10 @@ class _Event(BaseModel):
 
 
 def route(*, secret: str | None, taken: Taken, hint: Callable[[], None]) -> Route:
-    """Answers GitHub, and calls `hint` once for each closed pull request that it tells of.
+    """The route for GitHub; calls `hint` once for each closed pull request, which has merges looked for soon.
 
-    `hint` has somebody look soon. It, and `taken`, may block for a while; an `OrchestratorError` of theirs is
-    answered with 503, so that GitHub shows the delivery as failed and it can be sent again.
+    `hint` and `taken` may block for a while. Their `OrchestratorError` is answered with 503: GitHub then shows the
+    delivery as failed, and it can be sent again.
     """
 
     async def github(request: Request) -> Response:
@@ -83,7 +83,7 @@ def route(*, secret: str | None, taken: Taken, hint: Callable[[], None]) -> Rout
 
 
 async def _event(request: Request, secret: str | None) -> str:
-    """The event's name and action, once it is known to be GitHub's. HTTPException is the answer to anything else."""
+    """The event's name and action, after its signature is checked. HTTPException is the answer to anything else."""
     if not secret:
         raise _no(503, NO_SECRET)
     body = await _body(request)
@@ -100,7 +100,7 @@ async def _event(request: Request, secret: str | None) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body, of which no more is read than may be, whatever its headers say of its length."""
+    """Read the whole body, up to MAX_BODY, whatever its headers say of its length."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN_S):
@@ -116,5 +116,5 @@ async def _body(request: Request) -> bytes:
 
 
 def _no(status: int, reason: str) -> HTTPException:
-    """A refusal, after which nothing more is read from whoever asked."""
+    """A refusal that closes the connection, so that nothing more is read from the client."""
     return HTTPException(status, reason, headers={"Connection": "close"})

@@ -70,7 +70,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(orch: Orch) -> None:
     assert [("warn", f"there is no {orch.repo / 'orch.toml'}: all is as by default", "orch init")] == found["orch.toml"]
     assert [("fail", f"there is no tracker in {orch.repo}: run `orch init` there", "")] == found["tracker"]
     [(level, says, fix)] = found["agents"]
-    assert ("fail", "implementer, spec_reviewer, quality_reviewer: nobody") == (level, says)
+    assert ("fail", "implementer, spec_reviewer, quality_reviewer: no agent") == (level, says)
     assert "orch init" in fix
     [(level, says, fix)] = found["verify"]
     assert ("warn", 'set [verify] default = ["make", "test"]') == (level, fix)

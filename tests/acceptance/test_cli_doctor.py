@@ -12,12 +12,12 @@ from orchestrator.adapters.git import name_installation
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.leases import RedisLeases
-from tests.orch import Orch
+from tests.orch import Orch, OrchHere
 
 
 @pytest.fixture
 def orch(tmp_path: Path) -> Orch:
-    return Orch(tmp_path)
+    return OrchHere(tmp_path)
 
 
 @pytest.fixture
@@ -46,8 +46,9 @@ def findings(orch: Orch, **env: str) -> dict[str, list[tuple[str, str, str]]]:
     return found
 
 
-def test_all_is_well_where_all_is_there(orch: Orch) -> None:
+def test_all_is_well_where_all_is_there(tmp_path: Path) -> None:
     """Exit 0, a line for each thing, with the agent's version; and nothing was started that stays."""
+    orch = Orch(tmp_path)
     set_up(orch)
 
     lines = orch.says("doctor").splitlines()

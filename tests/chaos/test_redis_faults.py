@@ -23,8 +23,8 @@ ROLES = ("implementer", "spec_reviewer", "quality_reviewer")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project whose lease outlasts a pause of 12 s."""
-    with Project(tmp_path_factory.mktemp("refusals"), lease_s=30) as project:
+    """A project whose lease outlasts a pause of 12 s, and what a person does about Redis on a busy machine."""
+    with Project(tmp_path_factory.mktemp("refusals"), lease_s=60) as project:
         yield project
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,8 +29,18 @@ class PublishedRedis(RedisContainer):
         return int(self.attrs["NetworkSettings"]["Ports"]["6379/tcp"][0]["HostPort"])
 
 
+def reachable() -> bool:
+    """Whether there is an engine to ask. Docker's client leaves a socket open each time that there is none."""
+    if os.environ.get("DOCKER_HOST"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex("/var/run/docker.sock") == 0
+
+
 def start(folder: Path, env: Mapping[str, str], cleanup: ExitStack) -> tuple[RedisContainer, CeleryWorkerContainer]:
     """A Redis, and a worker on it; `cleanup` removes them. Skips the test where there is no engine or no image."""
+    if not reachable():
+        pytest.skip("no Docker engine answers; `make docker-test` starts one")
     try:
         engine = docker.from_env()
         cleanup.callback(engine.close)

@@ -166,7 +166,7 @@ def _redis(wiring: Wiring) -> Iterator[Finding]:
 
 
 def _remembers(wiring: Wiring, client: Redis) -> bool:
-    """Whether Redis knows this installation, if there is one yet."""
+    """True when Redis knows this installation, or there is none yet."""
     name = installation_of(wiring.settings.root)
     return name in (None, RedisLeases(client, wiring.keys, lease_s=wiring.settings.lease_seconds).met())
 

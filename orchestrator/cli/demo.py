@@ -84,7 +84,7 @@ def command(*, folder: Path | None, as_json: bool, keep_open: bool) -> None:
 
 
 class Screen:
-    """What a person sees while it runs, as a context manager: a live table on a terminal, else a line per change.
+    """The screen of a running demo, as a context manager: a live table on a terminal, else a line per change.
 
     Leaving it with an error prints the last log lines.
     """
@@ -139,7 +139,7 @@ class Screen:
 
 
 def report(made: Demo, outcome: Outcome) -> Group:
-    """What happened, where the work is, and what to type next."""
+    """The result: outcomes, the place of the work, and commands to type next."""
     names = {issue.id: made.name(issue.id, outcome.found) for issue in outcome.found.issues}
     stories = [
         Text.assemble(f"{issue.id}  {names[issue.id]:<12}  ", _padded(step(issue), 13), f"  {line(demo.story(issue))}")
@@ -178,7 +178,7 @@ def _orch(made: Demo) -> str:
 
 
 def as_object(outcome: Outcome) -> dict[str, object]:
-    """What became of each issue, as JSON values."""
+    """The outcome of each issue, as JSON values."""
     return {
         "issues": {
             issue.id: {

@@ -155,7 +155,7 @@ def _next_steps(place: Place) -> str:
 
 
 def _remove(place: Place) -> None:
-    """Stop first: a unit whose file is gone runs on, and nobody knows how to stop it."""
+    """Stop first: a unit whose file is gone runs on, and cannot be stopped by name."""
     paths = [path for name, _ in place.described().files() if (path := place.units / name).exists()]
     if not paths:
         click.echo(f"no services of {place.settings.root} in {place.units}")

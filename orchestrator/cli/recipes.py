@@ -1,4 +1,4 @@
-"""How a repo is tested, by its own files. Nothing here runs the repo's code."""
+"""Find out how a repo is tested, from its own files. Nothing here runs the repo's code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST_FILE = 1_000_000
 
 
 def recipe_for_tests(root: Path) -> tuple[str, ...] | None:
-    """How this repo is tested, by its own files; None when they do not say. Recipes come before a language's habits."""
+    """The command that tests this repo, by its own files; None when they do not say. Recipes come before a language's habits."""
     for said in (_make, _just, _node, _python, _rust, _go, _jvm, _ruby, _elixir, _php, _dotnet):
         if command := said(root):
             return command

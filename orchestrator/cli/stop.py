@@ -18,7 +18,7 @@ _LOOK_S = 0.05
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one issue: whether nothing runs it any more, and what there is to say about that."""
+    """The result for one issue: `stopped` when nothing runs it any more, and the words for that."""
 
     issue: str
     stopped: bool
@@ -78,7 +78,7 @@ def command(
 
 
 def _answers(holding: Callable[[str], Holding | None], met: dict[str, Stop], wait_s: float) -> list[Answer]:
-    """What became of the issues; looks again until every session has ended or the time is over."""
+    """Look until every session has ended or the time is over; gives the last results."""
     deadline = time.monotonic() + wait_s
     while True:
         answers = [answer(issue, stop, holding(issue)) for issue, stop in met.items()]
@@ -89,7 +89,7 @@ def _answers(holding: Callable[[str], Holding | None], met: dict[str, Stop], wai
 
 
 def answer(issue: str, met: Stop, holding: Holding | None) -> Answer:
-    """What became of an issue whose stop met this, and of which Redis now knows that."""
+    """The result for an issue whose stop met `met`, by what Redis knows of it now."""
     if met is Stop.IDLE:
         return Answer(issue, False, "nothing runs it; `orch status` shows what does run")
     if met is Stop.HELD:

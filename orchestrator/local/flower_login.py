@@ -30,7 +30,7 @@ def login(state_dir: Path) -> str:
 
 
 def hint(state_dir: Path, environ: Mapping[str, str]) -> str:
-    """How to log in, without the password itself."""
+    """A hint for logging in, without the password itself."""
     if environ.get(VARIABLE):
         return f"login: {VARIABLE}"
     return f"user {USER}, password in {_file(state_dir)}"

@@ -40,7 +40,7 @@ class Program:
         return [name for name in SECRETS if name.startswith(self.hidden)]
 
     def line(self, *, slots: int | None = None) -> str:
-        """What a person types to start it, if Celery runs it."""
+        """The command line for a person, if Celery runs it."""
         words = self._worker(slots) if self.queues else self.arguments[len(CELERY) : len(CELERY) + 1]
         return " ".join(("celery", "-A", "orchestrator", *words))
 
@@ -90,7 +90,7 @@ def program(name: str) -> Program:
 
 
 def start_commands(concurrency: int) -> dict[str, str]:
-    """What a person types to start each program that Celery runs."""
+    """The command lines, for a person, of the programs that Celery runs."""
     return {
         it.name: it.line(slots=concurrency) for it in PROGRAMS if it.queues or it.arguments[: len(CELERY)] == CELERY
     }

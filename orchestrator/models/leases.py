@@ -39,7 +39,7 @@ def wait_after_error(errors: int, *, limit: int) -> float:
 
 
 class SessionState(StrEnum):
-    """How far a session is. The values are stored in Redis."""
+    """The state of a session. The values are stored in Redis."""
 
     CLAIMED = "claimed"  # its issue is taken, and no worker runs it yet
     RUNNING = "running"  # a worker runs it
@@ -51,7 +51,7 @@ LIVE = (SessionState.CLAIMED, SessionState.RUNNING)
 
 
 class Refusal(StrEnum):
-    """Why an issue was not claimed."""
+    """The reason why an issue was not claimed."""
 
     TAKEN = "TAKEN"  # it has a session, claimed or running
     STOPPING = "STOPPING"  # its session was told to stop and has not ended yet
@@ -71,7 +71,7 @@ class Paused:
 
 
 class Stop(StrEnum):
-    """What a stop found to stop."""
+    """The thing that a stop found."""
 
     ASKED = "ASKED"  # a session, which ends now
     HELD = "HELD"  # none, but the issue was asked for or held back: it is not claimed until it is asked for again

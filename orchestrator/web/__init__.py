@@ -1,4 +1,4 @@
-"""What is served over HTTP: health, metrics, and GitHub's webhook."""
+"""The application that `orch web` serves: health, metrics, and GitHub's webhook."""
 
 from __future__ import annotations
 

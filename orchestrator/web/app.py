@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 
 def make_app(*routes: Route) -> Starlette:
-    """These routes, and `/healthz`: this process lives. Nobody else is asked for that, so nobody's death is its own."""
+    """An application of these routes and `/healthz`, which checks this process alone."""
     return Starlette(routes=[Route("/healthz", _healthz), *routes])
 
 

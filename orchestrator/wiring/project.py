@@ -67,7 +67,7 @@ class Wiring:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a Redis to look into: that of the settings, or our own if it runs."""
+        """True when there is a Redis to look into: that of the settings, or our own if it runs."""
         return bool(self.settings.redis_url or redis_server.find(self.settings.state_dir))
 
     @functools.cached_property
@@ -162,7 +162,7 @@ class Wiring:
         )
 
     def sources(self) -> Sources:
-        """What a look at how things stand asks; it starts no Redis."""
+        """The sources of a look at how things stand; a look starts no Redis."""
         # Here, because only commands look.
         from orchestrator.status import Policy, RedisSources, Sources
 

@@ -16,7 +16,7 @@ DEMO = "demo"
 BUILD = """
 import os, sys
 from pathlib import Path
-from orchestrator import demo
+from orchestrator.local import demo
 demo.build(Path(sys.argv[1]), os.environ, project=Path(sys.argv[2]))
 """
 

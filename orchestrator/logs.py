@@ -49,7 +49,6 @@ def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> N
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type] # all it needs
-        cache_logger_on_first_use=True,
     )
 
 

@@ -264,7 +264,7 @@ def _workers(wiring: Wiring) -> Iterator[Finding]:
         return
     try:
         leases = RedisLeases(connect(address, patience_s=REDIS_S), wiring.keys, lease_s=wiring.settings.lease_seconds)
-        free = leases.free()  # which also forgets the dead, so that `workers` gives the living
+        free = leases.free()
         workers = leases.workers()
     except (RedisError, RedisUnavailable):
         return  # the Redis check has said why

@@ -73,7 +73,7 @@ def command(ctx: click.Context, issues: Sequence[str], wait_s: float, as_json: b
     for issue in wanted:
         leases.want(issue)
     paused = project.here().controls.paused()
-    free = leases.free()  # which also forgets the dead, so that `workers` gives the living
+    free = leases.free()
     if paused:
         answers = _queued(wanted, f"queued; orch is {pause_words(paused)}, it waits for `orch resume`")
     elif not leases.workers():

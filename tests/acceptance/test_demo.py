@@ -141,7 +141,7 @@ def test_four_sessions_ran_at_once_and_it_came_to_an_end(ran: Ran) -> None:
 def test_progress_goes_to_standard_error(ran: Ran) -> None:
     """Standard output is the one JSON object; the rest tells each issue's fate and what to type next."""
     assert 1 == len(ran.done.stdout.splitlines())
-    assert "waits for" in ran.done.stderr
+    assert "its blocker " in ran.done.stderr
     assert "git merge orch/" in ran.done.stderr
     assert "git -C" in ran.done.stderr
 

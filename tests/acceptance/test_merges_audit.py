@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,10 @@ class Checkout(Orch):
 
 
 @pytest.fixture
-def ci(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path)
+def ci(tmp_path: Path) -> Iterator[Checkout]:
+    checkout = Checkout(tmp_path)
+    with checkout.github:
+        yield checkout
 
 
 def audit(ci: Checkout, event: Path, *words: str) -> tuple[int, str]:

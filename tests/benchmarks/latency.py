@@ -129,7 +129,7 @@ def _by_hand(folder: Path, started: Path, name: str) -> float:
 
 def _memory(stack: Stack, folder: Path) -> list[Figure]:
     """What a worker's child takes, shared pages shared out, after it ran sessions; beside a bare Celery worker's."""
-    children = {name: _children_mb(f"{name}@{socket.gethostname()}") for name in ("sessions", "control")}
+    children = {name: _children_mb(f"{name}@%h") for name in ("sessions", "control")}
     name = "bare@benchmark"
     argv = [sys.executable, "-P", "-m", "celery", "--quiet", "--broker", celery_broker_url(stack.wiring.redis_url)]
     argv += ["worker", "-c", "4", "-n", name, "--without-gossip", "--without-mingle", "--loglevel", "error"]

@@ -20,7 +20,7 @@ from tests.docker import engine
 from tests.docker.containers import IMAGE
 from tests.support import ROOT, wait_until
 
-OURS = ("worker", "control", "beat", "flower", "web")
+OURS = ("worker", "control", "merges", "beat", "flower", "web")
 WATCHING = ("prometheus", "grafana")
 PROJECT = "orch-docker-test"
 SETTINGS = {"COMPOSE_PROJECT_NAME": PROJECT, "FLOWER_PORT": "0", "WEB_PORT": "0", "PROMETHEUS_PORT": "0"}

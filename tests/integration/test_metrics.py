@@ -148,7 +148,7 @@ def test_ready_says_what_is_there(watched: Watched) -> None:
     ("missing", "command"),
     [
         ("session worker", "celery -A orchestrator worker -Q sessions"),
-        ("control worker", "celery -A orchestrator worker -Q poll,publish,merge_close"),
+        ("control worker", "celery -A orchestrator worker -Q poll,publish -c 1"),
         ("beat", "celery -A orchestrator beat"),
     ],
 )

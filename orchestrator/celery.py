@@ -222,7 +222,12 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
             self._tick = worker.timer.call_repeatedly(ANNOUNCED_EVERY_S, self._announce, (worker.hostname, slots))
 
     def close(self, worker: Any) -> None:
-        """Take the slots back; if Redis is away they expire by themselves."""
+        """Have sessions hand over, and take the slots back; if Redis is away they expire by themselves.
+
+        Not by Celery's signal `worker_shutting_down`: that takes a lock in the handler of SIGTERM, and a second SIGTERM
+        would wait for it forever. The kernel sends several when a parent dies that had threads.
+        """
+        _stop[0] = 1
         if self._tick is not None:
             self._tick.cancel()
             self._quietly(self._leases.withdraw, worker.hostname)
@@ -267,8 +272,3 @@ def _look_at_once(sender: Any, **_: Any) -> None:
     if POLL in sender.app.amqp.queues.consume_from:
         nudge(app.tasks["tasks.poll.sweep"])
     tick(MERGE_CLOSE)
-
-
-@signals.worker_shutting_down.connect
-def _stop_sessions(**_: Any) -> None:
-    _stop[0] = 1

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 import structlog
-from celery import Celery
+from celery import Celery, signals
 from structlog.testing import capture_logs
 
 from orchestrator import celery, wiring
@@ -160,6 +160,11 @@ def message(app: Celery) -> str | None:
     with app.connection_for_read() as connection:
         found = app.amqp.queues["poll"](connection.default_channel).get(no_ack=True)
         return found and str(found.headers["task"])
+
+
+def test_nothing_waits_in_a_handler_of_sigterm() -> None:
+    """Celery sends its signal under a lock; a second SIGTERM meanwhile would wait for that lock, and for ever."""
+    assert [] == signals.worker_shutting_down.receivers
 
 
 @pytest.mark.parametrize("folder", ["tasks", "beat", "orchestrator"])

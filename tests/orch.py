@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 from orchestrator import wiring
 from orchestrator.adapters.git.workspace import create_project
 from orchestrator.cli import main
+from orchestrator.wiring import merges
 from tests.support import ROOT
+from tests.tracker_here import trackers_here
 
 
 class Orch:
@@ -90,15 +93,26 @@ class OrchHere(Orch):
         self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str
     ) -> subprocess.CompletedProcess[str]:
         """`orch words...`, with no other environment than a process of its own would have."""
-        before = dict(os.environ)
-        try:
-            os.environ.clear()
-            os.environ.update(self.env | env)
-            wiring.here.cache_clear()
-            with contextlib.chdir(cwd or self.repo):
-                done = CliRunner(catch_exceptions=False).invoke(main, words, input=stdin, prog_name="orch")
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            wiring.here.cache_clear()
-        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+        return orch_here(*words, cwd=cwd or self.repo, env=self.env | env, stdin=stdin)
+
+
+def orch_here(*words: str, cwd: Path, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """`orch words...` in this process, as if it had been started in that folder and environment."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(env)
+        _forget_projects()
+        with contextlib.chdir(cwd), trackers_here():
+            done = CliRunner(catch_exceptions=False).invoke(main, words, input=stdin, prog_name="orch")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        _forget_projects()
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+def _forget_projects() -> None:
+    """What a process knows of the project it is in is known once; here, one comes after the other."""
+    wiring.here.cache_clear()
+    merges.here.cache_clear()

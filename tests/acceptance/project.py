@@ -17,7 +17,6 @@ from typing import Any, Self
 import redis
 
 from orchestrator.adapters.git.workspace import create_project
-from orchestrator.adapters.mcp.tracker import McpTracker
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisOutbox
@@ -25,6 +24,7 @@ from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.models import Holding
 from orchestrator.tracker.jsonl import init
 from tests.support import ROOT, wait_until
+from tests.tracker_here import TrackerHere
 
 ORCH_UP = (sys.executable, "-P", "-m", "orchestrator.cli", "up", "--no-flower")
 CELERY = (sys.executable, "-m", "celery", "-A", "orchestrator")
@@ -40,7 +40,7 @@ CLEAN = ["SESSION_START", "IMPLEMENT_DONE", "SPEC_REVIEW_PASS", "QUALITY_REVIEW_
 ORCH_TOML = """\
 project = "{name}"
 tracker = "bundled"
-poll_interval = 0.3
+poll_interval = 0.5
 lease_seconds = {lease_s}
 {top}
 
@@ -109,14 +109,9 @@ class Project:
     # What its user does
 
     @cached_property
-    def tracker(self) -> McpTracker:
-        """The bundled tracker, by a server of our own beside the stack's."""
-        return McpTracker(
-            (*TRACKER, "-w", str(self.repo)),
-            cwd=self.repo,
-            env={"PYTHONPATH": str(ROOT)},
-            lock_path=self.state / "tracker.lock",
-        )
+    def tracker(self) -> TrackerHere:
+        """The bundled tracker, beside the stack's."""
+        return TrackerHere(TRACKER, cwd=self.repo, lock_path=self.state / "tracker.lock")
 
     def file(self, title: str, *, verify: str = "L2", content: str = "", priority: int = 2, **roles: object) -> str:
         """File an issue, with a playbook of its own if there are roles; its id."""
@@ -306,5 +301,8 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 def parent(pid: int) -> int:
-    """The process that a living process belongs to."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """The process that a process belongs to; 0 for one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0

@@ -302,7 +302,7 @@ def test_a_repo_without_a_tracker(project: Project) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("poll_interval = 0.3", "poll_intervall = 3", "unknown key `poll_intervall`; did you mean `poll_interval`?"),
+        ("poll_interval = 0.5", "poll_intervall = 3", "unknown key `poll_intervall`; did you mean `poll_interval`?"),
         ("lease_seconds = 3", "lease_seconds = 1", "lease_seconds: must be at least 2 (is 1); write e.g."),
         ("[agents.default]", "[agents.implementer]", "agents: no command for spec_reviewer, quality_reviewer;"),
     ],

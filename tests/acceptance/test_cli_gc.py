@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from orchestrator.adapters.redis import Keys, connect
@@ -13,12 +12,12 @@ from orchestrator.adapters.redis.leases import RedisLeases
 from orchestrator.models import Claim
 from tests.acceptance.project import Project
 from tests.engine import a_record
+from tests.orch import orch_here
 
 
 def gc(project: Project, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """`orch gc words...`"""
-    argv = [sys.executable, "-P", "-m", "orchestrator.cli", "gc", *words]
-    done = subprocess.run(argv, cwd=project.repo, env=project.env, capture_output=True, text=True, check=False)
+    done = orch_here("gc", *words, cwd=project.repo, env=project.env)
     assert code == done.returncode, done
     return done
 

@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,7 +32,7 @@ from orchestrator.status import Explanation, collect, explained
 from orchestrator.status.explanation import State
 from orchestrator.tracker import init
 from orchestrator.wiring.project import Wiring
-from tests.support import ROOT
+from tests.orch import orch_here
 
 LEASE_S = 600.0
 PULL = "https://github.com/me/my-repo/pull/7"
@@ -473,11 +472,8 @@ def test_not_running_here(tmp_path: Path) -> None:
 
 
 def orch(world: World, *words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    own = {"ORCH_PROJECT_ROOT": str(world.repo), "ORCH_STATE_DIR": str(world.state), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-P", "-m", "orchestrator.cli", *words]
-    return subprocess.run(
-        command, cwd=cwd, env=os.environ | own | env, capture_output=True, text=True, timeout=120, check=False
-    )
+    own = {"ORCH_PROJECT_ROOT": str(world.repo), "ORCH_STATE_DIR": str(world.state)}
+    return orch_here(*words, cwd=cwd or Path.cwd(), env=os.environ | own | env)
 
 
 def test_for_people_and_for_programs(calm: World) -> None:

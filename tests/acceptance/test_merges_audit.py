@@ -21,13 +21,13 @@ from orchestrator.tracker.database import DATABASE, ISSUE
 from orchestrator.tracker.store import Store
 from tests.github_server import GitHubServer
 from tests.merges import Tracked
-from tests.orch import Orch
+from tests.orch import OrchHere
 from tests.support import ROOT, noon
 
 WORKFLOW = (ROOT / ".github/workflows/sudocode-close-on-merge.yml").read_text("utf-8")
 
 
-class Checkout(Orch):
+class Checkout(OrchHere):
     """A repo with its issues committed, and one merged pull request in it."""
 
     def __init__(self, folder: Path) -> None:

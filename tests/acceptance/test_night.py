@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.project import GOOD, Project, Running, up
+from tests.orch import orch_here
 from tests.support import wait_until
 
 ORCH = (sys.executable, "-P", "-m", "orchestrator.cli")
@@ -41,9 +42,7 @@ class Night:
     def orch(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`orch words...`, run to its end."""
         env = {**self.project.env, "COLUMNS": "200"}
-        return subprocess.run(
-            [*ORCH, *words], env=env, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
-        )
+        return orch_here(*words, cwd=Path.cwd(), env=env)
 
     def says(self, *words: str) -> str:
         """What a command prints that does its work without complaint."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -24,73 +24,82 @@ os.kill(above(above(os.getppid())), signal.SIGKILL)
 """
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Running]]:
+    """A stack with short leases, and little patience with deadly steps."""
+    folder = tmp_path_factory.mktemp("rescue")
+    with Project(folder, lease_s=2, limits="rescues = 1\nerrors_in_a_row = 1") as project, up(project) as stack:
+        stack.says("is up")
+        yield project, stack
+
+
+def test_a_redis_that_lost_everything(running: tuple[Project, Running]) -> None:
+    """FLUSHALL in the middle of a review: it is said, and the issue runs again from its branch, to DONE."""
+    project, stack = running
+    review = [{"seconds": 60}, {}]
+    issue = project.file("Long", implementer=[GOOD, {"append": {"work.txt": "again\n"}}], spec_reviewer=review)
+    theirs = project.file("Somebody works on this")
+    project.tracker.upsert_issue(issue_id=theirs, status="in_progress")
+    stack.until(lambda: project.asked(issue, "spec_reviewer"), "it should be reviewed")
+    stack.until(lambda: "IMPLEMENT_DONE" in project.events(issue), "the tracker should know that")
+    stack.until(lambda: project.outbox.waiting() == 0, "nothing else should wait to be told")
+    project.redis.flushall()
+    stack.says("session_left", issue)
+    stack.says("redis_does_not_know_us", "emptied or replaced")
+    stack.says("session_lost", issue)
+    stack.until(lambda: project.over(issue), "it should have been done")
+
+    assert ["SESSION_START", "IMPLEMENT_DONE", *CLEAN] == project.events(issue)
+    assert "needs_review" == project.status(issue)
+    assert "done\nagain" == project.files(issue)["work.txt"]
+    assert 1 == len(stack.lines("redis_does_not_know_us"))
+    assert 1 == len(stack.lines("session_lost"))
+    assert ("in_progress", []) == (project.status(theirs), project.events(theirs))
+
+
+def test_a_tracker_that_hangs_holds_up_no_rescue(running: tuple[Project, Running]) -> None:
+    """While the polls wait for a frozen tracker, a session whose worker is killed goes on in another process."""
+    project, stack = running
+    issue = project.file("Long", implementer=[GOOD | {"seconds": 60}, GOOD])
+    stack.until(lambda: project.asked(issue), "it should be worked on")
+    project.tracker.close()
+    servers = project.processes("-m orchestrator.tracker")
+    for server in servers:
+        os.kill(server, signal.SIGSTOP)
+    try:
+        kill(int(project.holding(issue).owner.rpartition("/")[2]))
+        stack.until(lambda: project.holding(issue).state == "ended", "it should be done without the tracker")
+    finally:
+        for server in servers:
+            os.kill(server, signal.SIGCONT)
+    stack.until(lambda: project.outbox.waiting() == 0, "the tracker should be told")
+
+    assert servers
+    assert CLEAN == project.events(issue)
+    assert 2 == project.asked(issue)
+
+
+def test_a_step_that_kills_its_worker_again_and_again(running: tuple[Project, Running]) -> None:
+    """Killed in the same step once more than `limits.rescues`, the session ends, says why, and the issue is open."""
+    project, stack = running
+    issue = project.file("Deadly", implementer=[{"run": [[sys.executable, "-c", KILL_THE_WORKER]]}])
+    stack.until(lambda: project.known(issue), "it should be claimed")
+    stack.until(lambda: project.holding(issue).state == "ended", "the session should have been given up")
+    stack.until(lambda: project.outbox.waiting() == 0, "the tracker should be told")
+
+    assert 2 == project.asked(issue)
+    assert ["SESSION_START", "SESSION_ERROR"] == project.events(issue)
+    assert "its worker died again and again in the same step" in project.told(issue)[-1]["failed_items"][0]
+    assert "open" == project.status(issue)
+    assert "ERROR" == project.holding(issue).verdict
+
+
 @pytest.fixture
 def server(project: Project) -> Iterator[OwnRedis]:
     """A Redis that outlives the stack."""
     server = OwnRedis(project.state)
     yield server
     server.stop()
-
-
-def test_a_redis_that_lost_everything(make_project: Callable[..., Project]) -> None:
-    """FLUSHALL in the middle of a review: it is said, and the issue runs again from its branch, to DONE."""
-    project = make_project(lease_s=2)
-    review = [{"seconds": 60}, {}]
-    issue = project.file("Long", implementer=[GOOD, {"append": {"work.txt": "again\n"}}], spec_reviewer=review)
-    theirs = project.file("Somebody works on this")
-    project.tracker.upsert_issue(issue_id=theirs, status="in_progress")
-    with up(project) as stack:
-        stack.until(lambda: project.asked(issue, "spec_reviewer"), "it should be reviewed")
-        stack.until(lambda: "IMPLEMENT_DONE" in project.events(issue), "the tracker should know that")
-        project.redis.flushall()
-        stack.says("session_left", issue)
-        stack.says("redis_does_not_know_us", "emptied or replaced")
-        stack.says("session_lost", issue)
-        stack.until(lambda: project.over(issue), "it should have been done")
-
-        assert ["SESSION_START", "IMPLEMENT_DONE", *CLEAN] == project.events(issue)
-        assert "needs_review" == project.status(issue)
-        assert "done\nagain" == project.files(issue)["work.txt"]
-        assert 1 == len(stack.lines("redis_does_not_know_us"))
-        assert 1 == len(stack.lines("session_lost"))
-        assert ("in_progress", []) == (project.status(theirs), project.events(theirs))
-
-
-def test_a_tracker_that_hangs_holds_up_no_rescue(project: Project) -> None:
-    """While the polls wait for a frozen tracker, a session whose worker is killed goes on in another process."""
-    issue = project.file("Long", implementer=[GOOD | {"seconds": 60}, GOOD])
-    with up(project) as stack:
-        stack.until(lambda: project.asked(issue), "it should be worked on")
-        project.tracker.close()
-        servers = project.processes("-m orchestrator.tracker")
-        for server in servers:
-            os.kill(server, signal.SIGSTOP)
-        try:
-            kill(int(project.holding(issue).owner.rpartition("/")[2]))
-            stack.until(lambda: project.holding(issue).state == "ended", "it should be done without the tracker")
-        finally:
-            for server in servers:
-                os.kill(server, signal.SIGCONT)
-        stack.until(lambda: project.over(issue), "the tracker should be told")
-
-        assert servers
-        assert CLEAN == project.events(issue)
-        assert 2 == project.asked(issue)
-
-
-def test_a_step_that_kills_its_worker_again_and_again(make_project: Callable[..., Project]) -> None:
-    """Killed in the same step once more than `limits.rescues`, the session ends, says why, and the issue is open."""
-    project = make_project(lease_s=2, limits="rescues = 1\nerrors_in_a_row = 1")
-    issue = project.file("Deadly", implementer=[{"run": [[sys.executable, "-c", KILL_THE_WORKER]]}])
-    with up(project) as stack:
-        stack.says("is up")
-        stack.until(lambda: project.over(issue), "the session should have been given up")
-
-        assert 2 == project.asked(issue)
-        assert ["SESSION_START", "SESSION_ERROR"] == project.events(issue)
-        assert "its worker died again and again in the same step" in project.told(issue)[-1]["failed_items"][0]
-        assert "open" == project.status(issue)
-        assert "ERROR" == project.holding(issue).verdict
 
 
 def test_a_starting_worker_ends_orphans(project: Project, server: OwnRedis) -> None:
@@ -113,18 +122,3 @@ def test_a_starting_worker_ends_orphans(project: Project, server: OwnRedis) -> N
         worker.says("orphans_ended", "processes=2")
 
         assert {} == project.processes("sleep 1000")
-
-
-def test_a_starting_worker_leaves_running_sessions_alone(project: Project, server: OwnRedis) -> None:
-    """Whoever starts beside a worker touches none of its agents."""
-    issue = project.file("Long", implementer=[GOOD | {"seconds": 6}])
-    redis = {"ORCH_REDIS_URL": server.url}
-    with Running(project, ORCH_UP, redis) as stack:
-        stack.until(lambda: project.asked(issue), "it should be worked on")
-        with Running(project, [*CELERY, "worker", "-Q", "sessions", "-n", "second@%h"], redis) as second:
-            second.until(lambda: len(project.leases.workers()) == 2, "the second one should be announced")
-            stack.until(lambda: project.over(issue), "it should have been done")
-
-            assert CLEAN == project.events(issue)
-            assert 1 == project.asked(issue)
-            assert [] == second.lines("orphans_ended")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,7 @@ class Evening:
     """A stack that has done all there was to do, and the checkout as it was before."""
 
     project: Project
+    stack: Running
     issues: list[str]
     before: object
 
@@ -43,7 +45,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evening]:
         with up(project) as stack:
             stack.says("is up")
             stack.until(lambda: project.over(*issues), "the three should have been done")
-            yield Evening(project, issues, before)
+            yield Evening(project, stack, issues, before)
 
 
 def test_issues_become_branches(evening: Evening) -> None:
@@ -75,7 +77,8 @@ def test_the_main_checkout_is_left_alone(evening: Evening) -> None:
     assert evening.before == project.main_checkout()
     assert "?? .sudocode/\n?? orch.toml" == project.git("status", "--porcelain")
     assert str(project.repo) == main
-    assert {str(project.state / "worktrees" / issue) for issue in evening.issues} == set(worktrees)
+    assert {str(project.state / "worktrees" / issue) for issue in evening.issues} <= set(worktrees)
+    assert {project.state / "worktrees"} == {Path(worktree).parent for worktree in worktrees}
 
 
 def working(project: Project, role: str, *issues: str, run: int = 1) -> Callable[[], bool]:
@@ -145,19 +148,18 @@ def ends_a_line(stack: Running, said: str) -> bool:
     return any(line.endswith(said) for line in stack.lines("beat", said))
 
 
-def test_what_keeps_dying_is_started_again(project: Project) -> None:
+def test_what_keeps_dying_is_started_again(evening: Evening) -> None:
     """A process that dies again and again is started again, ever later; the stack stays up and does its work."""
-    with up(project) as stack:
-        stack.says("is up")
-        for said in ("starting it again", "starting it again in 1 s", "starting it again in 2 s"):
-            (beat,) = (pid for pid in project.processes("orchestrator beat") if parent(pid) == stack.process.pid)
-            kill(beat)
-            stack.until(partial(ends_a_line, stack, said), said)
-            stack.until(lambda: project.processes("orchestrator beat"), "beat should run again")
-        issue = project.file("Work")
-        stack.until(lambda: project.over(issue), "the session should have ended")
+    project, stack = evening.project, evening.stack
+    for said in ("starting it again", "starting it again in 1 s", "starting it again in 2 s"):
+        (beat,) = (pid for pid in project.processes("orchestrator beat") if parent(pid) == stack.process.pid)
+        kill(beat)
+        stack.until(partial(ends_a_line, stack, said), said)
+        stack.until(lambda: project.processes("orchestrator beat"), "beat should run again")
+    issue = project.file("Work")
+    stack.until(lambda: project.over(*evening.issues, issue), "the session should have ended")
 
-        assert CLEAN == project.events(issue)
+    assert CLEAN == project.events(issue)
 
 
 def test_ctrl_c_while_it_starts(project: Project) -> None:

@@ -37,6 +37,7 @@ from orchestrator.settings import load
 from orchestrator.status import collect
 from orchestrator.tracker import init
 from orchestrator.wiring.project import Wiring
+from tests.orch import orch_here
 from tests.support import NOON, ROOT, noon
 
 Project = Callable[..., Wiring]
@@ -85,10 +86,7 @@ def environment(wiring: Wiring) -> Mapping[str, str]:
 
 
 def orch(wiring: Wiring, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-    return subprocess.run(
-        command, env=environment(wiring), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.PIPE
-    )
+    return orch_here(*arguments, cwd=Path.cwd(), env=environment(wiring))
 
 
 def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pytest
 
 from orchestrator.adapters.redis.controls import RedisControls
-from tests.acceptance.project import CELERY, GOOD, Project, Running, up
+from tests.acceptance.project import CELERY, CLEAN, GOOD, Project, Running, up
 from tests.support import wait_until
 
 ORCH = (sys.executable, "-P", "-m", "orchestrator.cli")
@@ -175,6 +175,20 @@ def test_the_session_of_a_frozen_worker_is_ended_by_another(stack: Stack) -> Non
     assert ["half done"] == kept
     stack.up.until(lambda: project.status(issue) == "open", "the tracker should be told")
     assert ["SESSION_START", "SESSION_ERROR"] == project.events(issue)
+
+
+def test_a_starting_worker_leaves_running_sessions_alone(stack: Stack) -> None:
+    """Whoever starts beside a worker touches none of its agents."""
+    project = stack.project
+    issue = project.file("Long", implementer=[GOOD | {"seconds": 6}])
+    stack.up.until(lambda: project.asked(issue), "it should be worked on")
+    with Running(project, [*CELERY, "worker", "-Q", "sessions", "-n", "third@%h"]) as third:
+        third.until(lambda: len(project.leases.workers()) == 3, "the third one should be announced")
+        stack.up.until(lambda: project.status(issue) == "needs_review", "it should have been done")
+
+        assert CLEAN == project.events(issue)
+        assert 1 == project.asked(issue)
+        assert [] == third.lines("orphans_ended")
 
 
 def test_a_stop_that_meets_nothing_says_so(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""A minute of what `make chaos` does."""
+"""Half a minute of what `make chaos` does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
 
     Each step is recorded once, each snapshot told once and in order, no commit is lost, and nothing is left over.
     """
-    outcome = Run(1, tmp_path, say=print)(issues=12, minutes=0.75)
+    outcome = Run(1, tmp_path, say=print)(issues=12, minutes=0.5)
     print(table([outcome]))
 
     assert [] == outcome.violations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +11,7 @@ from redis import Redis
 
 from tests.acceptance.project import CLEAN, ORCH_UP, Project, Running
 from tests.integration.conftest import OwnRedis
+from tests.orch import orch_here
 from tests.support import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -179,12 +178,6 @@ def test_what_a_person_must_mend(project: Project, server: OwnRedis, stack: Runn
 
 def orch(project: Project, server: OwnRedis, command: str, exit_code: int = 0) -> str:
     """What a command says on that Redis."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "orchestrator.cli", command],
-        env=project.env | {"ORCH_REDIS_URL": server.url, "COLUMNS": "400"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = orch_here(command, cwd=project.repo, env=project.env | {"ORCH_REDIS_URL": server.url, "COLUMNS": "400"})
     assert (exit_code, "") == (done.returncode, done.stderr)
     return done.stdout

@@ -57,7 +57,7 @@ def test_again_changes_nothing(text: str) -> None:
 def test_no_text_takes_long(piece: str) -> None:
     """Not even one that was made for it, as an agent's answer may be: its time grows with its length, no faster."""
     started = time.process_time()
-    redact(piece * (400_000 // len(piece)))
+    redact(piece * (100_000 // len(piece)))
 
     assert time.process_time() - started < 10
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import mmap
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -222,12 +223,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
             self._tick = worker.timer.call_repeatedly(ANNOUNCED_EVERY_S, self._announce, (worker.hostname, slots))
 
     def close(self, worker: Any) -> None:
-        """Have sessions hand over, and take the slots back; if Redis is away they expire by themselves.
-
-        Not by Celery's signal `worker_shutting_down`: that takes a lock in the handler of SIGTERM, and a second SIGTERM
-        would wait for it forever. The kernel sends several when a parent dies that had threads.
-        """
-        _stop[0] = 1
+        """Take the slots back; if Redis is away they expire by themselves."""
         if self._tick is not None:
             self._tick.cancel()
             self._quietly(self._leases.withdraw, worker.hostname)
@@ -272,3 +268,13 @@ def _look_at_once(sender: Any, **_: Any) -> None:
     if POLL in sender.app.amqp.queues.consume_from:
         nudge(app.tasks["tasks.poll.sweep"])
     tick(MERGE_CLOSE)
+
+
+# Celery sends this in its handler of SIGTERM, under a lock. The kernel sends several SIGTERMs when a parent dies that
+# had threads, and with a plain lock the second one would wait for the first, for ever.
+signals.worker_shutting_down.lock = threading.RLock()
+
+
+@signals.worker_shutting_down.connect
+def _stop_sessions(**_: Any) -> None:
+    _stop[0] = 1

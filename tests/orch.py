@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
 from click.testing import CliRunner
 
 from orchestrator import wiring
@@ -84,10 +85,7 @@ class Orch:
 
 
 class OrchHere(Orch):
-    """The same in this process, for what a process of its own proves nothing about: half a second less per command.
-
-    Not for a command that leaves something running, as `enqueue` leaves Redis to the next one.
-    """
+    """The same in this process, for what a process of its own proves nothing about: half a second less per command."""
 
     def __call__(
         self, *words: str, cwd: Path | None = None, stdin: str = "", **env: str
@@ -97,8 +95,12 @@ class OrchHere(Orch):
 
 
 def orch_here(*words: str, cwd: Path, env: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """`orch words...` in this process, as if it had been started in that folder and environment."""
-    before = dict(os.environ)
+    """`orch words...` in this process, as if it had been started in that folder and environment.
+
+    Not for a command that leaves something running, as `enqueue` leaves Redis to the next one, or that wakes a worker:
+    Celery's app keeps the first project that it sends something for.
+    """
+    before, logging = dict(os.environ), structlog.get_config()
     try:
         os.environ.clear()
         os.environ.update(env)
@@ -108,6 +110,7 @@ def orch_here(*words: str, cwd: Path, env: Mapping[str, str], stdin: str = "") -
     finally:
         os.environ.clear()
         os.environ.update(before)
+        structlog.configure(**logging)
         _forget_projects()
     return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 

@@ -40,7 +40,7 @@ CLEAN = ["SESSION_START", "IMPLEMENT_DONE", "SPEC_REVIEW_PASS", "QUALITY_REVIEW_
 ORCH_TOML = """\
 project = "{name}"
 tracker = "bundled"
-poll_interval = 0.5
+poll_interval = {poll_s}
 lease_seconds = {lease_s}
 {top}
 
@@ -65,7 +65,16 @@ class Project:
     Leaving it leaves no process behind, and fails if there was one.
     """
 
-    def __init__(self, folder: Path, *, top: str = "", limits: str = "", verify: str = "", lease_s: float = 3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        top: str = "",
+        limits: str = "",
+        verify: str = "",
+        lease_s: float = 3,
+        poll_s: float = 0.5,
+    ) -> None:
         self.folder = folder
         self.repo = folder / "repo"
         self.state = folder / "state"
@@ -77,7 +86,9 @@ class Project:
         init(self.repo)
         agent = json.dumps([*AGENT, "--role", "{role}", "--issue", "{issue}", "--playbook", str(self.playbooks)])
         self.toml.write_text(
-            ORCH_TOML.format(name=self._name, lease_s=lease_s, top=top, limits=limits, verify=verify, agent=agent)
+            ORCH_TOML.format(
+                name=self._name, poll_s=poll_s, lease_s=lease_s, top=top, limits=limits, verify=verify, agent=agent
+            )
         )
         self.playbooks.mkdir()
         self.play("default", implementer=[GOOD])
@@ -221,8 +232,7 @@ class Project:
         return {pid: line for pid, line in found.items() if words in line}
 
     def is_down(self) -> bool:
-        """Whether nothing of the project runs but the tracker of the test."""
-        self.tracker.close()
+        """Whether nothing of the project runs."""
         return not self.processes()
 
 

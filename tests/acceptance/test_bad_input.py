@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.project import CLEAN, GOOD, TRACKER, Project, Running, kill, parent, up
+from tests.acceptance.project import CLEAN, GOOD, TRACKER, Project, Running, kill, up
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -250,8 +249,8 @@ def all_at_work(project: Project, issues: Sequence[str], role: str) -> bool:
 
 
 def servers(project: Project) -> list[int]:
-    """The stack's tracker servers; not the test's own."""
-    return [pid for pid in project.processes(" ".join(TRACKER)) if parent(pid) != os.getpid()]
+    """The stack's tracker servers."""
+    return list(project.processes(" ".join(TRACKER)))
 
 
 def test_a_template_with_an_unknown_placeholder(desk: tuple[Project, Running]) -> None:

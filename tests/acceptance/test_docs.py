@@ -73,7 +73,10 @@ CLAUDE = """case "$(cat)" in
 esac"""
 """An agent that finds no fault."""
 
-SHELL = "|&;<>$`\n"
+LOOKS = ("doctor", "explain", "gc", "history", "logs", "report", "status")
+"""The commands that leave nothing behind in this process, and no worker to be woken."""
+
+SHELL = "|&;<>$`~*?{(\n"
 """What only a shell understands."""
 
 CARRY = """trap 'code=$?; {{ export -p; printf "cd %q\\n" "$PWD"; }} > {}; exit $code' EXIT\n"""
@@ -84,7 +87,7 @@ Answer = TypeVar("Answer")
 class Reader:
     """Somebody at a terminal, who leaves what keeps running in terminals of its own.
 
-    With `here`, a command that needs no shell is run in this process, which takes a tenth of the time.
+    With `here`, a command that only looks and needs no shell is run in this process, in a tenth of the time.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Reader:
     def _runs(self, command: Command, argv: list[str]) -> str:
         """What it prints, if it ends as it should."""
         words = shlex.split(self._meant(command), comments=True)
-        if self._here and words[0] == "orch" and not set(SHELL) & set("".join(words)):
+        if self._here and words[0] == "orch" and words[1] in LOOKS and not set(SHELL) & set("".join(words)):
             done = orch_here(*words[1:], cwd=self._project.repo, env=self._project.env)
         else:
             done = subprocess.run(argv, env=self._project.env, capture_output=True, text=True, timeout=90, check=False)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -77,8 +76,7 @@ def test_the_main_checkout_is_left_alone(evening: Evening) -> None:
     assert evening.before == project.main_checkout()
     assert "?? .sudocode/\n?? orch.toml" == project.git("status", "--porcelain")
     assert str(project.repo) == main
-    assert {str(project.state / "worktrees" / issue) for issue in evening.issues} <= set(worktrees)
-    assert {project.state / "worktrees"} == {Path(worktree).parent for worktree in worktrees}
+    assert {str(project.state / "worktrees" / it.issue_id) for it in project.leases.holdings()} == set(worktrees)
 
 
 def working(project: Project, role: str, *issues: str, run: int = 1) -> Callable[[], bool]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.acceptance.project import Project
-from tests.chaos.parts import LEASE_S, Measured, Parts, once
+from tests.chaos.parts import LEASE_S, POLL_S, Measured, Parts, once
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     folder = tmp_path_factory.mktemp("faults")
     hang_once = 'echo run >> "$0"; test $(wc -l < "$0") -gt 1 || exec sleep 600; test -s work.txt'
     verify = f"L1 = {['sh', '-c', hang_once, str(folder / 'verifications')]}\nL0 = {once(folder / 'verification')}"
-    with Project(folder, verify=verify, lease_s=LEASE_S) as project, Parts(project) as parts:
+    with Project(folder, verify=verify, lease_s=LEASE_S, poll_s=POLL_S) as project, Parts(project) as parts:
         yield parts
 
 

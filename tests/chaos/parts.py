@@ -22,7 +22,9 @@ from tests.support import wait_until
 
 Measured = Callable[[str, str], None]
 
-LEASE_S = 4.0
+LEASE_S, POLL_S = 4.0, 0.3
+"""What docs/reliability.md was measured with."""
+
 SLOTS = 2
 QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "warning")
 BEAT = (*CELERY, "beat", "--loglevel", "warning", "--pidfile=")

@@ -14,7 +14,7 @@ from tests.acceptance.project import Project
 from tests.chaos import checks, facts, faults, scripts
 from tests.chaos.facts import Issue
 from tests.chaos.faults import Fault, Faults, Hit
-from tests.chaos.parts import LEASE_S
+from tests.chaos.parts import LEASE_S, POLL_S
 from tests.chaos.stack import Stack
 
 ENDS_IN_S = 150.0
@@ -40,7 +40,7 @@ class Run:
 
     def __init__(self, seed: int, folder: Path, *, say: Callable[[str], None]) -> None:
         self._rng = random.Random(seed)
-        self._project = Project(folder, limits=LIMITS, lease_s=LEASE_S)
+        self._project = Project(folder, limits=LIMITS, lease_s=LEASE_S, poll_s=POLL_S)
         self._stack = Stack(self._project)
         self._say = say
         self._began = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.project import CLEAN, GOOD, Project, up
-from tests.chaos.parts import LEASE_S, ROLES, Measured, Parts, fill, once, reviewing, small_disk
+from tests.chaos.parts import LEASE_S, POLL_S, ROLES, Measured, Parts, fill, once, reviewing, small_disk
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -101,7 +101,11 @@ def test_no_room_for_work(stack: Parts, measured: Measured) -> None:
 
 def test_no_room_for_redis(tmp_path: Path, measured: Measured) -> None:
     """Nothing goes on, and a line says why; with room again everything does, without help."""
-    with small_disk(tmp_path / "state"), Project(tmp_path, lease_s=LEASE_S) as project, up(project) as stack:
+    with (
+        small_disk(tmp_path / "state"),
+        Project(tmp_path, lease_s=LEASE_S, poll_s=POLL_S) as project,
+        up(project) as stack,
+    ):
         gate = project.folder / "gate"
         issue = project.file("Big", spec_reviewer=[reviewing(gate)])
         stack.until(lambda: project.processes(f" {gate}"), "it should be reviewed")

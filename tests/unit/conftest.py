@@ -15,4 +15,4 @@ settings.load_profile("unit")
 
 @pytest.fixture(autouse=True)
 def home() -> None:
-    """None of its own: what is in memory leaves nothing behind, and a folder for each test takes half a second."""
+    """None of its own: what is in memory leaves nothing behind, and all their folders would take half a second."""

@@ -59,7 +59,7 @@ def test_no_text_takes_long(piece: str) -> None:
     started = time.process_time()
     redact(piece * (100_000 // len(piece)))
 
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 0.6
 
 
 def test_what_opens_flower_is_a_secret() -> None:

@@ -14,7 +14,8 @@ LARGEST_FILE = 1_000_000
 def recipe_for_tests(root: Path) -> tuple[str, ...] | None:
     """The command that tests this repo, by its own files; None when they do not say.
 
-    Recipes come before a language's habits."""
+    Recipes come before a language's habits.
+    """
     for said in (_make, _just, _node, _python, _rust, _go, _jvm, _ruby, _elixir, _php, _dotnet):
         if command := said(root):
             return command

@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +164,24 @@ def message(app: Celery) -> str | None:
         return found and str(found.headers["task"])
 
 
-def test_a_second_sigterm_does_not_wait_for_the_first() -> None:
-    """Celery sends its signal in the handler, under a lock; a handler that comes in between has to get it too."""
-    with signals.worker_shutting_down.lock:
-        assert signals.worker_shutting_down.lock.acquire(blocking=False)
-        signals.worker_shutting_down.lock.release()
+def test_a_second_sigterm_does_not_wait_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery sends its signal in the handler, and under a lock: one that interrupts it there sends it as well."""
+    told = signals.worker_shutting_down
+    under_the_lock = told._clear_dead_receivers
+    interruptions = iter([partial(told.send, sender="worker@test")])
+
+    def interrupted() -> None:
+        next(interruptions, list)()
+        under_the_lock()
+
+    monkeypatch.setattr(told, "_clear_dead_receivers", interrupted)
+    monkeypatch.setattr(celery, "_stop", bytearray(1))
+    first = threading.Thread(target=told.send, kwargs={"sender": "worker@test"}, daemon=True)
+    first.start()
+    first.join(10)
+
+    assert not first.is_alive()
+    assert celery.stopping()
 
 
 @pytest.mark.parametrize("folder", ["tasks", "beat", "orchestrator"])

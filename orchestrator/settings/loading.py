@@ -31,6 +31,7 @@ AGENT_MARKERS = (
     "ORCH_ISSUE",
     "ORCH_SESSION",
     "ORCH_STATE",
+    "ORCH_LEASE",
     "ORCH_STAGE",
     "ORCH_STEP",
     "ORCH_ATTEMPT",

@@ -70,13 +70,13 @@ class SessionProcesses:
             cwd=worktree.path,
             logs=self._logs(lease),
             issue_id=lease.issue_id,
-            env=os.environ | self._markers(lease.issue_id, lease.record.session_id),
+            env=os.environ | self._markers(lease),
             cancel=cut,
         )
 
     def verifier(self, lease: Lease, _worktree: Worktree, cut: Event) -> CommandVerifier:
         """The verifications of a session, until `cut`."""
-        limits, markers = self.settings.limits, self._markers(lease.issue_id, lease.record.session_id)
+        limits, markers = self.settings.limits, self._markers(lease)
         return CommandVerifier(
             logs=self._logs(lease),
             bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
@@ -84,18 +84,21 @@ class SessionProcesses:
             cancel=cut,
         )
 
-    def end(self, issue_id: str, session_id: str = "") -> int:
-        """End the processes here of an issue, or of one session of it; how many there were."""
-        return marked.sweep(self._markers(issue_id, session_id))
+    def end(self, issue_id: str, token: int, session_id: str = "") -> int:
+        """End the processes here of an issue, or of one session of it, of this token and older; how many there were."""
+        of_session = {"ORCH_SESSION": session_id} if session_id else {}
+        return marked.sweep(self._of(issue_id) | of_session, newest=token)
 
-    def families(self) -> Mapping[tuple[str, str], set[int]]:
-        """The processes above those of sessions, for each issue and session id."""
+    def families(self) -> Mapping[tuple[str, str, int], set[int]]:
+        """The processes above those of sessions, for each issue, session and token."""
         return marked.families(str(self.settings.state_dir))
 
-    def _markers(self, issue_id: str, session_id: str) -> dict[str, str]:
-        """The environment that tells a process of an issue, or of one session, on this state folder from any other."""
-        of_session = {"ORCH_SESSION": session_id} if session_id else {}
-        return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)} | of_session
+    def _markers(self, lease: Lease) -> dict[str, str]:
+        """The environment by which a process of this holder is told from any other."""
+        return self._of(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id, "ORCH_LEASE": str(lease.token)}
+
+    def _of(self, issue_id: str) -> dict[str, str]:
+        return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
 
     def _logs(self, lease: Lease) -> Path:
         path = self.state(self.settings.logs.name) / lease.issue_id / lease.record.session_id

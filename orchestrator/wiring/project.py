@@ -248,8 +248,8 @@ class Wiring:
             history=lambda lease: RedisHistory(
                 self.patient_client, self.keys, lease, error_limit=self.settings.limits.errors_in_a_row, wake=wake
             ),
-            doer=lambda lease, keeper: WorktreeSteps(lease, self._tools, keeper),
-            put_aside=lambda lease: put_aside(lease, self._tools),
+            doer=lambda lease, keeper: WorktreeSteps(lease, self.tools, keeper),
+            put_aside=lambda lease: put_aside(lease, self.tools),
             owner=owner,
             lease_s=self.settings.lease_seconds,
             grace_s=STOP_GRACE_S,
@@ -258,7 +258,8 @@ class Wiring:
         )
 
     @functools.cached_property
-    def _tools(self) -> SessionTools:
+    def tools(self) -> SessionTools:
+        """The tools of sessions in this process."""
         return SessionTools(
             workspace=self.workspace,
             remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
@@ -267,7 +268,7 @@ class Wiring:
             verify_command=self.settings.verify_command,
             prompt_template=lambda: prompt_template(self.settings),
             # By the issue: if Redis lost its memory, an earlier session's agent may still be at work in this worktree.
-            sweep=lambda lease: self._processes.end(lease.issue_id),
+            sweep=lambda lease: self._processes.end(lease.issue_id, lease.token),
             now=utc_now,
         )
 

@@ -134,11 +134,12 @@ def test_the_environment_is_chosen(transport: Make) -> None:
         "GITHUB_TOKEN": "t",
         "ORCH_ISSUE": "i-outer",
         "ORCH_SESSION": "s-1",
+        "ORCH_LEASE": "17",
         "ORCH_REDIS_URL": "redis://",
     }
     seen = transport(("env",), env=env, allow_env=("MODEL_KEY",))(ROLE, "").split()
 
-    assert {f"PATH={env['PATH']}", "MODEL_KEY=k", "ORCH_ISSUE=i-0001", "ORCH_SESSION=s-1"} == {
+    assert {f"PATH={env['PATH']}", "MODEL_KEY=k", "ORCH_ISSUE=i-0001", "ORCH_SESSION=s-1", "ORCH_LEASE=17"} == {
         line
         for line in seen
         if not line.startswith(("LC_CTYPE=", "ORCH_RUN="))  # CPython sets the one in a C locale; the other varies

@@ -501,9 +501,24 @@ def test_sweep_catches_a_fork_loop_that_lost_its_shim(tmp_path: Path, session: s
         assert 0 == marked.sweep({"ORCH_SESSION": session})
 
 
+def test_sweep_spares_what_a_newer_holder_started(session: str) -> None:
+    """A worker that stood still past its lease, and sweeps when it wakes, ends older processes and its own only."""
+    with ExitStack() as running:
+        started = {}
+        for token in ("", "17", "18", "19"):
+            environment = dict(os.environ) | {"ORCH_SESSION": session} | ({"ORCH_LEASE": token} if token else {})
+            child = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
+            started[token] = running.enter_context(child)
+            running.callback(child.kill)
+        wait_until(lambda: len(living(session)) == len(started), "all should bear their marks")
+
+        assert 3 == marked.sweep({"ORCH_SESSION": session}, newest=18)
+        assert [started["19"].pid] == living(session)
+
+
 def test_families_are_told_apart_by_state_folder(tmp_path: Path, session: str) -> None:
     """A project sees the sessions of its own state folder, and who is above their processes."""
-    marks = {"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session}
+    marks = {"ORCH_ISSUE": "i-0001", "ORCH_SESSION": session, "ORCH_LEASE": "17"}
     with ExitStack() as running:
         for state in ("/mine", "/others"):
             environment = dict(os.environ) | marks | {"ORCH_STATE": state}
@@ -511,9 +526,9 @@ def test_families_are_told_apart_by_state_folder(tmp_path: Path, session: str) -
             running.callback(child.kill)
         found = marked.families("/mine")
 
-    assert [("i-0001", session)] == list(found)
-    assert os.getpid() in found["i-0001", session]
-    assert child.pid not in found["i-0001", session]
+    assert [("i-0001", session, 17)] == list(found)
+    assert os.getpid() in found["i-0001", session, 17]
+    assert child.pid not in found["i-0001", session, 17]
 
 
 def test_logs_are_numbered_on(tmp_path: Path) -> None:

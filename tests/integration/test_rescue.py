@@ -221,12 +221,12 @@ def test_an_issue_that_is_deleted_meanwhile_stops_none_of_the_others(engine: Eng
 # --- orphans ---
 
 
-def ended_by(engine: Engine, families: dict[tuple[str, str], set[int]]) -> list[tuple[str, str]]:
-    """The sessions whose processes a starting worker ends."""
-    ended: list[tuple[str, str]] = []
+def ended_by(engine: Engine, families: dict[tuple[str, str, int], set[int]]) -> list[tuple[str, str, int]]:
+    """The sessions whose processes a starting worker ends, each up to a token."""
+    ended: list[tuple[str, str, int]] = []
 
-    def end(issue_id: str, session_id: str) -> int:
-        ended.append((issue_id, session_id))
+    def end(issue_id: str, token: int, session_id: str) -> int:
+        ended.append((issue_id, session_id, token))
         return 1
 
     end_orphans(families, engine.leases.holding, end)
@@ -237,9 +237,9 @@ def test_orphans_are_those_whose_holder_is_not_above_them(engine: Engine) -> Non
     """A session's processes live as long as the one who has it by Redis is above them, on whatever host that is."""
     engine.opened(ISSUE)
     engine.acquired(ISSUE, "sessions@here/4711")
-    mine = (ISSUE, a_record(ISSUE).session_id)
+    mine = (ISSUE, a_record(ISSUE).session_id, 7)
 
     assert [] == ended_by(engine, {mine: {1, 4711, 5000}})
     assert [mine] == ended_by(engine, {mine: {1, 471, 11}})
-    assert [(ISSUE, "an earlier one")] == ended_by(engine, {(ISSUE, "an earlier one"): {1, 4711}})
-    assert [("i-none", "s")] == ended_by(engine, {("i-none", "s"): {1, 4711}})
+    assert [(ISSUE, "an earlier one", 6)] == ended_by(engine, {(ISSUE, "an earlier one", 6): {1, 4711}})
+    assert [("i-none", "s", 5)] == ended_by(engine, {("i-none", "s", 5): {1, 4711}})

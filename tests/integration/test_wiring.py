@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
+from orchestrator.models import Lease, Worktree
 from orchestrator.settings import load
 from orchestrator.wiring.project import Wiring
+from tests.engine import a_record
 from tests.git_project import Project
+from tests.support import wait_until
 
 
 def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
@@ -17,3 +23,21 @@ def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
         _ = wiring.workspace if name == "worktrees" else wiring.state("up.lock")
 
         assert 0o700 == wiring.settings.state_dir.stat().st_mode & 0o777
+
+
+def test_a_holder_that_wakes_ends_nothing_of_the_one_that_followed(tmp_path: Path) -> None:
+    """It stood still before it ended what an earlier one had left; by then a newer token's verification runs there."""
+    project = Project(tmp_path)
+    wiring = Wiring(load(project.repo, {"ORCH_STATE_DIR": str(tmp_path / "state")}))
+    lease = Lease("i-a1b2", 18, a_record("i-a1b2"))
+    worktree = Worktree("i-a1b2", project.repo, "orch/i-a1b2", "HEAD")
+    begun = tmp_path / "begun"
+    verify = wiring.tools.verifier(lease, worktree, Event())
+    with ThreadPoolExecutor(1) as worker:
+        running = worker.submit(verify, ["sh", "-c", f"touch {begun}; exec sleep 60"], worktree, "HEAD")
+        wait_until(begun.exists, "it should run")
+
+        assert 0 == wiring.tools.sweep(replace(lease, token=17))
+        assert not running.done()
+        assert wiring.tools.sweep(lease)
+        assert 137 == running.result().exit_code

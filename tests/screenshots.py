@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -25,12 +25,13 @@ import httpx2
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.models import Verdict
 from tests.acceptance.project import GOOD, Project, Running
 from tests.support import ROOT, wait_until
 
 IMAGES = ROOT / "docs/images"
 WIDTH, HEIGHT = 1280, 760
-COLUMNS, LINES = 110, 24
+LINES = 24
 ORCH = (sys.executable, "-P", "-m", "orchestrator.cli")
 
 DONE = (
@@ -52,7 +53,7 @@ HEAD = """\
 # What the Grafana dashboard shows
 
 Each panel's question, and what Prometheus answered while [this](status-watch.svg) was going on. Written by
-`python -m tests.screenshots`, as all here but `demo.svg`.
+`python -m tests.screenshots`, as all here.
 
 | panel | it asks Prometheus | and is told |
 | --- | --- | --- |"""
@@ -72,6 +73,14 @@ def main() -> None:
     for program in ("chromium", "tmux", "prometheus"):
         if not shutil.which(program):
             sys.exit(f"{program} is not on PATH; install it")
+    terminal(
+        [*ORCH, "demo"],
+        IMAGES / "demo.svg",
+        title="make demo",
+        columns=124,
+        env=os.environ,
+        shows=[*(verdict for verdict in Verdict), "blocked", "implement "],
+    )
     with tempfile.TemporaryDirectory(prefix="orch-pictures-") as folder, Project(Path(folder, "textkit")) as project:
         for number, title in enumerate(DONE):
             project.file(title, priority=0, implementer=[GOOD | {"seconds": 2 + number}])
@@ -86,7 +95,14 @@ def main() -> None:
             login = f"orch:{(project.state / 'flower-password').read_text().strip()}"
             for page in ("tasks", "workers"):
                 shoot(f"http://{login}@{url}/{page}", IMAGES / f"flower-{page}.png")
-            watch(project, IMAGES / "status-watch.svg")
+            terminal(
+                [*ORCH, "status", "--watch"],
+                IMAGES / "status-watch.svg",
+                title="orch status --watch",
+                columns=110,
+                env=project.env,
+                shows=[name[:12] for name in (*AT_WORK, *QUEUED)],
+            )
             stack.until(lambda: all(map(prometheus.answer, SURE)), "Prometheus should have an answer")
             wrote(IMAGES / "dashboard.md", prometheus.table())
 
@@ -176,28 +192,29 @@ def shoot(url: str, to: Path) -> None:
     print(f"{to}: {to.stat().st_size / 1000:.0f} kB")
 
 
-def watch(project: Project, to: Path) -> None:
-    """`orch status --watch` as a terminal shows it."""
+def terminal(
+    command: Sequence[str], to: Path, *, title: str, columns: int, env: Mapping[str, str], shows: Sequence[str]
+) -> None:
+    """What a command shows in a terminal, once each word of `shows` stands there."""
     tmux = ["tmux", "-L", f"orch-pictures-{os.getpid()}", "-f", os.devnull]
     subprocess.run(
-        [*tmux, "new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES), *ORCH, "status", "--watch"],
-        env=project.env | {"TERM": "xterm-256color", "LANG": "C.UTF-8"},
+        [*tmux, "new-session", "-d", "-x", str(columns), "-y", str(LINES), *command],
+        env={**env, "TERM": "xterm-256color", "LANG": "C.UTF-8"},
         check=True,
     )
     try:
         screen = [*tmux, "capture-pane", "-e", "-p"]
+        pictured = ""
 
-        def shown() -> str:
-            return subprocess.run(screen, check=True, capture_output=True, text=True).stdout
+        def shown() -> bool:
+            nonlocal pictured
+            pictured = subprocess.run(screen, check=True, capture_output=True, text=True).stdout
+            return all(word in pictured for word in shows)
 
-        wait_until(
-            lambda: all(title[:12] in shown() for title in (*AT_WORK, *QUEUED)),
-            "it should show all that runs and waits",
-            30,
-        )
-        console = Console(record=True, width=COLUMNS, file=io.StringIO())
-        console.print(Text.from_ansi(shown().rstrip()))
-        wrote(to, console.export_svg(title="orch status --watch"))
+        wait_until(shown, f"{title} should show {', '.join(shows)}", 60)
+        console = Console(record=True, width=columns, file=io.StringIO())
+        console.print(Text.from_ansi(pictured.rstrip()))
+        wrote(to, console.export_svg(title=title))
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
 

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from orchestrator.issue import listed
 from tests.acceptance.project import CELERY, CLEAN, GOOD, ORCH_UP, Project, Running, kill, up
 from tests.integration.conftest import OwnRedis
 from tests.support import wait_until
 
 pytestmark = pytest.mark.timeout(300)
+
+THEIRS = "Somebody works on this"
 
 # From a command of the agent's: up to the agent, its shim, and the worker's process that runs the session.
 KILL_THE_WORKER = """
@@ -26,11 +29,16 @@ os.kill(above(above(os.getppid())), signal.SIGKILL)
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Running]]:
-    """A stack with little patience with deadly steps. The first test empties its Redis, and so has to be the first."""
+    """A stack with little patience with deadly steps, beside whose issues somebody works on one of their own.
+
+    The first test empties its Redis, and so has to be the first.
+    """
     folder = tmp_path_factory.mktemp("rescue")
-    with Project(folder, limits="rescues = 2\nerrors_in_a_row = 1") as project, up(project) as stack:
-        stack.says("is up")
-        yield project, stack
+    with Project(folder, limits="rescues = 2\nerrors_in_a_row = 1") as project:
+        project.tracker.upsert_issue(issue_id=project.file(THEIRS), status="in_progress")
+        with up(project) as stack:
+            stack.says("is up")
+            yield project, stack
 
 
 def test_a_redis_that_lost_everything(running: tuple[Project, Running]) -> None:
@@ -38,8 +46,7 @@ def test_a_redis_that_lost_everything(running: tuple[Project, Running]) -> None:
     project, stack = running
     review = [{"seconds": 60}, {}]
     issue = project.file("Long", implementer=[GOOD, {"append": {"work.txt": "again\n"}}], spec_reviewer=review)
-    theirs = project.file("Somebody works on this")
-    project.tracker.upsert_issue(issue_id=theirs, status="in_progress")
+    (theirs,) = (issue.id for issue in listed(project.tracker.list_issues()) if issue.title == THEIRS)
     stack.until(lambda: project.asked(issue, "spec_reviewer"), "it should be reviewed")
     stack.until(lambda: "IMPLEMENT_DONE" in project.events(issue), "the tracker should know that")
     stack.until(lambda: project.outbox.waiting() == 0, "nothing else should wait to be told")

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGKILL
 
+import psutil
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
-from orchestrator.adapters.process import shim
+from orchestrator.adapters.process import marked, shim
 from orchestrator.adapters.redis import server as redis_server
 from tests.docker.nodes import REDIS_OPTIONS, worker_command
 from tests.support import wait_until
@@ -53,9 +54,11 @@ class Process:
         return self.status == "running"
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
+        family = psutil.Process(self._process.pid).children(recursive=True)
         shim.kill_below(self._process.pid)
         os.killpg(self._process.pid, SIGKILL)
         self._process.wait()
+        wait_until(lambda: all(marked.stat(child.pid)[0] in "XZ" for child in family), f"{self._name}'s children gone")
 
     def restart(self, timeout: int = 30) -> None:
         self._process.terminate()

@@ -16,6 +16,7 @@ import redis
 
 from orchestrator.adapters.redis import server as redis_server
 from tests.engine import Engine
+from tests.support import wait_until
 
 Fork = Callable[[Callable[[], object]], int]
 """Runs a function in a fork of this process; gives its id."""
@@ -30,8 +31,10 @@ class OwnRedis:
         self.url = self._server.url
 
     def kill(self) -> None:
-        """As kill -9 does."""
+        """As kill -9 does, once what was written is in its file: on a busy disk that may come after the answer."""
         assert self._server.process is not None
+        with redis.Redis.from_url(self.url) as client:
+            wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0, "all should be in its file")
         self._server.process.kill()
         self._server.process.wait()
 

@@ -58,13 +58,13 @@ def add(
     with project.here().tracker as tracker:
         for issue in waits_for:
             _show(tracker.show_issue, issue)  # before anything is made
-        answer = tracker.upsert_issue(title=title, description=text, priority=priority, tags=tags or None)
-        created = read(answer).id
-        for issue in waits_for:
-            try:
-                tracker.link(from_id=issue, to_id=created, type="blocks")
-            except OrchestratorError as error:
-                raise TrackerRefused(f"{created} is filed, but does not wait for {issue}: {error}") from error
+        with tracker.alone():
+            created = read(tracker.upsert_issue(title=title, description=text, priority=priority, tags=tags or None)).id
+            for issue in waits_for:
+                try:
+                    tracker.link(from_id=issue, to_id=created, type="blocks")
+                except OrchestratorError as error:
+                    raise TrackerRefused(f"{created} is filed, but does not wait for {issue}: {error}") from error
     if as_json:
         print_json({"id": created})
     else:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import tracker
+from orchestrator.adapters.mcp import McpTracker
+from orchestrator.adapters.process.lock import locked
+from orchestrator.errors import LockTimeout
 from tests.orch import Orch, OrchHere
 
 
@@ -62,6 +65,25 @@ def test_an_issue_can_wait_for_others(orch: Orch) -> None:
     assert "status     blocked" in shown
     [line] = [line for line in shown.splitlines() if line.startswith("blocked by ")]
     assert set(blockers) == set(line.removeprefix("blocked by ").split(", "))
+
+
+def test_no_poll_comes_between_an_issue_and_what_it_waits_for(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filed, and not yet linked, it looks ready: nobody else gets a call of the tracker until it is whole."""
+    blocker, link, links = add(orch, "One"), McpTracker.link, 0
+
+    def watched(tracker: McpTracker, **words: str) -> object:
+        nonlocal links
+        links += 1
+        (lock,) = orch.state.glob("**/tracker.lock")
+        with pytest.raises(LockTimeout), locked(lock, wait_s=0):
+            pytest.fail("a poll would have had its turn")
+        return link(tracker, **words)
+
+    monkeypatch.setattr(McpTracker, "link", watched)
+    waiting = add(orch, "Two", "--blocked-by", blocker)
+
+    assert 1 == links
+    assert "status     blocked" in orch.says("issue", "show", waiting)
 
 
 def test_waiting_for_an_unknown_issue_files_nothing(orch: Orch) -> None:

@@ -13,7 +13,7 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -72,9 +72,14 @@ class McpTracker:
             env={**_locale(), "USER": "orchestrator", **(env or {})},
             cwd=cwd,
         )
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
+        self._alone = False
         self._connection: Connection | None = None
         os.register_at_fork(after_in_child=partial(_forget_after_fork, weakref.ref(self)))
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let nobody else on this host have a call meanwhile, so that no poll sees what is half made."""
+        return self._my_turn("a group of calls")
 
     def ready(self) -> Json:
         """`{"ready": {"issues": [...]}, "status": {...}}`, lowest priority first."""
@@ -169,7 +174,7 @@ class McpTracker:
         if not self._turn.acquire(timeout=self._timeout_s):
             raise TransientMCPError(f"{tool}: no turn in {self._timeout_s:g} s; other calls hang", maybe_applied=False)
         try:
-            if self._lock_path is None:
+            if self._lock_path is None or self._alone:
                 yield
             else:
                 with self._host_lock(self._lock_path):
@@ -184,6 +189,8 @@ class McpTracker:
                 held.enter_context(locked(path, wait_s=self._timeout_s))
             except LockTimeout as busy:
                 raise TransientMCPError(str(busy), maybe_applied=False) from busy
+            self._alone = True
+            held.callback(setattr, self, "_alone", False)
             yield
 
     def _connected(self) -> Connection:
@@ -197,7 +204,7 @@ class McpTracker:
     def _forget(self) -> None:
         """In a forked child: the server is the parent's, and the thread that spoke with it is not here."""
         self._connection = None
-        self._turn = threading.Lock()
+        self._turn, self._alone = threading.RLock(), False
 
     def _stop(self) -> None:
         connection, self._connection = self._connection, None

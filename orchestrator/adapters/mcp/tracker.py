@@ -78,7 +78,10 @@ class McpTracker:
         os.register_at_fork(after_in_child=partial(_forget_after_fork, weakref.ref(self)))
 
     def alone(self) -> AbstractContextManager[None]:
-        """Let nobody else on this host have a call meanwhile, so that no poll sees what is half made."""
+        """Let nobody else on this host have a call meanwhile, so that no poll sees what is half made.
+
+        It undoes nothing: who dies meanwhile leaves what was made so far.
+        """
         return self._my_turn("a group of calls")
 
     def ready(self) -> Json:

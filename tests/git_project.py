@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from orchestrator.adapters.git import GitWorkspace, create_project
 from orchestrator.adapters.git.remote import GitRemote
-from orchestrator.adapters.git.workspace import GitWorkspace, create_project
 from orchestrator.models import Lease, SessionRecord
 from tests.support import an_issue
 
@@ -96,7 +96,7 @@ class Host:
         worktree = self.workspace.prepare(issue_id, fetched=remote.fetch())
         remote.push(self.workspace.head(worktree))
         (worktree.path / name).write_text(text)
-        commit = self.workspace.commit(worktree, f"Work\n\nSudocode-Issue: {issue_id}\nOrch-Token: {token}\n")
+        commit = self.workspace.commit(worktree, f"Work\n\nSudocode-Issue: {issue_id}\nOrch-Token: {token}\n").commit
         remote.push(commit)
         return commit
 

@@ -14,7 +14,7 @@ import structlog
 from click.testing import CliRunner
 
 from orchestrator import wiring
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from orchestrator.cli import main
 from orchestrator.wiring import merges
 from tests.support import ROOT

@@ -81,6 +81,8 @@ def _findings(reports: Sequence[Report]) -> Iterator[str]:
             yield f"{review} {report.attempt}: {'passed' if report.passed else 'not passed'}"
             found = bounded(report.failed_items) if not report.passed else bounded((report.notes,))
             yield from (f"  - {' '.join(item.split())}" for item in found if item.strip())
+        for remark in bounded(report.remarks):
+            yield f"{report.stage.words}: {remark}"
 
 
 def _evidence(evidence: VerificationEvidence | None) -> str:

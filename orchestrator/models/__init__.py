@@ -42,7 +42,16 @@ from orchestrator.models.leases import (
     wait_after_error,
 )
 from orchestrator.models.tracker import IssueTracker
-from orchestrator.models.workspace import NOTHING_FETCHED, Fetched, Remote, Verifier, Workspace, Worktree
+from orchestrator.models.workspace import (
+    NOTHING_FETCHED,
+    Committed,
+    Fetched,
+    Outside,
+    Remote,
+    Verifier,
+    Workspace,
+    Worktree,
+)
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -53,6 +62,7 @@ __all__ = [
     "SPEC_MAX_ATTEMPTS",
     "UNSAID",
     "Claim",
+    "Committed",
     "Entry",
     "Fetched",
     "FixIssueEntry",
@@ -63,6 +73,7 @@ __all__ = [
     "IssueTracker",
     "Lease",
     "Limits",
+    "Outside",
     "Paused",
     "Progress",
     "Refusal",

@@ -135,7 +135,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a step. `commit` is where the branch stood when the step ended; `at` is that moment."""
+    """The result of a step. `commit` is where the branch stood when the step ended; `at` is that moment.
+
+    `remarks` are ours: what of the agent's doings is not in the commit, and what else changed while it was at work.
+    """
 
     stage: Stage
     attempt: int
@@ -147,6 +150,7 @@ class Report:
     commit: str = ""
     code_changed_at: datetime | None = None
     evidence: VerificationEvidence | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from orchestrator.models.facts import VerificationEvidence
+
+NAMED = 20
+"""So many of a kind are named in a line."""
 
 
 @dataclass(frozen=True)
 class Worktree:
-    """One issue's checkout: `path` on `branch`, which grew out of commit `base`."""
+    """One issue's checkout: `path` on `branch`, which grew out of commit `base`; prepared by the holder of `token`."""
 
     issue_id: str
     path: Path
     branch: str
     base: str
+    token: int = 0
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A step's work as a commit, and a line for each thing in the worktree that could not be a part of it."""
+
+    commit: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,45 @@ class Fetched:
 NOTHING_FETCHED = Fetched()
 
 
+@dataclass(frozen=True)
+class Outside:
+    """One look at what is the user's and no agent's: refs, settings and hooks of the repo, and its main checkout.
+
+    `base` is the ref that work starts from. `files` are the changed ones of the checkout, with what tells one change
+    from the next; None where that could not be asked safely, as the settings say what git runs when it looks at files.
+    """
+
+    base: str
+    refs: Mapping[str, str]
+    settings: frozenset[tuple[str, str]]
+    hooks: Mapping[str, object]
+    files: Mapping[str, object] | None
+
+    def since(self, before: Self) -> list[str]:
+        """A line for each kind of thing that is not as it was; none when all is."""
+        kinds = {
+            "refs": sorted(self._refs_since(before.refs)),
+            "settings": sorted({name for name, _ in self.settings ^ before.settings}),
+            "hooks and attributes": _differing(self.hooks, before.hooks),
+            "main checkout": _differing(self.files, before.files),
+        }
+        return [f"{kind}: {', '.join(names[:NAMED])}" for kind, names in kinds.items() if names]
+
+    def _refs_since(self, before: Mapping[str, str]) -> Iterator[str]:
+        """Of branches that people work on only a deletion is told, for they move all the time; and the base, always."""
+        for ref in before.keys() | self.refs.keys():
+            was, now = before.get(ref, ""), self.refs.get(ref, "")
+            told = ref == self.base or not ref.startswith("refs/heads/") or not now
+            if was != now and told:
+                yield f"{ref} {was[:12] or '(new)'} -> {now[:12] or '(deleted)'}"
+
+
+def _differing(now: Mapping[str, object] | None, before: Mapping[str, object] | None) -> list[str]:
+    if now is None or before is None:
+        return []
+    return sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
+
+
 class Remote(Protocol):
     """One holder's work on one issue, where other hosts find it. No method fails for a remote that is away."""
 
@@ -46,9 +98,14 @@ class Remote(Protocol):
 
 
 class Workspace(Protocol):
-    """The worktrees of one repo, one per issue. Every method raises `WorkspaceError` when git refuses."""
+    """The worktrees of one repo, one per issue, each with a git repository of its own that agents may ruin.
 
-    def prepare(self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED) -> Worktree:
+    Every method raises `WorkspaceError` when git refuses, and `LeaseLost` for a holder that another one followed.
+    """
+
+    def prepare(
+        self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED, token: int = 0
+    ) -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, made or made whole again; running it again changes nothing.
 
         A new branch grows out of the branch `start_from`, or of the base when that is empty or gone. Of each branch,
@@ -58,7 +115,7 @@ class Workspace(Protocol):
     def head(self, worktree: Worktree) -> str:
         """The commit the branch stands on."""
 
-    def commit(self, worktree: Worktree, message: str) -> str:
+    def commit(self, worktree: Worktree, message: str) -> Committed:
         """All changes in the worktree as one commit on the branch; without changes, the commit it stands on."""
 
     def restore(self, worktree: Worktree, commit: str) -> list[str]:
@@ -66,6 +123,12 @@ class Workspace(Protocol):
 
         Raises `CommitMissing` when it is not in this clone.
         """
+
+    def clean(self, issue_id: str, commit: str) -> AbstractContextManager[Worktree]:
+        """A checkout of exactly `commit` in a repository of its own, with nothing else in it; gone when left."""
+
+    def outside(self, before: Outside | None = None) -> Outside:
+        """A look at what is the user's and no agent's, to be compared with the one `before`."""
 
     def put_aside(self, issue_id: str) -> list[str]:
         """Put tree and branch back to where the running step started; the refs that keep what was done since.

@@ -40,7 +40,10 @@ MAX_CHANGE_CHARS = 60_000
 
 @dataclass(frozen=True)
 class SessionTools:
-    """The tools of a session. `transport` and `verifier` are made per worktree, and end when the event is set."""
+    """The tools of a session. `transport` and `verifier` are made per worktree, and end when the event is set.
+
+    `watch` is False where agents cannot reach what is the user's: then nothing is compared.
+    """
 
     workspace: Workspace
     remote: Callable[[Lease], Remote]
@@ -50,6 +53,7 @@ class SessionTools:
     prompt_template: Callable[[], str]
     sweep: Callable[[Lease], object]
     now: Callable[[], datetime]
+    watch: bool = True
 
 
 def put_aside(lease: Lease, tools: SessionTools) -> list[str]:
@@ -73,6 +77,7 @@ class WorktreeSteps(Steps):
         self._tools = tools
         self._keeper = keeper
         self._worktree: Worktree | None = None
+        self._remarks: list[str] = []
 
     def __call__(self, step: Step, progress: Progress) -> Report:
         """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off.
@@ -86,7 +91,7 @@ class WorktreeSteps(Steps):
                 log.debug("step_started")
                 try:
                     self._prepare(progress)
-                    report = super().__call__(step, progress)
+                    report = self._watched(step, progress)
                 except (AgentError, WorkspaceError):
                     if not self._gone():
                         raise
@@ -102,16 +107,29 @@ class WorktreeSteps(Steps):
                 f"{self._lease.issue_id}: its worktree was deleted twice in a row; find out what does it"
             )
 
+    def _watched(self, step: Step, progress: Progress) -> Report:
+        """Do the step, and remark on what of it is no part of the commit, or changed what is no agent's to change."""
+        self._remarks.clear()
+        before = self._tools.workspace.outside() if self._tools.watch else None
+        report = super().__call__(step, progress)
+        if before and (changed := self._tools.workspace.outside(before).since(before)):
+            by = "changed outside the worktree meanwhile, by its agent or by somebody else"
+            self._remarks.append(f"{by}: {'; '.join(changed)}")
+        if self._remarks:
+            log.warning("remarked", remarks=self._remarks)
+        return replace(report, remarks=tuple(self._remarks))
+
     def implement(self, step: Step) -> ImplementerResult:
         """Ask the implementer, and make one commit of what it changed, on the remote too."""
         result = self._roles().implementer(self._prompt(), list(step.fix_list))
         self._keeper.hold()
         before = self._tools.workspace.head(self._here)
-        commit = self._tools.workspace.commit(self._here, self._message(step, result.notes))
+        made = self._tools.workspace.commit(self._here, self._message(step, result.notes))
+        self._remarks.extend(made.remarks)
         # Before it is recorded: the reader of the record must find the commit.
-        self._remote.push(commit)
-        changed_at = self.now() if commit != before else result.code_changed_at
-        return replace(result, commit=commit, code_changed_at=changed_at)
+        self._remote.push(made.commit)
+        changed_at = self.now() if made.commit != before else result.code_changed_at
+        return replace(result, commit=made.commit, code_changed_at=changed_at)
 
     def review(self, role: Role, step: Step, progress: Progress) -> ReviewResult:
         """Ask a reviewer, and throw away what it changed."""
@@ -121,11 +139,10 @@ class WorktreeSteps(Steps):
         answer = self._roles().review(role, prompt, result=result, attempt=step.attempt)
         self._keeper.hold()
         discarded = self._tools.workspace.restore(self._here, progress.commit)
-        if not discarded:
-            return answer
-        log.warning("reviewer_changed_files", files=discarded[:10], count=len(discarded))
-        thrown = f"(The reviewer changed {len(discarded)} files; that was thrown away.)"
-        return replace(answer, notes=f"{answer.notes}\n{thrown}".strip())
+        if discarded:
+            log.warning("reviewer_changed_files", files=discarded[:10], count=len(discarded))
+            self._remarks.append(f"the reviewer changed {len(discarded)} files; that was thrown away")
+        return answer
 
     def verify(self, progress: Progress) -> VerificationEvidence | str:
         """Run the user's verification command, or else the one that the implementer names."""
@@ -147,7 +164,9 @@ class WorktreeSteps(Steps):
         self._tools.sweep(self._lease)
         fetched = self._remote.fetch()
         self._keeper.hold()
-        worktree = workspace.prepare(self._lease.issue_id, start_from=record.start_from, fetched=fetched)
+        worktree = workspace.prepare(
+            self._lease.issue_id, start_from=record.start_from, fetched=fetched, token=self._lease.token
+        )
         self._worktree = worktree
         try:
             if progress.commit:

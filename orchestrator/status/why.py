@@ -89,3 +89,5 @@ def _also(facts: IssueFacts, found: Explanation) -> Iterator[str]:
     if any(merge.marker is Marker.PULL_REQUEST_CLOSED_UNMERGED for merge in merges):
         yield "its last pull request was closed without being merged"
     yield from (f"the tracker refused to be told: {line}" for line in facts.refused[:MAX_REFUSALS])
+    reports = facts.redis.reports.get(facts.issue_id, ()) if facts.redis else ()
+    yield from (f"in its last session, {report.stage.words}: {it}" for report in reports for it in report.remarks)

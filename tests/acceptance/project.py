@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import redis
 
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisOutbox

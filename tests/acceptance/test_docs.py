@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import pytest
 
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from tests.acceptance.project import Project, Running, up
 from tests.doc_pages import PAGES, Command, commands, not_printed
 from tests.orch import orch_here

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisHistory
 from orchestrator.adapters.redis.merges import RedisMerges

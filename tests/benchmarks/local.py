@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator import settings
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from orchestrator.local.up import Stack
 from orchestrator.tracker import init
 

@@ -142,9 +142,10 @@ class Faults:
 
     def break_worktree(self, fault: Fault) -> Struck | None:
         issue_id = _pick(sorted(self._running()), fault)
-        if issue_id is None or not (pointer := self._project.worktree(issue_id) / ".git").exists():
+        if issue_id is None or not (git := self._project.worktree(issue_id) / ".git").exists():
             return None
-        pointer.write_text("gitdir: /nowhere\n")
+        shutil.rmtree(git, ignore_errors=True)
+        git.write_text("gitdir: /nowhere\n")
         return Struck(f"the worktree of {issue_id}")
 
     # The control side

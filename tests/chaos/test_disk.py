@@ -23,14 +23,17 @@ def deleted(stack: Parts, issue: str) -> None:
 
 def locked(stack: Parts, issue: str) -> None:
     """A git that was killed left its locks: on the index, on HEAD, on the branch."""
-    git, where = stack.project.repo / ".git", f"worktrees/{issue}"
-    for lock in (f"{where}/index.lock", f"{where}/HEAD.lock", f"refs/heads/orch/{issue}.lock"):
-        (git / lock).touch()
+    theirs = stack.project.worktree(issue) / ".git"
+    locked = (theirs / "index.lock", theirs / "HEAD.lock", stack.project.repo / f".git/refs/heads/orch/{issue}.lock")
+    for lock in locked:
+        lock.touch()
 
 
 def cut_off(stack: Parts, issue: str) -> None:
     """The worktree's .git leads nowhere."""
-    (stack.project.worktree(issue) / ".git").write_text("gitdir: /nowhere\n")
+    git = stack.project.worktree(issue) / ".git"
+    shutil.rmtree(git)
+    git.write_text("gitdir: /nowhere\n")
 
 
 DAMAGES = (deleted, locked, cut_off)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import WorkspaceError
+from orchestrator.errors import LeaseLost, WorkspaceError
 from orchestrator.models import Workspace
 from tests.git_project import Project
 
@@ -36,7 +36,7 @@ def test_prepare_again_changes_nothing(workspace: Workspace) -> None:
     """A second prepare gives the same worktree and leaves files and branch alone."""
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("x\n")
-    head = workspace.commit(worktree, "Add new\n")
+    head = workspace.commit(worktree, "Add new\n").commit
     (worktree.path / "built.cache").write_text("kept: it is ignored\n")
     before = {path: path.stat().st_mtime_ns for path in worktree.path.rglob("*.*") if path.is_file()}
 
@@ -62,7 +62,7 @@ def test_commit_takes_new_modified_and_deleted_files(project: Project, workspace
     (worktree.path / "README.md").write_text("# Changed\n")
     (worktree.path / "src/text.py").unlink()
     (worktree.path / "built.cache").write_text("ignored\n")
-    commit = workspace.commit(worktree, "Change things\n")
+    commit = workspace.commit(worktree, "Change things\n").commit
 
     changed = project.git("diff-tree", "-r", "--name-status", worktree.base, commit).splitlines()
     assert ["M\tREADME.md", "A\tnew.py", "D\tsrc/text.py"] == changed
@@ -74,9 +74,9 @@ def test_each_commit_is_one_step_on_the_branch(project: Project, workspace: Work
     """Two calls give two commits, the second upon the first."""
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("1\n")
-    first = workspace.commit(worktree, "One\n")
+    first = workspace.commit(worktree, "One\n").commit
     (worktree.path / "new.py").write_text("2\n")
-    second = workspace.commit(worktree, "Two\n")
+    second = workspace.commit(worktree, "Two\n").commit
 
     assert [second, first] == project.git("rev-list", f"{worktree.base}..{worktree.branch}").split()
 
@@ -85,7 +85,7 @@ def test_commit_without_changes_gives_the_commit_that_is_there(workspace: Worksp
     """A step that changed nothing leaves no empty commit."""
     worktree = workspace.prepare("i-abc")
 
-    assert worktree.base == workspace.commit(worktree, "Nothing\n")
+    assert worktree.base == workspace.commit(worktree, "Nothing\n").commit
     assert worktree.base == workspace.head(worktree)
 
 
@@ -93,7 +93,7 @@ def test_prepare_continues_committed_work(workspace: Workspace) -> None:
     """Work on the branch that base does not have is where the next session goes on, also after a drop."""
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("kept\n")
-    commit = workspace.commit(worktree, "Add new\n")
+    commit = workspace.commit(worktree, "Add new\n").commit
     workspace.drop("i-abc")
     again = workspace.prepare("i-abc")
 
@@ -127,7 +127,7 @@ def test_restore_puts_everything_back_and_names_what_it_threw_away(workspace: Wo
     """Edits, deletions, untracked files and commits are undone; ignored files stay; the paths come sorted."""
     worktree = workspace.prepare("i-abc")
     (worktree.path / "kept.py").write_text("kept\n")
-    commit = workspace.commit(worktree, "Keep\n")
+    commit = workspace.commit(worktree, "Keep\n").commit
     (worktree.path / "later.py").write_text("x\n")
     workspace.commit(worktree, "Later\n")
     (worktree.path / "README.md").write_text("spoiled\n")
@@ -194,7 +194,7 @@ def test_drop_removes_the_folder_and_keeps_the_branch(project: Project, workspac
     """After a drop the folder is gone and the work is still on its branch; dropping again changes nothing."""
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("x\n")
-    commit = workspace.commit(worktree, "Add new\n")
+    commit = workspace.commit(worktree, "Add new\n").commit
     workspace.drop("i-abc")
     workspace.drop("i-abc")
     workspace.drop("i-never")
@@ -232,7 +232,7 @@ def test_put_aside_gives_the_refs_that_keep_unfinished_work(project: Project, wo
     """Files go back to where the step started, commits of finished steps stay; a second time there is nothing to do."""
     worktree = workspace.prepare("i-abc")
     (worktree.path / "done.py").write_text("done\n")
-    commit = workspace.commit(worktree, "One step\n")
+    commit = workspace.commit(worktree, "One step\n").commit
     (worktree.path / "half.py").write_text("half\n")
     [ref] = workspace.put_aside("i-abc")
 
@@ -252,6 +252,23 @@ def test_put_aside_keeps_what_an_agent_committed_itself(project: Project, worksp
 
     assert "mine" == project.git("log", "-1", "--format=%s", ref).strip()
     assert worktree.base == workspace.head(worktree)
+
+
+def test_a_holder_that_another_one_followed_writes_nothing(workspace: Workspace) -> None:
+    """A worker that froze before its lock and wakes: files and branch are the newer holder's by then."""
+    old = workspace.prepare("i-abc", token=7)
+    new = workspace.prepare("i-abc", token=8)
+    (new.path / "new.py").write_text("x\n")
+
+    for verb in (
+        lambda: workspace.commit(old, "Late\n"),
+        lambda: workspace.restore(old, old.base),
+        lambda: workspace.prepare("i-abc", token=7),
+    ):
+        with pytest.raises(LeaseLost, match="i-abc: a worker with a newer lease has taken its worktree over"):
+            verb()
+    assert new.base == workspace.head(new)
+    assert (new.path / "new.py").exists()
 
 
 def test_without_a_worktree_nothing_is_put_aside(workspace: Workspace) -> None:

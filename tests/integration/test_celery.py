@@ -21,7 +21,7 @@ from celery import Celery, signals
 from structlog.testing import capture_logs
 
 from orchestrator import celery, wiring
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from orchestrator.errors import ALREADY_TOLD, TrackerUnavailable
 from tests.support import ROOT
 

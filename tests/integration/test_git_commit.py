@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.git.workspace import GitWorkspace, create_project
+from orchestrator.adapters.git import GitWorkspace, create_project
 from orchestrator.errors import WorkspaceError
 from orchestrator.models import Worktree
 from orchestrator.text import commit_message
@@ -52,7 +53,7 @@ def test_an_agents_own_commits_become_one(project: Project, workspace: GitWorksp
     project.commit("one.py", cwd=worktree.path)
     last = project.commit("two.py", cwd=worktree.path)
     (worktree.path / "three.py").write_text("x\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert FILES.keys() | {"one.py", "two.py", "three.py"} == project.files(commit)
@@ -65,22 +66,23 @@ def test_an_agents_own_commits_become_one(project: Project, workspace: GitWorksp
 
 
 def test_commits_on_a_switched_branch_are_in(project: Project, workspace: GitWorkspace, worktree: Worktree) -> None:
-    """An agent that works on a branch of its own has worked for the issue all the same; its branch stays."""
+    """An agent that works on a branch of its own has worked for the issue all the same; its commits are kept."""
     project.git("switch", "--quiet", "-c", "agents-own", cwd=worktree.path)
     own = project.commit("own.py", cwd=worktree.path)
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert "own.py" in project.files(commit)
     assert "- Add own.py" in project.git("log", "-1", "--format=%B", commit)
-    assert own == project.git("rev-parse", "agents-own")
+    assert [own] == project.wip()
+    assert "" == project.git("branch", "--list", "agents-own")
 
 
 def test_commits_on_a_detached_head_are_in(project: Project, workspace: GitWorkspace, worktree: Worktree) -> None:
     """Nothing that a detached HEAD held is lost."""
     project.git("checkout", "--quiet", "--detach", cwd=worktree.path)
     detached = project.commit("own.py", cwd=worktree.path)
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert "own.py" in project.files(commit)
@@ -94,7 +96,7 @@ def test_a_rebase_left_going_is_ended(project: Project, workspace: GitWorkspace,
     project.commit("README.md", "theirs\n", cwd=worktree.path)
     who = ("-c", "user.name=Agent", "-c", "user.email=agent@example.org")
     done = subprocess.run(["git", *who, "rebase", worktree.branch], cwd=worktree.path, capture_output=True, check=False)
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     assert done.returncode == 1
     on_branch(project, worktree, commit)
@@ -106,10 +108,10 @@ def test_a_branch_moved_back_does_not_undo_earlier_steps(
 ) -> None:
     """The commit goes upon the one the step started from, not upon where the agent moved the branch."""
     (worktree.path / "one.py").write_text("1\n")
-    first = workspace.commit(worktree, "One\n")
+    first = workspace.commit(worktree, "One\n").commit
     project.git("reset", "--quiet", "--soft", "main", cwd=worktree.path)
     (worktree.path / "two.py").write_text("2\n")
-    second = workspace.commit(worktree, "Two\n")
+    second = workspace.commit(worktree, "Two\n").commit
 
     assert [second, first] == project.git("rev-list", f"main..{worktree.branch}").split()
 
@@ -120,7 +122,7 @@ def test_a_deleted_branch_comes_back(project: Project, workspace: GitWorkspace, 
     project.git("branch", "--quiet", "-D", worktree.branch, cwd=worktree.path)
     (worktree.path / "new.py").write_text("x\n")
 
-    on_branch(project, worktree, workspace.commit(worktree, MESSAGE))
+    on_branch(project, worktree, workspace.commit(worktree, MESSAGE).commit)
 
 
 def test_commits_that_undo_each_other_leave_none(project: Project, workspace: GitWorkspace, worktree: Worktree) -> None:
@@ -128,7 +130,7 @@ def test_commits_that_undo_each_other_leave_none(project: Project, workspace: Gi
     project.commit("one.py", cwd=worktree.path)
     project.git("revert", "--no-edit", "HEAD", cwd=worktree.path)
 
-    assert project.first == workspace.commit(worktree, MESSAGE)
+    assert project.first == workspace.commit(worktree, MESSAGE).commit
     assert project.first == workspace.head(worktree)
     assert 1 == len(project.wip())
 
@@ -142,7 +144,7 @@ def test_half_staged_changes_are_in_as_the_files_say(
     (worktree.path / "README.md").write_text("last\n")
     project.git("update-index", "--assume-unchanged", "src/calc.py", cwd=worktree.path)
     (worktree.path / "src/calc.py").write_text("changed\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert ("last", "changed") == (project.text(commit, "README.md"), project.text(commit, "src/calc.py"))
@@ -152,10 +154,10 @@ def test_git_folder_made_by_the_agent_is_not_believed(
     project: Project, workspace: GitWorkspace, worktree: Worktree
 ) -> None:
     """`rm .git; git init; git commit` in the worktree: the files are committed to our repo."""
-    (worktree.path / ".git").unlink()
+    shutil.rmtree(worktree.path / ".git")
     project.git("init", "--quiet", cwd=worktree.path)
     project.commit("own.py", cwd=worktree.path)
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert "own.py" in project.files(commit)
@@ -180,7 +182,7 @@ def test_the_tracker_folder_is_left_out(project: Project, workspace: GitWorkspac
     (folder / "cache.db").write_text("ignored\n")
     (folder / ".gitignore").unlink()
     (worktree.path / "new.py").write_text("x\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert ["new.py"] == project.git("diff", "--name-only", project.first, commit).split()
@@ -205,7 +207,7 @@ def test_a_replaced_tracker_folder_comes_back(
     else:
         folder.symlink_to(outside)
 
-    assert project.first == workspace.commit(worktree, MESSAGE)
+    assert project.first == workspace.commit(worktree, MESSAGE).commit
     assert {"issues.jsonl", ".gitignore"} == {path.name for path in folder.iterdir()}
     assert (outside / "theirs.md").exists()
 
@@ -222,10 +224,10 @@ def test_an_embedded_repo_becomes_files(project: Project, workspace: GitWorkspac
     (worktree.path / "made/inner/deep.py").write_text("1\n")
     (worktree.path / "made/left.cache").write_text("ignored\n")
     (worktree.path / "made/.gitignore").write_text("*.cache\n")
-    first = workspace.commit(worktree, MESSAGE)
+    first = workspace.commit(worktree, MESSAGE).commit
     (worktree.path / "made/file.py").write_text("2\n")
     (worktree.path / "cloned/more.py").write_text("2\n")
-    second = workspace.commit(worktree, "Two\n")
+    second = workspace.commit(worktree, "Two\n").commit
 
     added = {"made/file.py", "made/inner/deep.py", "made/.gitignore", "cloned/committed.py"}
     assert FILES.keys() | added == project.files(first)
@@ -243,7 +245,7 @@ def test_a_file_replaced_by_a_repo_becomes_files(project: Project, workspace: Gi
     (worktree.path / "README.md").unlink()
     project.git("init", "--quiet", str(worktree.path / "README.md"))
     (worktree.path / "README.md/inside.md").write_text("x\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     assert FILES.keys() - {"README.md"} | {"README.md/inside.md"} == project.files(commit)
     workspace.restore(worktree, project.first)
@@ -255,7 +257,7 @@ def test_a_submodule_stays_one(project: Project, workspace: GitWorkspace, worktr
     create_project(tmp_path / "library", {"lib.py": "x\n"})
     allow = ("-c", "protocol.file.allow=always")
     project.git(*allow, "submodule", "--quiet", "add", str(tmp_path / "library"), "vendor/lib", cwd=worktree.path)
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     on_branch(project, worktree, commit)
     assert "160000" in project.git("ls-tree", commit, "vendor/lib")
@@ -278,7 +280,7 @@ def test_odd_names_links_and_modes_are_kept(project: Project, workspace: GitWork
     (worktree.path / "run.sh").write_text("#!/bin/sh\n")
     (worktree.path / "run.sh").chmod(0o755)
     os.mkfifo(worktree.path / "pipe")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     assert FILES.keys() | {*names, "latin-\ufffd", "link", "run.sh"} == project.files(commit)
     assert project.git("ls-tree", commit, "link").startswith("120000")
@@ -316,7 +318,7 @@ def test_line_endings_do_not_change_by_themselves(project: Project, autocrlf: st
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "mixed.txt").write_bytes(b"a\r\nb\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     assert ["mixed.txt"] == project.git("diff", "--name-only", worktree.base, commit).split()
     assert b"a\r\nb\r\n" == (worktree.path / "run.bat").read_bytes()
@@ -329,7 +331,7 @@ def test_five_thousand_files(project: Project, workspace: GitWorkspace, worktree
         folder = worktree.path / f"many/{number % 50}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.txt").write_text(f"{number}\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     assert len(FILES) + 5000 == len(project.files(commit))
     assert 5000 == len(workspace.restore(worktree, worktree.base))
@@ -390,7 +392,7 @@ def test_the_author_is_the_user_or_us(
     for key, value in config.items():
         project.git("config", "--global", key, value)
     (worktree.path / "new.py").write_text("x\n")
-    commit = workspace.commit(worktree, MESSAGE)
+    commit = workspace.commit(worktree, MESSAGE).commit
 
     assert [author, author] == project.git("log", "-1", "--format=%an <%ae>%n%cn <%ce>", commit).splitlines()
 

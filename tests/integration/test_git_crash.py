@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +34,7 @@ def killed(tmp_path: Path, nth: int, verb: Callable[[], object]) -> bool:
     path = put_before_git(
         tmp_path / "bin",
         f"""for word; do case "$word" in
-            add|update-ref|-u|clean|worktree|symbolic-ref)
+            add|update-ref|-u|clean|init|for-each-ref|pack-objects|commit-tree)
                 read calls <{count}
                 [ $calls -eq {nth} ] && kill -9 $PPID && exit 1
                 echo $((calls + 1)) >{count}
@@ -79,7 +78,7 @@ def test_a_commit_that_dies_anywhere_is_made_again(project: Project, tmp_path: P
         worktree = workspace.prepare(f"i-{nth}")
         dirty(project, worktree)
         died = killed(tmp_path, nth, partial(workspace.commit, worktree, "One\n"))
-        commit = workspace.commit(worktree, "One\n")
+        commit = workspace.commit(worktree, "One\n").commit
 
         assert [commit] == project.git("rev-list", f"main..{worktree.branch}").split()
         assert {"one.py", "two.py"} <= project.files(commit)
@@ -106,13 +105,12 @@ def test_after_a_commit_that_dies_anywhere_prepare_loses_nothing(project: Projec
 
 
 def test_a_prepare_that_dies_anywhere_is_made_again(project: Project, tmp_path: Path) -> None:
-    """Killed while it puts an interrupted step aside and registers the worktree anew, prepare goes on where it was."""
+    """Killed while it puts an interrupted step aside and makes its repository anew, prepare goes on where it was."""
     workspace = project.workspace()
     for nth in itertools.count(1):
         issue_id = f"i-{nth}"
         worktree = workspace.prepare(issue_id)
         dirty(project, worktree)
-        shutil.rmtree(project.repo / ".git/worktrees" / issue_id)
         died = killed(tmp_path, nth, partial(workspace.prepare, issue_id))
 
         assert worktree.path == workspace.prepare(issue_id).path
@@ -171,7 +169,7 @@ def test_a_drop_that_dies_anywhere_is_made_again(project: Project, tmp_path: Pat
         workspace.drop(worktree.issue_id)
 
         assert not worktree.path.exists()
-        assert not (project.repo / ".git/worktrees" / worktree.issue_id).exists()
+        assert {"lock", "token"} >= {path.name for path in (project.worktrees / ".orch" / worktree.issue_id).iterdir()}
         assert {"one.py", "two.py"} <= kept(project, worktree)
         if not died:
             break

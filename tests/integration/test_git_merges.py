@@ -34,7 +34,7 @@ def session(project: Project, issue_id: str = "i-abc", *, steps: int = 2) -> Del
         message = commit_message(
             subject=f"Step {step}", body="", trailers={"Sudocode-Issue": issue_id, "Orch-Session": "s"}
         )
-        commit = workspace.commit(worktree, message)
+        commit = workspace.commit(worktree, message).commit
     return Delivered(issue_id, commit)
 
 

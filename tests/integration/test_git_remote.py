@@ -73,7 +73,7 @@ def test_a_holder_that_lost_the_issue_is_refused(one: Host, two: Host, bare: Cal
     two.remote(2).push(two.remote(2).fetch().work)
     before = bare("rev-parse", REF)
     (worktree.path / "work.py").write_text("too late\n")
-    commit = one.workspace.commit(worktree, "Too late\n\nOrch-Token: 1\n")
+    commit = one.workspace.commit(worktree, "Too late\n\nOrch-Token: 1\n").commit
 
     for _ in range(2):
         with pytest.raises(LeaseLost, match="i-abc: a worker with a newer lease has pushed to origin"):
@@ -251,7 +251,7 @@ def test_work_that_went_another_way_here_is_put_aside(project: Project, one: Hos
     theirs = two.work(two.remote(2), 2, "theirs\n")
     worktree = one.workspace.prepare("i-abc")
     (worktree.path / "work.py").write_text("ours\n")
-    ours = one.workspace.commit(worktree, "Ours\n")
+    ours = one.workspace.commit(worktree, "Ours\n").commit
     worktree = one.workspace.prepare("i-abc", fetched=one.remote(3).fetch())
     put_aside = project.git("for-each-ref", "--format=%(objectname)", "refs/orch/wip/i-abc", cwd=one.repo)
 

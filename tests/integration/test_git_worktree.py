@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -21,64 +22,69 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def admin(project: Project) -> Path:
-    return project.repo / ".git/worktrees/i-abc"
-
-
 def delete_folder(project: Project, worktree: Worktree) -> None:
     shutil.rmtree(worktree.path)
 
 
-def delete_registration(project: Project, worktree: Worktree) -> None:
-    shutil.rmtree(admin(project))
-
-
-def delete_pointer(project: Project, worktree: Worktree) -> None:
-    (worktree.path / ".git").unlink()
+def delete_git(project: Project, worktree: Worktree) -> None:
+    shutil.rmtree(worktree.path / ".git")
 
 
 def point_nowhere(project: Project, worktree: Worktree) -> None:
+    delete_git(project, worktree)
     (worktree.path / ".git").write_text("gitdir: /nowhere\n")
 
 
 def point_to_another_repo(project: Project, worktree: Worktree) -> None:
     other = worktree.path.parent / "other"
     project.git("init", "--quiet", str(other))
+    delete_git(project, worktree)
     (worktree.path / ".git").write_text(f"gitdir: {other / '.git'}\n")
 
 
+def link_to_the_users_repo(project: Project, worktree: Worktree) -> None:
+    delete_git(project, worktree)
+    (worktree.path / ".git").symlink_to(project.repo / ".git")
+
+
 def make_it_a_repo(project: Project, worktree: Worktree) -> None:
-    (worktree.path / ".git").unlink()
+    delete_git(project, worktree)
     project.git("init", "--quiet", cwd=worktree.path)
     project.commit("mine.py", cwd=worktree.path)
 
 
-def lock_worktree(project: Project, worktree: Worktree) -> None:
-    project.git("worktree", "lock", "--reason", "initializing", str(worktree.path))
+def make_pipes_of_it(project: Project, worktree: Worktree) -> None:
+    for name in ("HEAD", "config", "packed-refs", f"refs/heads/{worktree.branch}"):
+        path = worktree.path / ".git" / name
+        path.unlink()
+        os.mkfifo(path)
 
 
 def lock_index_and_refs(project: Project, worktree: Worktree) -> None:
-    for lock in (admin(project) / "index.lock", admin(project) / "HEAD.lock"):
-        lock.touch()
+    for lock in ("index.lock", "HEAD.lock", "config.lock"):
+        (worktree.path / ".git" / lock).touch()
     (project.repo / ".git/refs/heads/orch/i-abc.lock").touch()
     (project.worktrees / ".orch/i-abc/index.lock").touch()
 
 
 def spoil_indexes(project: Project, worktree: Worktree) -> None:
-    (admin(project) / "index").write_bytes(b"")
+    (worktree.path / ".git/index").write_bytes(b"")
     (project.worktrees / ".orch/i-abc/index").write_bytes(b"garbage")
 
 
 def half_make(project: Project, worktree: Worktree) -> None:
     shutil.rmtree(worktree.path)
-    shutil.rmtree(admin(project))
-    admin(project).mkdir()
-    (admin(project) / "locked").write_text("initializing\n")
+    shutil.rmtree(project.worktrees / ".orch/i-abc/ours")
+    (project.worktrees / ".orch/i-abc/new").mkdir()
 
 
-def half_make_with_folder(project: Project, worktree: Worktree) -> None:
-    (admin(project) / "HEAD").unlink()
-    (admin(project) / "commondir").unlink()
+def be_an_old_worktree(project: Project, worktree: Worktree) -> None:
+    """Earlier versions registered it with the user's repo."""
+    commit = project.git("rev-parse", worktree.branch)
+    shutil.rmtree(worktree.path)
+    shutil.rmtree(project.worktrees / ".orch/i-abc")
+    project.git("worktree", "add", "--quiet", str(worktree.path), worktree.branch)
+    assert commit == project.git("rev-parse", "HEAD", cwd=worktree.path)
 
 
 def switch_branch(project: Project, worktree: Worktree) -> None:
@@ -90,7 +96,7 @@ def switch_to_old_commit(project: Project, worktree: Worktree) -> None:
 
 
 def break_head(project: Project, worktree: Worktree) -> None:
-    (admin(project) / "HEAD").write_text("garbage\n")
+    (worktree.path / ".git/HEAD").write_text("garbage\n")
 
 
 def be_in_a_merge(project: Project, worktree: Worktree) -> None:
@@ -127,16 +133,16 @@ def hide_files(project: Project, worktree: Worktree) -> None:
 
 RUIN = [
     delete_folder,
-    delete_registration,
-    delete_pointer,
+    delete_git,
     point_nowhere,
     point_to_another_repo,
+    link_to_the_users_repo,
     make_it_a_repo,
-    lock_worktree,
+    make_pipes_of_it,
     lock_index_and_refs,
     spoil_indexes,
     half_make,
-    half_make_with_folder,
+    be_an_old_worktree,
     switch_branch,
     switch_to_old_commit,
     break_head,
@@ -153,7 +159,7 @@ def test_prepare_makes_a_ruined_worktree_whole(project: Project, ruin: Callable[
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "kept.py").write_text("ours\n")
-    commit = workspace.commit(worktree, "Keep\n")
+    commit = workspace.commit(worktree, "Keep\n").commit
     ruin(project, worktree)
     before = project.main_checkout()
 
@@ -164,30 +170,26 @@ def test_prepare_makes_a_ruined_worktree_whole(project: Project, ruin: Callable[
     assert worktree.branch == project.git("symbolic-ref", "--short", "HEAD", cwd=worktree.path)
     assert "" == project.git("status", "--porcelain", cwd=worktree.path)
     assert "nothing to commit, working tree clean" == project.git("status", cwd=worktree.path).splitlines()[-1]
-    assert 1 == project.git("worktree", "list").count("i-abc ")
+    assert 1 == len(project.git("worktree", "list").splitlines())
 
     project.commit("more.py", cwd=worktree.path)
-    project.git("worktree", "prune")
-    assert (worktree.path / ".git").is_file()
-    assert admin(project).is_dir()
 
 
 @pytest.mark.parametrize(
     "ruin",
-    [delete_folder, delete_registration, make_it_a_repo, lock_worktree, half_make, break_head, be_a_link],
+    [delete_folder, delete_git, make_it_a_repo, make_pipes_of_it, half_make, be_an_old_worktree, break_head, be_a_link],
     ids=lambda ruin: ruin.__name__,
 )
 def test_drop_removes_a_ruined_worktree(project: Project, ruin: Callable[[Project, Worktree], None]) -> None:
-    """However broken, the folder and its registration go, and the branch stays."""
+    """However broken, the folder goes, and the branch stays."""
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "kept.py").write_text("ours\n")
-    commit = workspace.commit(worktree, "Keep\n")
+    commit = workspace.commit(worktree, "Keep\n").commit
     ruin(project, worktree)
     workspace.drop("i-abc")
 
     assert not worktree.path.exists()
-    assert not admin(project).exists()
     assert commit == project.git("rev-parse", worktree.branch)
     assert commit == workspace.head(workspace.prepare("i-abc"))
 
@@ -223,12 +225,12 @@ def test_commits_off_the_branch_are_put_aside(project: Project) -> None:
 
 
 def test_work_is_kept_when_the_branch_was_moved_back(project: Project) -> None:
-    """An agent that resets the branch and is killed does not take the earlier step's commit with it."""
+    """Somebody resets the branch meanwhile: that does not take the earlier step's commit with it."""
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("x\n")
-    commit = workspace.commit(worktree, "Add new\n")
-    project.git("reset", "--quiet", "--hard", "main", cwd=worktree.path)
+    commit = workspace.commit(worktree, "Add new\n").commit
+    project.git("update-ref", f"refs/heads/{worktree.branch}", "main")
     workspace.prepare("i-abc")
     moved_back = workspace.head(worktree)
 
@@ -238,39 +240,39 @@ def test_work_is_kept_when_the_branch_was_moved_back(project: Project) -> None:
     assert commit == workspace.head(worktree)
 
 
-def test_a_persons_commits_on_the_branch_are_continued(project: Project) -> None:
+def test_a_persons_commits_on_the_branch_are_continued(project: Project, tmp_path: Path) -> None:
     """Somebody put a fix on the branch after the session: the next session goes on from it."""
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
-    theirs = project.commit("fix.py", cwd=worktree.path)
+    project.git("worktree", "add", "--quiet", str(tmp_path / "persons"), worktree.branch)
+    theirs = project.commit("fix.py", cwd=tmp_path / "persons")
     workspace.prepare("i-abc")
 
     assert theirs == workspace.head(worktree)
     assert [] == project.wip()
 
 
-def test_ignored_files_survive_a_lost_registration(project: Project) -> None:
-    """A worktree is registered anew in place, so what a build left in it need not be built again."""
+def test_ignored_files_survive_a_lost_repository(project: Project) -> None:
+    """A repository is made anew in place, so what a build left beside it need not be built again."""
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "built.cache").write_text("expensive\n")
-    delete_registration(project, worktree)
+    delete_git(project, worktree)
     workspace.prepare("i-abc")
 
     assert "expensive\n" == (worktree.path / "built.cache").read_text()
 
 
-def test_a_branch_left_in_an_old_folder_is_free_again(project: Project, tmp_path: Path) -> None:
-    """When `worktrees` was moved in the settings, the old folder keeps its files and lets go of the branch."""
-    old = project.workspace().prepare("i-abc")
-    (old.path / "unsaved.py").write_text("x\n")
-    project.worktrees = tmp_path / "elsewhere"
-    new = project.workspace().prepare("i-abc")
+def test_a_persons_worktree_lets_go_of_the_branch(project: Project, tmp_path: Path) -> None:
+    """Checked out to be looked at, and worked on again since: it keeps its files, and nothing moves under it."""
+    workspace, theirs = project.workspace(), tmp_path / "persons"
+    worktree = workspace.prepare("i-abc")
+    project.git("worktree", "add", "--quiet", str(theirs), worktree.branch)
+    (theirs / "unsaved.py").write_text("x\n")
+    workspace.prepare("i-abc")
 
-    assert old.path != new.path
-    assert new.branch == project.git("symbolic-ref", "--short", "HEAD", cwd=new.path)
-    assert "?? unsaved.py" == project.git("status", "--porcelain", cwd=old.path)
-    assert "HEAD" == project.git("rev-parse", "--abbrev-ref", "HEAD", cwd=old.path)
+    assert "?? unsaved.py" == project.git("status", "--porcelain", cwd=theirs)
+    assert "HEAD" == project.git("rev-parse", "--abbrev-ref", "HEAD", cwd=theirs)
 
 
 def test_a_branch_in_the_main_checkout_is_refused(project: Project) -> None:
@@ -326,7 +328,7 @@ def test_the_callers_git_environment_does_not_leak_in(project: Project, monkeypa
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("x\n")
-    commit = workspace.commit(worktree, "Add new\n")
+    commit = workspace.commit(worktree, "Add new\n").commit
     monkeypatch.undo()
 
     assert "new.py" in project.files(commit)
@@ -346,21 +348,21 @@ def test_a_sparse_main_checkout_gets_whole_worktrees(project: Project) -> None:
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
     (worktree.path / "new.py").write_text("x\n")
-    commit = workspace.commit(worktree, "Add new\n")
+    commit = workspace.commit(worktree, "Add new\n").commit
 
     assert (worktree.path / "src/calc.py").exists()
     assert "A\tnew.py" == project.git("diff", "--name-status", project.first, commit)
 
 
-def test_a_hanging_git_is_stopped_in_time(project: Project) -> None:
+def test_a_hanging_git_is_stopped_in_time(project: Project, tmp_path: Path) -> None:
     """A filter that never ends costs timeout_s; the error names the call, and no lock stays behind."""
+    project.git("config", "filter.slow.clean", f"test -e {tmp_path / 'fast'} || sleep 60; cat")
     workspace = project.workspace()
     worktree = workspace.prepare("i-abc")
-    project.git("config", "filter.slow.clean", "sleep 60")
     (worktree.path / ".gitattributes").write_text("*.slow filter=slow\n")
     (worktree.path / "a.slow").write_text("x\n")
     with pytest.raises(WorkspaceError, match=r"i-abc: git add did not end in 0\.5 s"):
         project.workspace(timeout_s=0.5).commit(worktree, "Slow\n")
-    project.git("config", "--unset", "filter.slow.clean")
+    (tmp_path / "fast").touch()
 
-    assert "a.slow" in project.files(workspace.commit(worktree, "Fast\n"))
+    assert "a.slow" in project.files(workspace.commit(worktree, "Fast\n").commit)

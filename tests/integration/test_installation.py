@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.git import create_project
 from orchestrator.adapters.git.installation import installation_of, name_installation
-from orchestrator.adapters.git.workspace import create_project
 from orchestrator.errors import WorkspaceError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -211,10 +211,41 @@ def test_what_a_reviewer_changes_is_thrown_away(session: Session) -> None:
     session.deeds = {Role.SPEC_REVIEWER: edits("new.py")}
     report = session.steps(Step(Stage.SPEC_REVIEW), progress)
 
-    assert "good\n(The reviewer changed 1 files; that was thrown away.)" == report.notes
+    assert ("good", ("the reviewer changed 1 files; that was thrown away",)) == (report.notes, report.remarks)
     assert commit == session.branch == report.commit
-    assert not (session.host.workspace.prepare(ISSUE).path / "new.py").exists()
+    assert not (session.host.workspace.prepare(ISSUE, token=1).path / "new.py").exists()
     assert "" == session.git("diff", "--name-only", commit, session.branch)
+
+
+def test_what_changes_outside_meanwhile_is_remarked(session: Session) -> None:
+    """A file of the main checkout, by whoever it was; where agents cannot reach it nobody is suspected."""
+
+    def leak(session: Session, _worktree: Path) -> None:
+        (session.host.repo / "leaked.py").write_text("x\n")
+
+    session.deeds = {Role.IMPLEMENTER: leak}
+    report = session.steps(Step(Stage.RUNNING), Progress())
+    (session.host.repo / "leaked.py").unlink()
+    session.tools = replace(session.tools, watch=False)
+    unwatched = WorktreeSteps(session.lease, session.tools, session.keeper)(Step(Stage.RUNNING), Progress())
+
+    said = "changed outside the worktree meanwhile, by its agent or by somebody else: main checkout: leaked.py"
+    assert ((said,), ()) == (report.remarks, unwatched.remarks)
+
+
+def test_what_cannot_be_committed_is_remarked(session: Session) -> None:
+    """A repo that the agent cloned into its worktree, and a setting of its own git."""
+
+    def clone(session: Session, here: Path) -> None:
+        session.project.git("clone", "--quiet", str(session.host.repo), "copy", cwd=here)
+        session.project.git("config", "core.bare", "true", cwd=here)
+
+    session.deeds = {Role.IMPLEMENTER: clone}
+
+    assert (
+        "copy: a repository of its own, which is not a part of this one",
+        "git settings of its own repository, which ended with the step: core.bare",
+    ) == session.steps(Step(Stage.RUNNING), Progress()).remarks
 
 
 def test_a_step_begins_where_the_last_recorded_one_ended(project: Project, host: Host, session: Session) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.issue import read
 from orchestrator.merge_close.record import Marker, MergeMarker
-from orchestrator.models import Holding, Paused, SessionRecord, SessionState, Verdict
+from orchestrator.models import Holding, Paused, Report, SessionRecord, SessionState, Stage, Verdict
 from orchestrator.status.explanation import Kind, State
 from orchestrator.status.facts import Asked, Blocker, Facts, IssueFacts, RedisSays, Tracked, TrackerSays
 from orchestrator.status.told import SessionTold
@@ -169,6 +169,14 @@ def test_a_wait_that_is_over_holds_nothing_back() -> None:
     assert State.READY == explain(facts(redis=holds(error))).state
     assert State.BACKOFF == explain(facts(redis=holds(waits))).state
     assert State.WANTED == explain(facts(redis=holds(waits, wanted=("i-a1b2",)))).state
+
+
+def test_what_was_remarked_is_said() -> None:
+    """What changed outside the worktree while an agent was at work is found where one asks after the issue."""
+    report = Report(Stage.QUALITY_REVIEW, 1, NOON, remarks=("main checkout: leaked.py",))
+    told = holds(reports={"i-a1b2": (report,)})
+
+    assert ("in its last session, quality review: main checkout: leaked.py",) == explain(facts(redis=told)).also
 
 
 def test_what_the_tracker_refused_is_said() -> None:

@@ -50,29 +50,38 @@ INHERITED = frozenset(
 class Git:
     """Git on one repo's folder; errors begin with what it is asked `about`, most often an issue.
 
-    With a `folder` it works on the files there and on `index`, which is ours and no agent's.
+    With a `folder` it works on the files there, by the settings in the git directory `own` and nobody else's; objects
+    are the repo's in both cases.
     """
 
-    def __init__(self, common: Path, *, about: str, index: Path, timeout_s: float) -> None:
+    def __init__(self, common: Path, *, about: str, timeout_s: float, own: Path | None = None) -> None:
         self.common = common
         self.about = about
-        self._index = index
+        self.own = own or common
         self._timeout_s = timeout_s
 
     def __call__(self, *args: str, folder: Path | None = None, stdin: str = "", **env: Path) -> str:
         """The output of `git args`, without its last newlines. WorkspaceError when git refuses."""
-        done = self._run(args, folder, stdin, env)
+        done = self.attempt(*args, folder=folder, stdin=stdin, **env)
         if done.returncode:
-            raise WorkspaceError(
-                f"{self.about}: git {_verb(args)} failed: {reason(done.stderr.decode('utf-8', 'replace'))}; "
-                f"put it right in {self.common}, then reopen the issue"
-            )
-        return os.fsdecode(done.stdout).rstrip("\n")
+            raise self.refused(args, done.stderr)
+        return done.stdout.rstrip("\n")
 
-    def ask(self, *args: str, **env: Path) -> str | None:
+    def ask(self, *args: str, folder: Path | None = None, stdin: str = "", **env: Path) -> str | None:
         """The same, or None when git refuses: for questions that may have no answer."""
-        done = self._run(args, None, "", env)
-        return None if done.returncode else os.fsdecode(done.stdout).rstrip("\n")
+        done = self.attempt(*args, folder=folder, stdin=stdin, **env)
+        return None if done.returncode else done.stdout.rstrip("\n")
+
+    def beside(self, folder: Path) -> Git:
+        """The same for another repo, such as one of its submodules."""
+        return Git(folder, about=self.about, timeout_s=self._timeout_s, own=self.own)
+
+    def refused(self, args: Sequence[str], stderr: str) -> WorkspaceError:
+        """The error for a call that git refused."""
+        return WorkspaceError(
+            f"{self.about}: git {_verb(args)} failed: {reason(stderr)}; "
+            f"put it right in {self.common}, then reopen the issue"
+        )
 
     def commit_of(self, name: str) -> str | None:
         """The commit that a ref or an id stands for, if there is one."""
@@ -104,15 +113,14 @@ class Git:
         parents = ("-p", parent) if parent else ()
         return self(*(() if named else IDENTITY), "commit-tree", tree, *parents, stdin=message)
 
-    def _run(
-        self, args: Sequence[str], folder: Path | None, stdin: str, env: Mapping[str, Path]
-    ) -> subprocess.CompletedProcess[bytes]:
-        places = {"GIT_DIR": self.common}
-        if folder is not None:
-            places |= {"GIT_WORK_TREE": folder, "GIT_INDEX_FILE": self._index}
+    def attempt(
+        self, *args: str, folder: Path | None = None, stdin: str = "", **env: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """What git did and said; a refusal is an answer too."""
         where, text = folder or self.common, stdin.encode("utf-8", "replace")
+        places = {"GIT_DIR": self.common} if folder is None else {**self._alone(), "GIT_WORK_TREE": folder}
         try:
-            return run(args, folder=where, env={**places, **env}, stdin=text, timeout_s=self._timeout_s)
+            return _decoded(run(args, folder=where, env={**places, **env}, stdin=text, timeout_s=self._timeout_s))
         except OSError as error:
             raise WorkspaceError(
                 f"{self.about}: git {_verb(args)} could not be run in {where}: {error}; "
@@ -123,6 +131,11 @@ class Git:
                 f"{self.about}: git {_verb(args)} did not end in {self._timeout_s:g} s and was stopped; "
                 f"look for a slow disk or a hanging filter in {where}, then reopen the issue"
             ) from error
+
+    def _alone(self) -> Mapping[str, Path | str]:
+        """Our own git directory in place of the repo's, and no settings but those in it."""
+        objects = {"GIT_DIR": self.own, "GIT_OBJECT_DIRECTORY": self.common / "objects"}
+        return {**objects, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 def question(folder: Path, *args: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
@@ -138,7 +151,12 @@ def question(folder: Path, *args: str, timeout_s: float = 20.0) -> subprocess.Co
         raise WorkspaceError(f"{folder}: git could not be run: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise WorkspaceError(f"{folder}: git did not answer in {timeout_s:g} s") from error
-    out, err = os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+    return _decoded(done)
+
+
+def _decoded(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
+    """The output keeps whatever bytes a file's name has; what git says about it is text."""
+    out, err = os.fsdecode(done.stdout), done.stderr.decode("utf-8", "replace")
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 

@@ -1,12 +1,11 @@
 """The Workspace port over the `git` command line: one branch, one folder and one commit per step for each issue.
 
-An agent may do anything to its worktree (commit, switch branches, leave a rebase
-going, delete `.git`), so nothing here believes the worktree's own `.git`, HEAD or index. We work through the repo's git
-folder, the files, and an index of our own; the agent's side is put right at the end of every verb. The refs are in
-`refs`; the folders:
+Agents work in a repository of their own (`clone`), where they may do anything: commit, switch branches, set hooks,
+delete `.git`. Nothing of it is believed. We see the files through a git directory and an index that are ours (`files`),
+and the agents' repository is made anew at the end of every verb. The refs are in `refs`; the folders:
 
-    <worktrees>/<issue>/           the files
-    <worktrees>/.orch/<issue>/     our lock, and our index, which no agent's git writes
+    <worktrees>/<issue>/           the files, with the agents' `.git`
+    <worktrees>/.orch/<issue>/     our lock, our index, our git directory
 
 Every verb goes in the same order, and that is why each may be cut off anywhere and run again: what could be lost is put
 aside first, then branch and start move in one compare-and-swap, the files follow the branch last.
@@ -17,44 +16,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.adapters.git.checkout import TRACKER_FOLDER, Checkout
-from orchestrator.adapters.git.command import IDENTITY, Git, question, reason
+from orchestrator.adapters.git.checkout import Checkout
+from orchestrator.adapters.git.clone import remove
+from orchestrator.adapters.git.command import Git, question, reason
+from orchestrator.adapters.git.files import TRACKER_FOLDER
 from orchestrator.adapters.git.leftovers import GitLeftovers
 from orchestrator.adapters.git.merges import GitMerges
+from orchestrator.adapters.git.outside import look_outside
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.errors import WorkspaceError
-from orchestrator.models import ISSUE_ID, NOTHING_FETCHED, Fetched, Lease, Worktree
+from orchestrator.models import ISSUE_ID, NOTHING_FETCHED, Committed, Fetched, Lease, Outside, Worktree
 from orchestrator.text import one_line
 
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
-
-
-def create_project(folder: Path, files: Mapping[str, str], *, branch: str = "main") -> str:
-    """A git repo in `folder` whose `branch` holds `files` in one commit; gives the commit.
-
-    Running it again changes nothing: a repo that has a commit is left as it is.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def git(*args: str) -> str:
-        done = question(folder, *args, timeout_s=60)
-        if done.returncode:
-            raise WorkspaceError(f"no project could be made in {folder}: {reason(done.stderr)}; name another folder")
-        return done.stdout.strip()
-
-    git("init", "--quiet", "--template=", f"--initial-branch={branch}")
-    if not git("rev-list", "--all", "--max-count=1"):
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        git("add", "--all")
-        git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message=Start the project")
-    return git("rev-parse", "HEAD")
 
 
 class GitWorkspace:
@@ -105,13 +83,14 @@ class GitWorkspace:
 
     def _git(self, about: str) -> Git:
         """Git for what is about no single issue."""
-        index = self._worktrees / ".orch" / "index"
-        return Git(self._git_folders[0], about=about, index=index, timeout_s=self._timeout_s)
+        return Git(self._git_folders[0], about=about, timeout_s=self._timeout_s)
 
     def _refs(self, git: Git) -> RemoteRefs:
         return RemoteRefs(git, self._remote, answer_s=self._answer_s)
 
-    def prepare(self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED) -> Worktree:
+    def prepare(
+        self, issue_id: str, *, start_from: str = "", fetched: Fetched = NOTHING_FETCHED, token: int = 0
+    ) -> Worktree:
         """The issue's worktree on `orch/<issue-id>`, clean and ready for a step.
 
         A new branch grows out of `start_from` if that has work of its own, else out of base.
@@ -120,15 +99,16 @@ class GitWorkspace:
         it again is harmless: there is then nothing to put aside, and refs and files are where they should be.
         """
         try:
-            return self._prepared(issue_id, start_from, fetched)
+            return self._prepared(issue_id, start_from, fetched, token)
         except WorkspaceError:
             # If it was deleted meanwhile, a new one is as good; any other problem is raised once more.
             if self._look(issue_id).path.is_dir():
                 raise
-        return self._prepared(issue_id, start_from, fetched)
+        return self._prepared(issue_id, start_from, fetched, token)
 
-    def _prepared(self, issue_id: str, start_from: str, fetched: Fetched) -> Worktree:
+    def _prepared(self, issue_id: str, start_from: str, fetched: Fetched, token: int) -> Worktree:
         with self._checkout(issue_id) as checkout:
+            checkout.fence(token, take=True)
             git = checkout.git
             base = self._base_commit(git, fetched.base)
             found = git.commit_of(checkout.branch_ref)
@@ -138,18 +118,19 @@ class GitWorkspace:
             grown_from = checkout.merge_base(base, tip)
             checkout.free_branch(found)
             checkout.path.mkdir(parents=True, exist_ok=True)
-            checkout.put_aside(checkout.write_files(tip), known=(tip, base))
+            checkout.make_folders(self._base, base)
+            checkout.put_aside(checkout.files.write(tip).tree, known=(tip, base))
             checkout.move(found, tip)
             checkout.show(tip)
-            checkout.sweep()
-            return Worktree(issue_id, checkout.path, checkout.branch, grown_from)
+            checkout.files.sweep()
+            return Worktree(issue_id, checkout.path, checkout.branch, grown_from, token)
 
     def head(self, worktree: Worktree) -> str:
         """The commit the branch stands on; where the worktree's HEAD stands does not matter."""
         checkout = self._look(worktree.issue_id)
         return checkout.need(checkout.branch_ref, do="prepare the worktree again")
 
-    def commit(self, worktree: Worktree, message: str) -> str:
+    def commit(self, worktree: Worktree, message: str) -> Committed:
         """All changes since the step started as exactly one commit on the branch; without changes, the branch's commit.
 
         Ignored files and `.sudocode` are left out, and what happened to `.sudocode` is undone. Commits that the agent
@@ -157,19 +138,22 @@ class GitWorkspace:
         with the branch, so there is nothing more to commit; cut off before that, the same commit is made once more.
         """
         with self._checkout(worktree.issue_id) as checkout:
+            checkout.fence(worktree.token)
             checkout.need_folder()
             start = checkout.need(checkout.start_ref, do="prepare the worktree again")
             found = checkout.git.commit_of(checkout.branch_ref)
-            own = [commit for commit in (found, checkout.agent_head()) if commit]
-            tree = checkout.write_files(start, without=TRACKER_FOLDER)
+            known = [commit for commit in (start, self._find_base(checkout.git)) if commit]
+            written = checkout.files.write(start, without=TRACKER_FOLDER)
             new = start
-            if tree != checkout.git.tree_of(start):
-                known = [commit for commit in (start, self._find_base(checkout.git)) if commit]
-                new = checkout.git.record(tree, start, _with_list(message, checkout.subjects(own, known)))
+            if written.tree != checkout.git.tree_of(start):
+                head, agents = checkout.clone.head(), checkout.agents_commits(known)
+                own = [commit for commit in (found, head if head in agents else None) if commit]
+                new = checkout.git.record(written.tree, start, _with_list(message, checkout.subjects(own, known)))
+            remarks = (*written.left_out, *_settings_remark(checkout.clone.settings_changed()))
             checkout.put_aside(None, known=(new,))
             checkout.move(found, new)
             checkout.show(new)
-            return new
+            return Committed(new, remarks)
 
     def restore(self, worktree: Worktree, commit: str) -> list[str]:
         """Put branch, HEAD, index and files back to `commit`; gives the changed paths, untracked ones too, sorted.
@@ -177,10 +161,29 @@ class GitWorkspace:
         Ignored files stay, and what is thrown away here is put aside in git. Running it again gives an empty list.
         """
         with self._checkout(worktree.issue_id) as checkout:
+            checkout.fence(worktree.token)
             checkout.need_folder()
             target = checkout.need(commit, do="restore to a commit that `head` or `commit` gave")
             tree, _ = checkout.go_back(target)
             return checkout.paths_between(target, tree)
+
+    @contextlib.contextmanager
+    def clean(self, issue_id: str, commit: str) -> Iterator[Worktree]:
+        """A checkout of exactly `commit` in a repository of its own, with nothing else in it; gone when left."""
+        with self._checkout(issue_id) as checkout:
+            target = checkout.need(commit, do="check out a commit that `head` or `commit` gave")
+            base = self._base_commit(checkout.git)
+            if not checkout.has_folders():
+                checkout.make_folders(self._base, base)
+            made = Worktree(issue_id, checkout.check_out(target), checkout.branch, checkout.merge_base(base, target))
+        try:
+            yield made
+        finally:
+            remove(made.path)
+
+    def outside(self, before: Outside | None = None) -> Outside:
+        """What is the user's: refs, settings and main checkout as they are now. WorkspaceError when git refuses."""
+        return look_outside(self._git("outside"), self._repo, base=self._base, before=before)
 
     def put_aside(self, issue_id: str) -> list[str]:
         """Put branch and files back to where the running step started; the refs that keep what was done since.
@@ -213,7 +216,7 @@ class GitWorkspace:
         """
         with self._checkout(issue_id) as checkout:
             tip = checkout.git.commit_of(checkout.branch_ref)
-            tree = checkout.write_files(tip) if checkout.path.is_dir() else None
+            tree = checkout.files.write(tip).tree if checkout.path.is_dir() else None
             checkout.put_aside(tree, known=(tip,) if tip else ())
             checkout.remove()
 
@@ -251,6 +254,8 @@ class GitWorkspace:
         try:
             with checkout.alone():
                 checkout.recover()
+                if checkout.path.is_dir() and not checkout.has_folders():
+                    checkout.make_folders(self._base, self._base_commit(checkout.git))
                 yield checkout
         except OSError as error:
             raise WorkspaceError(
@@ -270,6 +275,10 @@ class GitWorkspace:
 def _ahead(git: Git, ours: str | None, theirs: str | None) -> str | None:
     """Theirs, unless ours has all of it: every host that sees the remote then comes to the same."""
     return theirs if theirs and (not ours or git.beyond(theirs, ours)) else ours
+
+
+def _settings_remark(names: Sequence[str]) -> list[str]:
+    return [f"git settings of its own repository, which ended with the step: {', '.join(names)}"] if names else []
 
 
 def _with_list(message: str, subjects: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread, Timer
 
@@ -468,22 +468,23 @@ def test_sweep_needs_a_marker() -> None:
 
 
 def test_sweep_spares_itself_and_those_above(tmp_path: Path, session: str) -> None:
-    """A process that bears the markers itself sweeps the others and lives on."""
+    """A process that bears the markers itself sweeps the others, of its own group too, and lives on."""
     code = (
         "import os, subprocess; from orchestrator.adapters.process.marked import sweep\n"
-        "other = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
-        "print(sweep({'ORCH_SESSION': os.environ['ORCH_SESSION']}), other.wait())"
+        "others = [subprocess.Popen(['sleep', '60'], start_new_session=alone) for alone in (True, False)]\n"
+        "print(sweep({'ORCH_SESSION': os.environ['ORCH_SESSION']}), *(other.wait() for other in others))"
     )
     environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_SESSION": session}
     done = subprocess.run(
         ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code],
         env=environment,
+        start_new_session=True,
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert (0, "1 -9\n") == (done.returncode, done.stdout)
+    assert (0, "2 -9 -9\n") == (done.returncode, done.stdout)
 
 
 @pytest.mark.parametrize("loop", FORK_LOOPS)
@@ -514,6 +515,246 @@ def test_sweep_spares_what_a_newer_holder_started(session: str) -> None:
 
         assert 3 == marked.sweep({"ORCH_SESSION": session}, newest=18)
         assert [started["19"].pid] == living(session)
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, *lists: list[int]) -> Callable[[], int]:
+    """Have each look of a sweep find these processes, the last list from then on; gives how many looks there were."""
+    taken = 0
+
+    def newest_first() -> list[int]:
+        nonlocal taken
+        taken += 1
+        return lists[min(taken, len(lists)) - 1]
+
+    monkeypatch.setattr(marked, "_newest_first", newest_first)
+    return lambda: taken
+
+
+@contextmanager
+def asleep(env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own that was started with these variables, ended with the block."""
+    with subprocess.Popen(["sleep", "60"], env=env, start_new_session=True) as child:
+        try:
+            wait_until(lambda: marked._first_environment(child.pid), "it should have become sleep")
+            yield child
+        finally:
+            child.kill()
+
+
+@pytest.fixture
+def ended() -> Iterator[int]:
+    """A process that has ended and that nobody has asked for its exit code: it is still listed."""
+    with subprocess.Popen(["true"]) as child:
+        wait_until(lambda: marked.stat(child.pid)[0] == "Z", "it should have ended")
+        yield child.pid
+
+
+@pytest.fixture
+def vanished() -> int:
+    """A process that ended so long ago that it is not even listed: only a look that is slower than it has it."""
+    with subprocess.Popen(["true"]) as child:
+        return child.pid
+
+
+def test_sweep_waits_for_nothing_that_has_ended(session: str, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays listed without an environment, as the kernel's own threads do, costs a second look and no wait."""
+    looked = looks(monkeypatch, [ended])
+
+    assert 0 == marked.sweep({"ORCH_SESSION": session})
+    assert 2 == looked()
+
+
+def test_sweep_reads_once_what_is_not_wanted(session: str, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks are quick, so that on a busy machine there soon is one in which nothing ends."""
+    first_environment, read = marked._first_environment, list[int]()
+    with asleep({"ORCH_SESSION": "another"}) as child:
+        monkeypatch.setattr(marked, "_first_environment", lambda pid: read.append(pid) or first_environment(pid))
+        looks(monkeypatch, [child.pid, ended])
+
+        assert 0 == marked.sweep({"ORCH_SESSION": session})
+        assert [child.pid, ended] == read
+
+
+def test_sweep_has_no_doubt_of_what_others_run(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it may not see is another user's."""
+    with asleep({"ORCH_SESSION": session}) as child:
+        looked = looks(monkeypatch, [child.pid])
+        answers(monkeypatch, f"/proc/{child.pid}/environ", *[PermissionError()] * 4)
+
+        assert 0 == marked.sweep({"ORCH_SESSION": session})
+        assert 1 == looked()
+
+
+def test_sweep_reads_anew_who_has_the_number_of_one_that_was(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of a process says nothing of the one that is given its number later."""
+    environments = iter([{b"A=1"}, {os.fsencode(f"ORCH_SESSION={session}")}])
+    with asleep({}) as child, asleep({}) as other:
+        read = {child.pid: environments, other.pid: iter([set[bytes](), set[bytes](), {b"A=1"}])}
+        monkeypatch.setattr(marked, "_first_environment", lambda pid: next(read[pid]))
+        monkeypatch.setattr(marked, "_DOUBT_S", 60.0)
+        looks(monkeypatch, [child.pid, other.pid], [other.pid], [child.pid, other.pid], [])
+
+        assert 1 == marked.sweep({"ORCH_SESSION": session})
+
+
+def test_sweep_that_ended_nothing_does_not_look_for_long(
+    session: str, vanished: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where processes come and go all the time no look may prove anything: a session does not wait for one."""
+    looked = looks(monkeypatch, [vanished])
+    monkeypatch.setattr(marked, "_DOUBT_S", 0.0)
+    monkeypatch.setattr(marked, "_STOP_S", 60.0)
+
+    assert 0 == marked.sweep({"ORCH_SESSION": session})
+    assert 2 == looked()
+
+
+def test_sweep_that_ended_some_looks_for_longer(session: str, vanished: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found once may well have more: it looks on until one look is beyond doubt."""
+    with asleep({"ORCH_SESSION": session}) as child:
+        looked = looks(monkeypatch, [child.pid], [vanished], [vanished], [vanished], [])
+        monkeypatch.setattr(marked, "_DOUBT_S", 0.0)
+
+        assert 1 == marked.sweep({"ORCH_SESSION": session})
+        assert 5 == looked()
+
+
+def test_sweep_finds_the_children_of_one_that_ended(session: str, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ended while a sweep looked may have left a child that this look did not list: the next one does."""
+    with asleep({"ORCH_SESSION": session}) as child:
+        looks(monkeypatch, [ended], [child.pid, ended])
+        monkeypatch.setattr(marked, "_DOUBT_S", 0.0)  # one look that proves nothing is too few, however long it took
+
+        assert 1 == marked.sweep({"ORCH_SESSION": session})
+        assert -signal.SIGKILL == child.wait()
+
+
+def test_sweep_kills_no_group_that_means_all(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of another namespace is shown as 0, and a signal to 0 or to 1 goes to far more than a group."""
+    groups = list[int]()
+    monkeypatch.setattr(os, "killpg", lambda group, _: groups.append(group))
+    monkeypatch.setattr(marked, "_above", lambda pid: {pid})
+    for group in (0, 1):
+        with asleep({"ORCH_SESSION": session}) as child:
+            monkeypatch.setattr(
+                os, "getpgid", lambda pid, group=group, pids=(child.pid,): group if pid in pids else pid
+            )
+
+            assert 1 == marked.sweep({"ORCH_SESSION": session})
+            assert [] == groups
+            assert -signal.SIGKILL == child.wait()
+
+
+def test_sweep_counts_one_that_ended_before_the_signal(
+    session: str, vanished: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain of forks is often a step ahead: having seen one of it is a reason to look for longer."""
+    monkeypatch.setattr(marked, "_first_environment", lambda _: {os.fsencode(f"ORCH_SESSION={session}")})
+    looks(monkeypatch, [vanished], [])
+
+    assert 1 == marked.sweep({"ORCH_SESSION": session})
+
+
+def test_sweep_goes_on_when_one_above_it_has_ended(
+    session: str, vanished: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who started it may end while it looks."""
+    monkeypatch.setattr(marked, "_above", lambda pid: {pid, vanished})
+    with asleep({"ORCH_SESSION": session}) as child:
+        assert 1 == marked.sweep({"ORCH_SESSION": session})
+        assert -signal.SIGKILL == child.wait()
+
+
+def test_sweep_reads_long_environments_to_their_end(session: str) -> None:
+    """The markers may be the last ones of many variables."""
+    with asleep({f"A{n}": "a" * 1000 for n in range(200)} | {"ORCH_SESSION": session}) as child:
+        assert 1 == marked.sweep({"ORCH_SESSION": session})
+        assert -signal.SIGKILL == child.wait()
+
+
+def test_sweep_looks_again_at_what_becomes_another_program(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment it lives and shows no environment: that may be the one it had."""
+    with asleep({"ORCH_SESSION": session}) as child:
+        first_environment, glimpses = marked._first_environment, iter([set[bytes](), set[bytes]()])
+        monkeypatch.setattr(marked, "_first_environment", lambda pid: next(glimpses, first_environment(pid)))
+        looks(monkeypatch, [child.pid])
+
+        assert 1 == marked.sweep({"ORCH_SESSION": session})
+        assert -signal.SIGKILL == child.wait()
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, path: str, *given: bytes | OSError) -> None:
+    """Have the first reads of this file be answered so, whatever is in it."""
+    answer, real = iter(given), marked._read
+
+    def read(asked: str) -> bytes:
+        said = next(answer, None) if asked == path else None
+        if isinstance(said, OSError):
+            raise said
+        return real(asked) if said is None else said
+
+    monkeypatch.setattr(marked, "_read", read)
+
+
+@pytest.mark.parametrize("answer", [ProcessLookupError(), PermissionError(), b""], ids=repr)
+def test_an_ended_process_is_known_by_its_memory(
+    answer: bytes | OSError, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels differ in what they say of its environment, and without root it may not be asked for."""
+    answers(monkeypatch, f"/proc/{ended}/environ", answer)
+
+    with pytest.raises(ProcessLookupError):
+        marked._first_environment(ended)
+
+
+@pytest.mark.parametrize("answer", [ProcessLookupError(), PermissionError()], ids=repr)
+def test_a_refusal_is_asked_once_more(answer: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that becomes another program takes over the number of the first one, which may have ended by then."""
+    with asleep({"A": "1"}) as child:
+        answers(monkeypatch, f"/proc/{child.pid}/environ", answer)
+        assert {b"A=1", b""} == marked._first_environment(child.pid)
+
+        answers(monkeypatch, f"/proc/{child.pid}/environ", answer, answer)
+        with pytest.raises(type(answer)):
+            marked._first_environment(child.pid)
+
+
+@pytest.mark.parametrize(("code", "end"), [(b"0", b"7"), (b"1", b"9")])
+def test_a_program_that_shows_no_variables_may_be_becoming_one(
+    code: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel notes where variables begin and end before it has copied them, and what code there is after that."""
+    with asleep({}) as child:
+        fields = [b"0"] * 50
+        fields[20 - 3], fields[23 - 3], fields[26 - 3], fields[50 - 3], fields[51 - 3] = b"1", b"4096", code, b"7", end
+        monkeypatch.setattr(marked, "_fields", lambda _: fields)
+
+        assert set() == marked._first_environment(child.pid)
+
+
+def test_a_process_without_variables_leaves_no_doubt() -> None:
+    """It shows none because it was started without any: no look at it would find more."""
+    with asleep({}) as child:
+        assert {b""} == marked._first_environment(child.pid)
+
+
+def test_threads_that_outlive_the_first_one_are_found(session: str) -> None:
+    """What is known of a process by its number is what its first thread leaves, which may be nothing."""
+    code = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=[60]).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", code], env={"ORCH_SESSION": session}, start_new_session=True
+    ) as child:
+        try:
+            wait_until(lambda: marked.stat(child.pid)[0] == "Z", "its first thread should have ended")
+            assert child.poll() is None
+
+            assert 1 == marked.sweep({"ORCH_SESSION": session})
+        finally:
+            child.kill()
+        assert -signal.SIGKILL == child.wait()
 
 
 def test_families_are_told_apart_by_state_folder(tmp_path: Path, session: str) -> None:

@@ -1,19 +1,18 @@
 """Ask the three roles: a step becomes a prompt, and the answer, found and parsed, becomes the step's report.
 
-The prompts are in `prompts`. Real agents wrap their JSON in prose and code fences, so the answer is looked for;
-if it is not there or not valid, the role is asked once more with the reason. A second bad answer is an error, not a
-failed review.
+The prompts are in `prompts`, and `answers` finds the answer in what an agent printed. If it is not there or not valid,
+the role is asked once more with the reason. A second bad answer is an error, not a failed review.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, TypeVar
+from functools import partial
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,9 +23,10 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
-    ValidationError,
+    model_validator,
 )
 
+from orchestrator.answers import AnswerT, Question, parse_answer
 from orchestrator.errors import HistoryMismatch, MalformedAnswer
 from orchestrator.models import (
     ImplementerResult,
@@ -53,10 +53,6 @@ Implementer = Callable[[str, Sequence[str]], ImplementerResult]
 Reviewer = Callable[[str, ImplementerResult, int], ReviewResult]
 """A reviewer of a session: (prompt, implementer_result, attempt). Attempts count from 1."""
 
-# The answer comes last. Starts are tried in the end of the output only, so that hostile output costs bounded time.
-SEARCHED_CHARS = 262_144
-TRIED_STARTS = 200
-
 
 def _aware(value: object) -> datetime:
     if not isinstance(value, str):
@@ -69,6 +65,7 @@ def _aware(value: object) -> datetime:
 
 Aware = Annotated[datetime, BeforeValidator(_aware)]
 Text = Annotated[StrictStr, AfterValidator(sendable)]
+Items = Annotated[list[Text], AfterValidator(lambda items: [item for item in items if item.strip()])]
 
 
 class _Answer(BaseModel):
@@ -94,30 +91,47 @@ class _ImplementerAnswer(_Answer):
 
 class _ReviewerAnswer(_Answer):
     passed: StrictBool
-    failed_items: list[Text]
-    fix_list: list[Text]
+    failed_items: Items
+    fix_list: Items
     notes: Text = Field(default="")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        """A fix list is what must be done before it may pass, so a PASS with one is no more a PASS than with failures.
+
+        A FAIL without a word leaves nothing to fix.
+        """
+        if self.passed and (self.failed_items or self.fix_list):
+            raise ValueError("passed is true, but there are failed_items or a fix_list; advice belongs in notes")
+        if not (self.passed or self.failed_items or self.fix_list or self.notes.strip()):
+            raise ValueError("passed is false, but nothing says why: name the failed_items")
+        return self
 
     def result(self) -> ReviewResult:
         return ReviewResult(self.passed, self.failed_items, self.fix_list, self.notes)
 
 
-AnswerT = TypeVar("AnswerT", _ImplementerAnswer, _ReviewerAnswer)
+def new_nonce() -> str:
+    """Twelve letters that nobody can guess, easy to copy; without vowels they are no word, without digits no number."""
+    return "".join(secrets.choice("bcdfghjkmnpqrstvwxz") for _ in range(12))
 
 
 class RoleAgentAdapter:
     """The three roles over one transport `(role, prompt) -> str`.
 
-    Each method raises MalformedAnswer (a ValueError that names role and field) after a second bad answer, and
-    whatever the transport raises.
+    An answer repeats the nonce of its prompt, new for each; a transport that never does is asked twice, and then
+    believed. Each method raises MalformedAnswer (a ValueError that names role and field) after a second bad answer,
+    and whatever the transport raises.
     """
 
-    def __init__(self, transport: AgentTransport) -> None:
+    def __init__(self, transport: AgentTransport, *, nonce: Callable[[], str] = new_nonce) -> None:
         self._transport = transport
+        self._nonce = nonce
 
     def implementer(self, prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
         """Ask for the implementation, or with a fix_list for those fixes."""
-        return self._ask(Role.IMPLEMENTER, implementer_prompt(prompt, fix_list), _ImplementerAnswer).result()
+        told = partial(implementer_prompt, prompt, fix_list)
+        return self._ask(Role.IMPLEMENTER, told, _ImplementerAnswer).result()
 
     def spec_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
         """Ask for a review against every line of the checklist."""
@@ -129,46 +143,22 @@ class RoleAgentAdapter:
 
     def review(self, role: Role, prompt: str, *, result: ImplementerResult, attempt: int) -> ReviewResult:
         """Ask one of the reviewers."""
-        told = reviewer_prompt(role, prompt, result=result, attempt=attempt)
+        told = partial(reviewer_prompt, role, prompt, result=result, attempt=attempt)
         return self._ask(role, told, _ReviewerAnswer).result()
 
-    def _ask(self, role: Role, prompt: str, shape: type[AnswerT]) -> AnswerT:
+    def _ask(self, role: Role, told: Callable[..., str], shape: type[AnswerT]) -> AnswerT:
+        """The answer to the prompt that `told` makes with a nonce; asked for twice at the most."""
+        nonce = self._nonce()
+        question = Question(role, told(nonce=nonce), nonce)
+        printed = self._transport(role, question.prompt)
         try:
-            return parse_answer(role, self._transport(role, prompt), shape)
+            return parse_answer(question, printed, shape)
         except MalformedAnswer as bad:
-            again = prompt_once_more(prompt, str(bad))
-        return parse_answer(role, self._transport(role, again), shape)
-
-
-def parse_answer(role: str, printed: str, shape: type[AnswerT]) -> AnswerT:
-    """The last object in what an agent printed that looks like the role's answer, validated."""
-    required = {name for name, field in shape.model_fields.items() if field.is_required()}
-    found = list(json_objects(printed[-SEARCHED_CHARS:]))
-    if not found:
-        raise MalformedAnswer(f"{role}: no JSON object in its answer; it ends with {printed.strip()[-80:]!r}")
-    best = max(enumerate(found), key=lambda n_and_object: (len(required & n_and_object[1].keys()), n_and_object[0]))[1]
-    try:
-        return shape.model_validate(best)
-    except ValidationError as invalid:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())
-        raise MalformedAnswer(f"{role}: {problems}") from invalid
-
-
-_START = re.compile(r"\{\s*[\"}]")
-
-
-def json_objects(text: str) -> Iterator[dict[str, object]]:
-    """Every outermost JSON object in a text, left to right; only the last TRIED_STARTS places are tried."""
-    decoder = json.JSONDecoder()
-    end = 0
-    for start in [found.start() for found in _START.finditer(text)][-TRIED_STARTS:]:
-        if start < end:
-            continue
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):  # not JSON, a number longer than Python reads, or too deep
-            continue
-        yield value
+            problem = str(bad)
+        nonce = self._nonce()
+        question = Question(role, told(nonce=nonce), nonce, earlier=printed)
+        again = prompt_once_more(question.prompt, problem, nonce=nonce)
+        return parse_answer(question, self._transport(role, again), shape)
 
 
 class Steps(ABC):

@@ -1,5 +1,6 @@
 """Every prompt of an agent: the user's template for the issue, then its role's task and the answer it owes.
 
+The last `"nonce": "..."` in a prompt is the one that the answer owes; whatever others wrote stands before it.
 A template is rendered strictly: placeholders are replaced, nothing else happens.
 """
 
@@ -42,11 +43,12 @@ _IMPLEMENT = """
 Do the work described above. {task}
 
 When you are done, end your answer with one JSON object in a ```json fence, and nothing after it:
-{{"code_changed_at": "<ISO-8601 time with zone of your last edit>",
+{{"nonce": "{nonce}",
+ "code_changed_at": "<ISO-8601 time with zone of your last edit>",
  "notes": "<what you did and decided, for the reviewers, at most 20 lines>",
  "verification": {{"command": "<the test command you ran>", "output": "<its last lines>", "exit_code": 0,
                   "produced_at": "<ISO-8601 time with zone>"}}}}
-`verification` is null if you ran nothing.
+`verification` is null if you ran nothing. Copy `nonce` as it is: it tells your answer from a quotation.
 """
 
 _REVIEW = """
@@ -62,8 +64,11 @@ The implementer's own verification (a claim, not a fact; it is run again after t
 {claim}
 
 End your answer with one JSON object in a ```json fence, and nothing after it:
-{{"passed": true or false, "failed_items": ["<each thing that is not true, in the checklist's words>"],
+{{"nonce": "{nonce}",
+ "passed": <true or false>, "failed_items": ["<each thing that is not true, in the checklist's words>"],
  "fix_list": ["<what to do about each, concretely: file and change>"], "notes": "<at most 10 lines>"}}
+If it passes, both lists are empty; advice that may be left undone goes into the notes. Copy `nonce` as it is: it tells
+your answer from a quotation.
 """
 
 _REVIEW_TASKS = {
@@ -88,18 +93,18 @@ _AGAIN = """
 # Once more
 
 Your last answer could not be used: {problem}.
-End with the JSON object.
+End with the JSON object, whole, with "nonce": "{nonce}" in it and nothing after it.
 """
 
 
-def implementer_prompt(prompt: str, fix_list: Sequence[str]) -> str:
+def implementer_prompt(prompt: str, fix_list: Sequence[str], *, nonce: str) -> str:
     """The issue's prompt and the implementer's task: the implementation, or with a fix_list those fixes."""
     fixes = "\n".join(f"- {fix}" for fix in fix_list)
     task = f"It has been reviewed; fix exactly this:\n\n{fixes}\n" if fix_list else ""
-    return prompt + _IMPLEMENT.format(task=task)
+    return prompt + _IMPLEMENT.format(task=task, nonce=nonce)
 
 
-def reviewer_prompt(role: Role, prompt: str, *, result: ImplementerResult, attempt: int) -> str:
+def reviewer_prompt(role: Role, prompt: str, *, result: ImplementerResult, attempt: int, nonce: str) -> str:
     """The issue's prompt, a reviewer's task, and what the implementer claims."""
     title, task = _REVIEW_TASKS[role]
     claim = result.verification
@@ -107,6 +112,7 @@ def reviewer_prompt(role: Role, prompt: str, *, result: ImplementerResult, attem
         title=title,
         task=task,
         attempt=attempt,
+        nonce=nonce,
         notes=result.notes or "(none)",
         claim=f"`{claim.command}` exited with {claim.exit_code}\n{claim.output}" if claim else "(none)",
     )
@@ -117,6 +123,6 @@ def prompt_with_change(prompt: str, change: str) -> str:
     return prompt + _CHANGE.format(change=change)
 
 
-def prompt_once_more(prompt: str, problem: str) -> str:
-    """A prompt that was answered badly, and why the answer could not be used."""
-    return prompt + _AGAIN.format(problem=problem)
+def prompt_once_more(prompt: str, problem: str, *, nonce: str) -> str:
+    """A prompt that was answered badly, and why the answer could not be used. The last nonce in it is its own."""
+    return prompt + _AGAIN.format(problem=problem, nonce=nonce)

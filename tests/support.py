@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +56,11 @@ def an_issue(**changes: str) -> IssueContext:
 def evidence(exit_code: int = 0, *, produced_at: datetime = NOON, output: str = "3 passed") -> VerificationEvidence:
     """One run of `make test`, with a commit and its whole output somewhere."""
     return VerificationEvidence("make test", output, exit_code, produced_at, "c0ffee", "runs/1.log")
+
+
+def an_answer(prompt: str, fields: Mapping[str, object]) -> str:
+    """What an agent prints that repeats its prompt's nonce."""
+    return json.dumps({"nonce": re.findall(r'"nonce": "(\w+)"', prompt)[-1], **fields})
 
 
 def gateway_to(tracker: MemoryTracker, *, sleep: Callable[[float], object] = lambda _seconds: None) -> SudocodeGateway:

@@ -119,8 +119,8 @@ FAILED = {
     "Endless": "ran longer than 8 s and was ended: make the issue smaller, or raise agent_seconds in orch.toml",
     "Hanging": "printed nothing for 4 s and was ended: see what it waited for, or raise silence_seconds in orch.toml",
     "Forking": "printed nothing for 4 s and was ended",
-    "Garbage": "implementer: no JSON object in its answer; it ends with",
-    "Garbage review": "spec_reviewer: no JSON object in its answer; it ends with",
+    "Garbage": "implementer: its answer does not end with a JSON object; it ends with",
+    "Garbage review": "spec_reviewer: its answer does not end with a JSON object; it ends with",
     "Failing": "exited with code 3: scripted: the playbook says to fail here",
 }
 

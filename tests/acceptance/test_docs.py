@@ -66,10 +66,12 @@ TROUBLE = {
 """What is wrong with the issue that a section is about; in any other it is `done`."""
 
 PLACEHOLDERS = ("i-a1b2", "i-c3d4")
-CLAUDE = """case "$(cat)" in
-*"Your role: implementer"*) echo done > work.txt; echo '{"code_changed_at": "2026-01-05T12:00:00Z", "notes": "done",
-  "verification": null}' ;;
-*) echo '{"passed": true, "failed_items": [], "fix_list": []}' ;;
+CLAUDE = """prompt=$(cat)
+nonce=$(echo "$prompt" | grep -o '"nonce": "[a-z]*"' | tail -n 1)
+case $prompt in
+*"Your role: implementer"*) echo done > work.txt
+  echo "{$nonce,"' "code_changed_at": "2026-01-05T12:00:00Z", "notes": "done", "verification": null}' ;;
+*) echo "{$nonce,"' "passed": true, "failed_items": [], "fix_list": []}' ;;
 esac"""
 """An agent that finds no fault."""
 

@@ -33,9 +33,10 @@ AGENT = """\
 # Says when it started, then answers as its role owes.
 issue=$1 role=$2 out=$3
 [ "$role" = implementer ] && date +%s%N >"$out/$issue.new" && mv "$out/$issue.new" "$out/$issue"
+nonce=$(grep -o '"nonce": "[a-z]*"' | tail -n 1)
 case $role in
-implementer) echo '{"code_changed_at": "2026-01-05T12:00:00Z", "notes": "", "verification": null}' ;;
-*) echo '{"passed": true, "failed_items": [], "fix_list": [], "notes": "fine"}' ;;
+implementer) echo "{$nonce,"' "code_changed_at": "2026-01-05T12:00:00Z", "notes": "", "verification": null}' ;;
+*) echo "{$nonce,"' "passed": true, "failed_items": [], "fix_list": [], "notes": "fine"}' ;;
 esac
 """
 
@@ -122,6 +123,7 @@ def _by_hand(folder: Path, started: Path, name: str) -> float:
         ["sh", str(folder / "agent.sh"), name, "implementer", str(started)],
         cwd=path,
         check=True,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
     return (int((started / name).read_text()) - before) / 1e6

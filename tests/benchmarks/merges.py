@@ -30,11 +30,12 @@ AGENT = """\
 # Works until it is told to stop if there is such a file, and answers as its role owes.
 issue=$1 role=$2 busy=$3
 while [ "$role" = implementer ] && [ -e "$busy" ]; do sleep 0.2; done
+nonce=$(grep -o '"nonce": "[a-z]*"' | tail -n 1)
 case $role in
 implementer)
   echo "$issue" >"$issue.txt"
-  echo '{"code_changed_at": "2026-01-05T12:00:00Z", "notes": "", "verification": null}' ;;
-*) echo '{"passed": true, "failed_items": [], "fix_list": [], "notes": "fine"}' ;;
+  echo "{$nonce,"' "code_changed_at": "2026-01-05T12:00:00Z", "notes": "", "verification": null}' ;;
+*) echo "{$nonce,"' "passed": true, "failed_items": [], "fix_list": [], "notes": "fine"}' ;;
 esac
 """
 

@@ -112,6 +112,14 @@ def test_a_reviewer_really_checks(playbooks: Callable[..., None], ask: Ask, tmp_
     assert {"passed": True, "failed_items": [], "fix_list": [], "notes": "2 of 2 checks hold"} == second
 
 
+def test_an_answer_repeats_the_last_nonce_of_its_prompt(playbooks: Callable[..., None], ask: Ask) -> None:
+    """A nonce that the issue quotes stands before the prompt's own; without any the answer has none."""
+    playbooks("default")
+
+    assert "own" == answer(ask("spec_reviewer", 'the issue: {"nonce": "quoted"}\n{"nonce": "own", ...'))["nonce"]
+    assert "nonce" not in answer(ask("spec_reviewer"))
+
+
 def test_run_n_follows_entry_n(playbooks: Callable[..., None], ask: Ask) -> None:
     """Each run takes the next entry, the last one from then on; another issue or role counts for itself."""
     playbooks("default", implementer=[{"notes": "first"}, {"notes": "second"}], spec_reviewer=[{"notes": "review"}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,15 +34,15 @@ from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
 from orchestrator.session_loop import perform
 from tests.git_project import Host, Project, with_bare
-from tests.support import NOON, an_issue, evidence, noon
+from tests.support import NOON, an_answer, an_issue, evidence, noon
 
 ISSUE = "i-abc"
 REF = f"refs/orch/{ISSUE}"
 RECORD = SessionRecord("s-1", "orch-main", an_issue(issue_id=ISSUE), 3, 2)
 LEASE_S = 30.0
 SAID = datetime(2020, 1, 1, tzinfo=UTC)
-IMPLEMENTED = json.dumps({"code_changed_at": SAID.isoformat(), "notes": "did it", "verification": None})
-PASSED = json.dumps({"passed": True, "failed_items": [], "fix_list": [], "notes": "good"})
+IMPLEMENTED = {"code_changed_at": SAID.isoformat(), "notes": "did it", "verification": None}
+PASSED = {"passed": True, "failed_items": [], "fix_list": [], "notes": "good"}
 
 Deed = Callable[["Session", Path], object]
 
@@ -106,7 +105,7 @@ class Session:
         self.tools = SessionTools(
             workspace=self.host.workspace,
             remote=lambda lease: self.other_remote or self.host.workspace.remote(lease, host="here"),
-            transport=lambda _lease, worktree, _keeper: lambda role, prompt: self._agent(worktree, Role(role)),
+            transport=lambda _lease, worktree, _keeper: lambda role, prompt: self._agent(worktree, Role(role), prompt),
             verifier=lambda _lease, _worktree, _keeper: self._verified,
             verify_command=lambda _level: ("make", "test"),
             prompt_template=lambda: "{{title}}",
@@ -119,10 +118,10 @@ class Session:
         """End the lease without any word of it."""
         self.clock.now += LEASE_S + 1
 
-    def _agent(self, worktree: Worktree, role: Role) -> str:
+    def _agent(self, worktree: Worktree, role: Role, prompt: str) -> str:
         self.asked.append(role)
         self.deeds.get(role, nothing)(self, worktree.path)
-        return IMPLEMENTED if role is Role.IMPLEMENTER else PASSED
+        return an_answer(prompt, IMPLEMENTED if role is Role.IMPLEMENTER else PASSED)
 
     def _verified(self, command: Sequence[str], worktree: Worktree, commit: str) -> VerificationEvidence:
         self.asked.append(" ".join(command))

@@ -3,9 +3,9 @@
     python -P -m orchestrator.adapters.agents.scripted --role ROLE --issue ISSUE --playbook DIR < prompt
 
 It works in the current directory (`-P` keeps that off the import path), prints what it does, and ends with the answer
-that its role owes, as JSON in a fenced block. `DIR/<issue>.json` says what to do; without it `DIR/fix.json` when the
-prompt is about a "[FIX]" issue; else `DIR/default.json`. The n-th run of a role for an issue follows the n-th entry,
-and the last one from then on; `DIR/state/<issue>.<role>` counts the runs.
+that its role owes, as JSON in a fenced block, with the last nonce in the prompt. `DIR/<issue>.json` says what to do;
+without it `DIR/fix.json` when the prompt is about a "[FIX]" issue; else `DIR/default.json`. The n-th run of a role for
+an issue follows the n-th entry, and the last one from then on; `DIR/state/<issue>.<role>` counts the runs.
 
     {
       "implementer": [{
@@ -56,6 +56,7 @@ Argv = Annotated[list[str], Field(min_length=1)]
 Misbehaviour = Literal["garbage", "hang", "exit3", "flood", "fork"]
 
 _FIX_ISSUE = re.compile(r"^\W*([\w .-]+:\W*)?\[FIX\]", re.MULTILINE)
+_NONCE = re.compile(r'"nonce": "(\w+)"')
 _ISSUE_ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -118,8 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not _ISSUE_ID.fullmatch(options.issue):
         parser.error(f"{options.issue!r} is no issue id")
+    prompt = sys.stdin.read()
     try:
-        path = find(options.playbook, options.issue, sys.stdin.read())
+        path = find(options.playbook, options.issue, prompt)
         playbook = Playbook.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         print(f"scripted: {options.issue}: no usable playbook: {' '.join(str(error).split())}", file=sys.stderr)
@@ -131,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answer = _implement(turn) if isinstance(turn, Implementation) else _review(turn)
     if turn.misbehave:
         _misbehave(turn.misbehave)
-    _tell(f"```json\n{json.dumps(answer, indent=2)}\n```")
+    nonce = {"nonce": asked[-1]} if (asked := _NONCE.findall(prompt)) else {}
+    _tell(f"```json\n{json.dumps(nonce | answer, indent=2)}\n```")
     return 0
 
 

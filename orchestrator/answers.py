@@ -58,7 +58,7 @@ def _problem(place: tuple[int | str, ...], message: str) -> str:
     return ": ".join(filter(None, (".".join(map(str, place)), message.removeprefix("Value error, "))))
 
 
-# Commands to a terminal (colours, links, titles), and characters that do not show. Tabs and line ends stay.
+# Commands to a terminal (colours, links, titles), and characters that do not show. Tabs and newlines stay.
 _UNSEEN = re.compile(
     r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]"
     r"|[\0-\x08\x0b-\x1f\x7f\u200b\u2060\ufeff]"
@@ -67,7 +67,7 @@ _UNSEEN = re.compile(
 
 def _shown(printed: str) -> str:
     """The end of an output as a person would see it, without the fence that closes it."""
-    text = _UNSEEN.sub("", printed[-SEARCHED_CHARS:].replace("\r\n", "\n").replace("\r", "\n"))
+    text = _UNSEEN.sub("", printed[-SEARCHED_CHARS:])
     return text.strip().rstrip("`~").rstrip()
 
 

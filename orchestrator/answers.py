@@ -184,7 +184,7 @@ def _check_nonce(question: Question, said: str, start: int, found: dict[str, obj
     if said[:start].rstrip().endswith(('":', ",", "[")):
         raise ValueError("the JSON object that ends its answer is a part of something unfinished")
     if REDACTED in said[start:] or _letters(said[start:]) in _letters(question.prompt):
-        raise ValueError("the JSON object that ends its answer stands in the prompt, and has no nonce: a quotation")
+        raise ValueError("the JSON object that ends its answer may be a quotation from the prompt: it has no nonce")
     if found.get("passed") is True and any(map(_FAILS.search, (_shown(question.earlier), shown))):
         raise ValueError("it says both that it passed and that it did not, and has no nonce to tell which counts")
 

@@ -75,6 +75,7 @@ class GitHubServer:
         self.repo = repo
         self.pulls: dict[int, dict[str, Any]] = {}
         self.branches: dict[str, set[str]] = {"main": set()}
+        self.commits: dict[str, dict[str, Any]] = {}
         self.asked: list[Asked] = []
         self.faults: deque[Fault] = deque()
         self.remaining = 5000
@@ -133,13 +134,30 @@ class GitHubServer:
         }
         return number
 
-    def merge(self, number: int, *, at: datetime = NOON) -> str:
+    def commit(
+        self, sha: str, message: str, *, at: datetime = NOON, branch: str = "main", parents: int = 1, files: int = 1
+    ) -> None:
+        """A commit on a branch, with what GitHub shows of it."""
+        self.push(branch, sha)
+        self.commits[sha] = {
+            "sha": sha,
+            "commit": {"message": message, "committer": {"date": _zulu(at)}},
+            "parents": [{"sha": f"{n}" * 40} for n in range(parents)],
+            "files": [{"filename": f"{n}.py"} for n in range(files)],
+        }
+
+    def merge(self, number: int, *, at: datetime = NOON, message: str = "", parents: int = 2, files: int = 1) -> str:
         """Merge a pull request; gives the merge commit."""
-        commit = hashlib.sha1(f"{number}".encode()).hexdigest()
-        self.push(self.pulls[number]["base"]["ref"], commit)
+        commit = hashlib.sha1(f"{number} {len(self.commits)}".encode()).hexdigest()
+        pull = self.pulls[number]
+        words = message or f"Merge pull request #{number} from {pull['head']['label'].replace(':', '/')}"
+        self.commit(commit, words, at=at, branch=pull["base"]["ref"], parents=parents, files=files)
         self.close(number, at=at)
         self.pulls[number] |= {"merged_at": _zulu(at), "merge_commit_sha": commit}
         return commit
+
+    def reopen(self, number: int, *, at: datetime = NOON) -> None:
+        self.pulls[number] |= {"state": "open", "closed_at": None, "updated_at": _zulu(at)}
 
     def close(self, number: int, *, at: datetime = NOON) -> None:
         self.pulls[number] |= {"state": "closed", "closed_at": _zulu(at), "updated_at": _zulu(at)}
@@ -187,6 +205,10 @@ class GitHubServer:
                 labels = self.pulls[int(number)]["labels"]
                 labels += [{"name": name} for name in body["labels"]]
                 return 200, labels, {}
+            case "GET", ["commits"]:
+                return self._log(query)
+            case "GET", ["commits", sha]:
+                return (200, self.commits[sha], {}) if sha in self.commits else _not_found()
             case "GET", ["compare", *span]:
                 branch, _, commit = "/".join(span).partition("...")
                 return self._compare(unquote(branch), commit)
@@ -204,6 +226,19 @@ class GitHubServer:
         at = f"<{self.url}/repositories/1/pulls?page={{}}>"
         links = f'{at.format(page + 1)}; rel="next", {at.format(last)}; rel="last"' if page < last else ""
         return 200, found[(page - 1) * size : page * size], {"Link": links} if links else {}
+
+    def _log(self, query: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
+        """The commits of a branch, newest first, without their files."""
+        on = self.branches.get(query["sha"])
+        if on is None:
+            return _not_found()
+        rows = [row for sha, row in self.commits.items() if sha in on]
+        found = [row for row in rows if row["commit"]["committer"]["date"] >= query.get("since", "")]
+        size, page = int(query.get("per_page", 30)), int(query.get("page", 1))
+        shown = found[::-1][(page - 1) * size : page * size]
+        more = f'<{self.url}/repositories/1/commits?page={page + 1}>; rel="next"' if page * size < len(found) else ""
+        short = [{name: value for name, value in row.items() if name != "files"} for row in shown]
+        return 200, short, {"Link": more} if more else {}
 
     def _make(self, body: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
         label = f"acme:{body['head']}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.issue import feedback_of
@@ -48,19 +48,19 @@ def payload(issue_id: str = "i-a1b2", **changes: Any) -> MergeClosePayload:
 class Tracked(MemoryTracker):
     """A tracker in which sessions can be played to their end."""
 
-    def session(self, verdict: Verdict | None, issue_id: str = "i-a1b2") -> str:
+    def session(self, verdict: Verdict | None, issue_id: str = "i-a1b2", *, at: datetime = NOON) -> str:
         """One session of an issue, filed if it is new, as the tracker is told of it; without a verdict it goes on."""
         if issue_id not in self.issues:
             self.file("Parse empty input", issue_id=issue_id)
         about = About(an_issue(issue_id=issue_id), "session-1", "orch-test")
         passed = verdict is not Verdict.OVERFLOW
-        review = Report(Stage.SPEC_REVIEW, 3, NOON, passed=passed, failed_items=() if passed else ("no test",))
+        review = Report(Stage.SPEC_REVIEW, 3, at, passed=passed, failed_items=() if passed else ("no test",))
         progress = Progress(evidence=evidence()).after(review)
-        entries = [*opening_entries(about, at=NOON), *step_entries(about, progress, review)]
+        entries = [*opening_entries(about, at=at), *step_entries(about, progress, review)]
         if verdict is Verdict.ERROR:
-            entries += error_entries(about, progress, ValueError("disk full"), at=NOON)
+            entries += error_entries(about, progress, ValueError("disk full"), at=at)
         elif verdict:
-            entries += verdict_entries(about, progress, verdict, at=NOON)
+            entries += verdict_entries(about, progress, verdict, at=at)
         made = [tell(entry, gateway_to(self)) for entry in entries]
         return next((fix_id for fix_id in made if fix_id), "")
 

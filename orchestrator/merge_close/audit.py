@@ -10,7 +10,6 @@ from orchestrator.issue import Issue
 from orchestrator.merge_close.events import PullRequest
 from orchestrator.merge_close.record import read_record
 from orchestrator.merge_close.rules import NOT_MERGED, NoIssueNamed, Ruling, Trust, judge, merge_of
-from orchestrator.models import issue_of
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,20 @@ def audit_merge(
         return Audit(None, NOT_MERGED)
     held = on_base(pull.merge_sha)
     try:
-        merge = merge_of(pull, trust, on_base=lambda _commit: held is not False, started_at=lambda _issue: None)
+        merge = merge_of(
+            pull,
+            trust,
+            delivered=lambda _issue: None,
+            on_base=lambda _commit: held is not False,
+            undone=lambda _pull: "",
+        )
     except NoIssueNamed as silent:
-        return Audit(Ruling.REJECT if issue_of(pull.branch) else None, str(silent))
+        return Audit(None, str(silent))
     except ValueError as wrong:
         return Audit(Ruling.REJECT, str(wrong))
     if merge.objection:
         return Audit(Ruling.REJECT, merge.objection, merge.issue_id)
-    unchecked = [f"{merge.issue_id}'s last session began before the merge"]
+    unchecked = [f"{merge.issue_id}'s last session changed something, which the merge took and nobody took back"]
     if held is None:
         unchecked.append(f"{trust.base} holds the merge commit")
     try:

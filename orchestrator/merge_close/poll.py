@@ -16,7 +16,7 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import CheckpointUnreadable, InvalidMCPResponseError, TrackerRefused
-from orchestrator.merge_close.events import MergeClosePayload, PullRequest
+from orchestrator.merge_close.events import Delivered, MergeClosePayload, PullRequest
 from orchestrator.merge_close.rules import MergeCloseResult, Trust, apply_closed_unmerged, apply_merge_close, merge_of
 from orchestrator.models import IssueTracker
 
@@ -35,6 +35,9 @@ class MergeFeed(Protocol):
 
     def on_branch(self, commit: str, branch: str) -> bool:
         """True when the branch holds the commit now."""
+
+    def undone(self, pull: PullRequest) -> str:
+        """The reason for which its base has nothing of what was merged, though it holds the commit; empty if it has."""
 
 
 class CheckpointStore(Protocol):
@@ -109,14 +112,14 @@ class Settled:
 class MergePoll:
     """Settle what was closed at the forge since the last look. Callers take turns.
 
-    `started_at` gives when an issue's last session began, or None if that is not known.
+    `delivered` gives an issue's last session, or None if that is not known.
     """
 
     feed: MergeFeed
     tracker: IssueTracker
     store: CheckpointStore
     trust: Trust
-    started_at: Callable[[str], datetime | None]
+    delivered: Callable[[str], Delivered | None]
     now: Callable[[], datetime]
     lookback: timedelta = LOOKBACK
 
@@ -168,8 +171,9 @@ class MergePoll:
             return merge_of(
                 pull,
                 self.trust,
+                delivered=self.delivered,
                 on_base=lambda commit: self.feed.on_branch(commit, self.trust.base),
-                started_at=self.started_at,
+                undone=self.feed.undone,
             )
         except ValueError as reason:
             return str(reason)

@@ -10,8 +10,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 
-from orchestrator.merge_close.events import PullText
-from orchestrator.merge_close.rules import ISSUE_LINE, MENTION
+from orchestrator.merge_close.events import ISSUE_LINE, MENTION, PullText
 from orchestrator.models import UNSAID, IssueContext, Progress, Report, SessionRecord, Stage, VerificationEvidence
 from orchestrator.snapshot import utc_text
 from orchestrator.text import bounded, bounded_text, one_line, sendable

@@ -10,28 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import StrEnum
 
 from orchestrator.errors import TrackerRefused
 from orchestrator.issue import Issue, shown
-from orchestrator.merge_close.events import MergeClosePayload, PullRequest
-from orchestrator.merge_close.record import Marker, MergeRecord, read_record, tell_marker
+from orchestrator.merge_close.events import ISSUE_LINE, Delivered, MergeClosePayload, PullRequest, naming_lines
+from orchestrator.merge_close.record import NAMED_BADLY, Marker, MergeRecord, read_record, tell_marker
 from orchestrator.models import ISSUE_ID, IssueStatus, IssueTracker, branch_of, issue_of
 from orchestrator.text import bounded_text, one_line
 
 __all__ = ["MergeClosePayload", "MergeCloseResult", "apply_merge_close", "parse_issue_line"]
 
-ISSUE_LINE = "Sudocode-Issue: {}"
-MENTION = re.compile(r"sudocode-issue(?=[\s*_`]*:)", re.IGNORECASE)
-"""What makes a line one that names an issue, if the line begins with it."""
-
 _ONE_ISSUE = re.compile(ISSUE_LINE.format(rf"({ISSUE_ID.pattern})\s*"))
-_DECORATION = " \t>*_`#-+"
 
 NOT_MERGED = "the pull request is not merged"
 NOT_IN_REVIEW = "close allowed only from needs_review"
 NOT_FINISHED = "no finished session on record since the last reopening"
+RUNS_AGAIN = f"{NOT_IN_REVIEW}: a session began since this pull request was turned down; merge what that delivers"
+TOO_EARLY = "it was merged before the last session ended, so it cannot hold what that delivered"
 CLOSED_BEFORE = "this merge closed the issue before, and it was reopened since"
 CLOSED_ALREADY = "the issue is closed already"
 
@@ -91,7 +87,7 @@ def parse_issue_line(body: str) -> str:
 
     A line that begins like one, even quoted or malformed, counts as one: of two claims neither is believed.
     """
-    lines = [line for line in body.splitlines() if MENTION.match(line.lstrip(_DECORATION))]
+    lines = naming_lines(body)
     if not lines:
         raise NoIssueNamed("no line `Sudocode-Issue: i-xxxx`")
     if len(lines) > 1:
@@ -106,26 +102,35 @@ def merge_of(
     pull: PullRequest,
     trust: Trust,
     *,
+    delivered: Callable[[str], Delivered | None],
     on_base: Callable[[str], bool],
-    started_at: Callable[[str], datetime | None],
+    undone: Callable[[PullRequest], str],
 ) -> MergeClosePayload:
     """The merge that a pull request is, with what speaks against it. ValueError when it names not exactly one issue.
 
-    `on_base` says whether the base holds a commit; `started_at` when an issue's last session began, if that is known:
-    no merge before it can hold its work.
+    One from a session's own branch that names its issue badly is a merge of that issue that may not close it.
+    `delivered` gives an issue's last session, if that is known; `on_base` says whether the base holds a commit,
+    `undone` why it has nothing of the pull request all the same, or is empty.
     """
-    issue_id = parse_issue_line(pull.body)
-    merge = MergeClosePayload(issue_id, pull.url, pull.merge_sha, pull.merged_at, pull.merged_at is not None, "daemon")
-    if pull.merged_at is None:
+    try:
+        issue_id, wrong = parse_issue_line(pull.body), ""
+    except ValueError as badly:
+        issue_id, wrong = issue_of(pull.branch), f"{NAMED_BADLY}: {badly}"
+        if pull.merged_at is None or not issue_id or trust.objection(pull, issue_id):
+            raise
+    merge = MergeClosePayload(
+        issue_id, pull.url, pull.merge_sha, pull.merged_at, pull.merged_at is not None, "daemon", wrong, on_forge=True
+    )
+    if pull.merged_at is None or wrong:
         return merge
     if objection := trust.objection(pull, issue_id):
         return replace(merge, objection=objection)
-    started = started_at(issue_id)
-    if started is not None and pull.merged_at < started:
-        return replace(merge, objection=f"it was merged before the last session of {issue_id} began")
+    session = delivered(issue_id)
+    if session and session.empty:
+        return replace(merge, objection=f"the last session of {issue_id} changed nothing, so none of it can be merged")
     if not on_base(pull.merge_sha):
         return replace(merge, objection=f"{trust.base} does not hold its merge commit")
-    return merge
+    return replace(merge, objection=undone(pull))
 
 
 def judge(record: MergeRecord, payload: MergeClosePayload) -> tuple[Ruling, str]:
@@ -134,13 +139,16 @@ def judge(record: MergeRecord, payload: MergeClosePayload) -> tuple[Ruling, str]
         return Ruling.REJECT, payload.objection
     if record.issue.status is IssueStatus.CLOSED:
         # Only what we began ourselves is brought to its end; an issue that others closed is left as it is.
-        return (Ruling.CLOSE, "merged") if record.cut_off(payload.identity) else (Ruling.SKIP, CLOSED_ALREADY)
-    if record.issue.status is not IssueStatus.NEEDS_REVIEW:
-        return Ruling.REJECT, NOT_IN_REVIEW
-    if record.applied(payload.identity):
+        return (Ruling.CLOSE, "merged") if record.cut_off(payload) else (Ruling.SKIP, CLOSED_ALREADY)
+    if record.issue.status is not IssueStatus.NEEDS_REVIEW and not record.turned_down(payload):
+        return Ruling.REJECT, RUNS_AGAIN if record.turned_down_before(payload) else NOT_IN_REVIEW
+    if record.applied(payload):
         return Ruling.REJECT, CLOSED_BEFORE
-    if not record.finished(payload.identity):
+    if not record.finished(payload):
         return Ruling.REJECT, NOT_FINISHED
+    # Git proves what it says, and an operator is believed; a pull request may hold the work of a session before.
+    if payload.on_forge and record.ended_after(payload.merged_at):
+        return Ruling.REJECT, TOO_EARLY
     return Ruling.CLOSE, "merged"
 
 
@@ -193,7 +201,8 @@ def apply_closed_unmerged(*, gateway: IssueTracker, pull: PullRequest, trust: Tr
         return MergeCloseResult(False, NOT_MERGED)
     payload = MergeClosePayload(issue_id, pull.url, "", None, False, "daemon")
     record = read_record(shown(gateway.show_issue, issue_id))
-    if record.issue.status is not IssueStatus.NEEDS_REVIEW or not record.finished(payload.identity):
+    waits = record.issue.status is IssueStatus.NEEDS_REVIEW and record.finished(payload)
+    if not waits or record.ended_after(pull.closed_at):
         return MergeCloseResult(False, f"{NOT_MERGED}, and {issue_id} does not wait for it")
     reason = f"pull request #{pull.number} was closed without being merged; the issue is open again"
     tell_marker(gateway, record, Marker.PULL_REQUEST_CLOSED_UNMERGED, payload=payload, reason=reason)

@@ -138,6 +138,7 @@ class Report:
     """The result of a step. `commit` is where the branch stood when the step ended; `at` is that moment.
 
     `remarks` are ours: what of the agent's doings is not in the commit, and what else changed while it was at work.
+    `base` is the commit that the branch grew out of when it was prepared; empty where there is none.
     """
 
     stage: Stage
@@ -151,6 +152,7 @@ class Report:
     code_changed_at: datetime | None = None
     evidence: VerificationEvidence | None = None
     remarks: tuple[str, ...] = ()
+    base: str = ""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class WorktreeSteps(Steps):
             self._remarks.append(f"{by}: {'; '.join(changed)}")
         if self._remarks:
             log.warning("remarked", remarks=self._remarks)
-        return replace(report, remarks=tuple(self._remarks))
+        return replace(report, base=self._here.base, remarks=tuple(self._remarks))
 
     def implement(self, step: Step) -> ImplementerResult:
         """Ask the implementer, and make one commit of what it changed, on the remote too."""

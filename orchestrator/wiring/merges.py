@@ -135,7 +135,7 @@ class MergeWiring:
             tracker=self._here.gateway,
             store=self.finished,
             trust=Trust(self.github_repo or "", self._here.base, frozenset(self._settings.github.authors)),
-            started_at=self.finished.started_at,
+            delivered=self.finished.last,
             now=utc_now,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from orchestrator.issue import feedback_of
 from orchestrator.merge_close.events import NEVER, Delivered, LastLook, MergeClosePayload, PullText
 from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
 from orchestrator.merge_close.poll import MergePoll, Settled
-from orchestrator.models import Claim, Progress, Verdict, utc_now
+from orchestrator.models import Claim, Progress, Stage, Verdict, utc_now
 from orchestrator.publish.entries import verdict_entries
 from tests.engine import Engine, a_record, a_report, about, told_of
 from tests.git_project import Host, Project, with_bare
@@ -109,7 +109,24 @@ def test_nothing_is_closed_that_was_not_merged(engine: Engine, repo: Repo) -> No
 
     assert [] == repo.look()
     assert "needs_review" == engine.status(ISSUE)
-    assert [Delivered(ISSUE, COMMIT)] == list(repo.merges.finished())
+    assert [(ISSUE, COMMIT)] == [(work.issue_id, work.commit) for work in repo.merges.finished()]
+
+
+def test_what_a_session_delivers_is_told_with_where_and_when_it_began(engine: Engine, repo: Repo) -> None:
+    """Its base is that of its first step: one that is handed on prepares anew, and may find its own work merged."""
+    engine.tracker.file("Parse empty input", issue_id=ISSUE)
+    lease = engine.running(ISSUE)
+    history = engine.history(lease)
+    for report in (a_report(base="ba5e"), a_report(Stage.SPEC_REVIEW, commit=COMMIT, base=COMMIT)):
+        history.record(report, [])
+    history.close(Verdict.DONE, [])
+    holding = engine.leases.holding(ISSUE)
+    assert holding is not None
+    began = datetime.fromtimestamp(holding.started_at_ms / 1000, UTC)
+
+    assert Delivered(ISSUE, COMMIT, "ba5e", began) == repo.merges.last(ISSUE)
+    assert [repo.merges.last(ISSUE)] == list(repo.merges.finished())
+    assert repo.merges.last("i-unknown") is None
 
 
 def test_work_is_delivered_once(engine: Engine, repo: Repo) -> None:

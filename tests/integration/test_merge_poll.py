@@ -57,7 +57,7 @@ class World:
                 tracker=gateway or gateway_to(self.tracker),
                 store=self.store,
                 trust=Trust("acme/shop", "main"),
-                started_at=lambda _issue: NOON - timedelta(days=1),
+                delivered=lambda _issue: None,
                 now=lambda: NOON + timedelta(days=1),
             )()
 

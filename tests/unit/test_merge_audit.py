@@ -24,7 +24,7 @@ from orchestrator.models import Verdict
 from tests.merges import TRUST, Tracked, pull
 from tests.support import gateway_to
 
-BEGAN_BEFORE = "i-a1b2's last session began before the merge"
+CHANGED = "i-a1b2's last session changed something, which the merge took and nobody took back"
 
 
 def audited(event: PullRequest, tracker: Tracked, *, on_base: bool | None = True) -> Audit:
@@ -41,7 +41,7 @@ def finished(verdict: Verdict | None = Verdict.DONE, *, status: str = "") -> Tra
 
 def test_a_merge_that_closes_its_issue() -> None:
     """It says which issue, why, and what it cannot know without Redis."""
-    assert Audit(Ruling.CLOSE, "merged", "i-a1b2", (BEGAN_BEFORE,)) == audited(pull(), finished())
+    assert Audit(Ruling.CLOSE, "merged", "i-a1b2", (CHANGED,)) == audited(pull(), finished())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_merge_that_closes_its_issue() -> None:
 def test_it_says_what_closing_would_do(event: PullRequest, tracker: Tracked, ruling: Ruling, reason: str) -> None:
     """The same merge, applied, is applied or not for the same reason."""
     said = audited(event, tracker)
-    merge = merge_of(event, TRUST, on_base=lambda _commit: True, started_at=lambda _issue: None)
+    merge = merge_of(event, TRUST, delivered=lambda _issue: None, on_base=lambda _commit: True, undone=lambda _pull: "")
     done = apply_merge_close(gateway=gateway_to(tracker), payload=merge)
 
     assert (ruling, ruling is Ruling.CLOSE) == (said.ruling, done.applied)
@@ -75,16 +75,26 @@ def test_it_says_what_closing_would_do(event: PullRequest, tracker: Tracked, rul
         ({"merged_at": None}, None, NOT_MERGED),
         ({"merged_at": None, "body": "Sudocode-Issue: 17"}, None, NOT_MERGED),
         ({"body": "A typo.", "branch": "fix-typo"}, None, "no line"),
-        ({"body": ""}, Ruling.REJECT, "no line"),
         ({"body": "Sudocode-Issue: 17", "branch": "fix-typo"}, Ruling.REJECT, "malformed line 'Sudocode-Issue: 17'"),
-        ({"body": "Sudocode-Issue: i-a1b2\nSudocode-Issue: i-c3d4"}, Ruling.REJECT, "2 lines"),
+        ({"body": "", "head_repo": "eve/shop"}, None, "no line"),
     ],
 )
 def test_who_concerns_no_issue_is_told_apart(changes: dict[str, Any], ruling: Ruling | None, reason: str) -> None:
-    """Unmerged, or somebody's own work that names none; but a session's branch has to name its issue."""
+    """Unmerged, somebody's own work that names none, or a fork whose branch is called as a session's."""
     said = audited(pull(**changes), finished())
 
     assert (ruling, None) == (said.ruling, said.issue_id)
+    assert reason in said.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"), [("", "no line"), ("Sudocode-Issue: i-a1b2\nSudocode-Issue: i-c3d4", "2 lines")]
+)
+def test_a_sessions_branch_has_to_name_its_issue(body: str, reason: str) -> None:
+    """Its merge is rejected, and the issue is known by the branch."""
+    said = audited(pull(body=body), finished())
+
+    assert (Ruling.REJECT, "i-a1b2") == (said.ruling, said.issue_id)
     assert reason in said.reason
 
 
@@ -97,7 +107,7 @@ def test_what_is_not_on_the_base_is_rejected() -> None:
 
 def test_a_shallow_checkout_says_so() -> None:
     """Whether the base holds the commit is then not known, and not held against the merge."""
-    assert Audit(Ruling.CLOSE, "merged", "i-a1b2", (BEGAN_BEFORE, "main holds the merge commit")) == audited(
+    assert Audit(Ruling.CLOSE, "merged", "i-a1b2", (CHANGED, "main holds the merge commit")) == audited(
         pull(), finished(), on_base=None
     )
 
@@ -111,7 +121,7 @@ def test_without_a_tracker_the_other_rules_are_checked() -> None:
     def said(event: PullRequest) -> Audit:
         return audit_merge(event, TRUST, show=unreadable, on_base=lambda _commit: True)
 
-    unchecked = (BEGAN_BEFORE, "i-a1b2 waits for a merge (there is no issues.jsonl)")
+    unchecked = (CHANGED, "i-a1b2 waits for a merge (there is no issues.jsonl)")
     assert Audit(Ruling.CLOSE, "nothing speaks against it", "i-a1b2", unchecked) == said(pull())
     assert Audit(Ruling.REJECT, "its base is release, not main", "i-a1b2") == said(pull(base="release"))
 

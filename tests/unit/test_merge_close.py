@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,14 +16,31 @@ from hypothesis import strategies as st
 from orchestrator.errors import TrackerUnavailable, TransientMCPError
 from orchestrator.gateway import SudocodeGateway
 from orchestrator.issue import Issue, feedback_of, shown
-from orchestrator.merge_close.events import PullRequest, merge_identity
-from orchestrator.merge_close.record import Marker, read_record
+from orchestrator.merge_close.events import (
+    Commit,
+    Delivered,
+    PullRequest,
+    issue_of_message,
+    merge_identity,
+    taken_back,
+)
+from orchestrator.merge_close.record import (
+    NAMED_BADLY,
+    Marker,
+    MergeMarker,
+    MergeRecord,
+    markers_of,
+    read_record,
+    tell_marker,
+)
 from orchestrator.merge_close.rules import (
     CLOSED_ALREADY,
     CLOSED_BEFORE,
     NOT_FINISHED,
     NOT_IN_REVIEW,
     NOT_MERGED,
+    RUNS_AGAIN,
+    TOO_EARLY,
     MergeCloseResult,
     Ruling,
     apply_closed_unmerged,
@@ -34,7 +51,7 @@ from orchestrator.merge_close.rules import (
 )
 from orchestrator.models import IssueStatus, Verdict
 from orchestrator.snapshot import emit_snapshot_json, read_snapshot
-from tests.merges import LATER, TRUST, Tracked, payload, pull
+from tests.merges import SHA, TRUST, Tracked, payload, pull
 from tests.support import NOON, gateway_to
 
 EVIDENCE = Marker.MERGE_EVIDENCE_RECORDED
@@ -51,7 +68,8 @@ class World:
     verdicts: tuple[Verdict | None, ...] = (Verdict.DONE,)
     status: str = ""
     on_base: bool = True
-    started_at: datetime | None = NOON
+    undone: str = ""
+    delivered: Delivered | None = None
     merged_before: tuple[PullRequest, ...] = ()
 
     def tracker(self) -> Tracked:
@@ -73,7 +91,11 @@ def happens(event: PullRequest, tracker: Tracked, world: World) -> MergeCloseRes
     """What becomes of a pull request that was closed, from its body to the tracker."""
     try:
         merge = merge_of(
-            event, TRUST, on_base=lambda _commit: world.on_base, started_at=lambda _issue: world.started_at
+            event,
+            TRUST,
+            delivered=lambda _issue: world.delivered,
+            on_base=lambda _commit: world.on_base,
+            undone=lambda _pull: world.undone,
         )
     except ValueError as reason:
         return MergeCloseResult(False, str(reason))
@@ -85,23 +107,29 @@ def says(*lines: str) -> PullRequest:
 
 
 LINE = "Sudocode-Issue: i-a1b2"
+BRANCH_REF = "refs/heads/orch/i-a1b2"
+EARLIER = NOON - timedelta(seconds=1)
+NOTHING = Delivered("i-a1b2", SHA, base=SHA)
 
 # name: the event, the world around it, the marker it leaves, a part of the reason
 WRONG: dict[str, tuple[PullRequest, World, Marker | None, str]] = {
-    "no line": (says("Parse empty input"), World(), None, "no line"),
-    "the body is empty": (pull(body=""), World(), None, "no line"),
-    "the line stands in a comment of the template": (says(f"<!-- {LINE} -->"), World(), None, "no line"),
-    "a revert, as the forge words it": (says("Reverts acme/shop#12"), World(), None, "no line"),
-    "two lines, two issues": (says(LINE, "Sudocode-Issue: i-c3d4"), World(), None, "2 lines"),
-    "two lines, one issue": (says(LINE, LINE), World(), None, "2 lines"),
-    "a second line, quoted": (says(LINE, "> Sudocode-Issue: i-c3d4"), World(), None, "2 lines"),
-    "a second line, in bold": (says(LINE, "**Sudocode-Issue**: i-c3d4"), World(), None, "2 lines"),
-    "a squash of three sessions": (says(*(f"* {LINE}" for _ in range(3))), World(), None, "3 lines"),
-    "a malformed id": (says("Sudocode-Issue: 17"), World(), None, "malformed line 'Sudocode-Issue: 17'"),
-    "an id in capitals": (says("Sudocode-Issue: I-A1B2"), World(), None, "malformed line"),
-    "two ids in a line": (says("Sudocode-Issue: i-a1b2, i-c3d4"), World(), None, "malformed line"),
-    "no id": (says("Sudocode-Issue:"), World(), None, "malformed line"),
-    "a spec's id": (says("Sudocode-Issue: s-a1b2"), World(), None, "malformed line"),
+    "no line": (says("Parse empty input"), World(), REJECTED, "no line"),
+    "the body is empty": (pull(body=""), World(), REJECTED, "no line"),
+    "the line stands in a comment of the template": (says(f"<!-- {LINE} -->"), World(), REJECTED, "no line"),
+    "a revert, as the forge words it": (says("Reverts acme/shop#12"), World(), REJECTED, "no line"),
+    "two lines, two issues": (says(LINE, "Sudocode-Issue: i-c3d4"), World(), REJECTED, "2 lines"),
+    "two lines, one issue": (says(LINE, LINE), World(), REJECTED, "2 lines"),
+    "a second line, quoted": (says(LINE, "> Sudocode-Issue: i-c3d4"), World(), REJECTED, "2 lines"),
+    "a second line, in bold": (says(LINE, "**Sudocode-Issue**: i-c3d4"), World(), REJECTED, "2 lines"),
+    "a squash of three sessions": (says(*(f"* {LINE}" for _ in range(3))), World(), REJECTED, "3 lines"),
+    "a malformed id": (says("Sudocode-Issue: 17"), World(), REJECTED, "malformed line 'Sudocode-Issue: 17'"),
+    "an id in capitals": (says("Sudocode-Issue: I-A1B2"), World(), REJECTED, "malformed line"),
+    "two ids in a line": (says("Sudocode-Issue: i-a1b2, i-c3d4"), World(), REJECTED, "malformed line"),
+    "no id": (says("Sudocode-Issue:"), World(), REJECTED, "malformed line"),
+    "a spec's id": (says("Sudocode-Issue: s-a1b2"), World(), REJECTED, "malformed line"),
+    "no line, and somebody's own branch": (pull(branch="fix-typo", body="x"), World(), None, "no line"),
+    "no line, and a fork's namesake": (pull(head_repo="eve/shop", body="x"), World(), None, "no line"),
+    "two lines, and another base": (pull(base="release", body=f"{LINE}\n{LINE}"), World(), None, "2 lines"),
     "an issue that nobody filed": (pull("i-zzzz"), World(), None, "Issue not found: i-zzzz"),
     "closed without being merged": (pull(merged_at=None), World(), None, NOT_MERGED),
     "another repo": (pull(repo="acme/other"), World(), REJECTED, "of acme/other, not of acme/shop"),
@@ -111,7 +139,9 @@ WRONG: dict[str, tuple[PullRequest, World, Marker | None, str]] = {
     "a fork's branch of the same name": (pull(head_repo="eve/shop"), World(), REJECTED, "from eve/shop:orch/i-a1b2"),
     "a deleted fork's": (pull(head_repo=""), World(), REJECTED, "from a deleted fork:orch/i-a1b2"),
     "a deleted account's": (pull(branch="x", author=""), World(), REJECTED, "not on the allow-list"),
-    "merged before the session began": (pull(), World(started_at=LATER), REJECTED, "before the last session"),
+    "merged before the session ended": (pull(merged_at=EARLIER), World(), REJECTED, TOO_EARLY),
+    "a session that changed nothing": (pull(), World(delivered=NOTHING), REJECTED, "changed nothing"),
+    "taken back since": (pull(), World(undone="it was taken back by commit c0ffee"), REJECTED, "taken back"),
     "force-pushed away from base": (pull(), World(on_base=False), REJECTED, "main does not hold its merge commit"),
     "the issue is open": (pull(), World(status="open"), REJECTED, NOT_IN_REVIEW),
     "the issue is in progress": (pull(), World((Verdict.DONE, None)), REJECTED, NOT_IN_REVIEW),
@@ -126,7 +156,7 @@ WRONG: dict[str, tuple[PullRequest, World, Marker | None, str]] = {
     ),
     "a session since, review by hand": (pull(), World((Verdict.DONE, None), "needs_review"), REJECTED, NOT_FINISHED),
     "merged, reopened since, another merge": (
-        pull(number=13),
+        pull(number=13, merge_sha="b" * 40),
         World(merged_before=(pull(),), status="needs_review"),
         REJECTED,
         NOT_FINISHED,
@@ -217,6 +247,17 @@ def test_an_old_gate_marker_is_an_end_too() -> None:
     assert happens(pull(), tracker, World()).applied
 
 
+def a_marker(marker: Marker) -> MergeMarker:
+    """What the feedback says of the merge of `payload`."""
+    tracker = World().tracker()
+    tell_marker(gateway_to(tracker), record_of(tracker), marker, payload=payload(), reason="because")
+    return markers_of(feedback_of(tracker.show_issue("i-a1b2")))[-1]
+
+
+def record_of(tracker: Tracked) -> MergeRecord:
+    return read_record(shown(tracker.show_issue, "i-a1b2"))
+
+
 def an_issue_in(status: IssueStatus) -> Issue:
     return Issue("i-a1b2", "One", status, status.value)
 
@@ -226,7 +267,7 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "objection": ({"objection": "it is forged"}, {}, "it is forged"),
     "closed": ({}, {"issue": an_issue_in(IssueStatus.CLOSED)}, CLOSED_ALREADY),
     "not in needs_review": ({}, {"issue": an_issue_in(IssueStatus.OPEN)}, NOT_IN_REVIEW),
-    "closed before": ({}, {"before": frozenset({(APPLIED, payload().identity)})}, CLOSED_BEFORE),
+    "closed before": ({}, {"before": (a_marker(APPLIED),)}, CLOSED_BEFORE),
     "not finished": ({}, {"last": None}, NOT_FINISHED),
 }
 
@@ -253,13 +294,13 @@ FORGED: dict[str, dict[str, Any]] = {
 def test_of_two_objections_the_first_is_told(first: str, second: str) -> None:
     """Where it was merged comes before who wrote it, and both before a look at sessions and commits."""
 
-    def never(_asked: str) -> Any:
+    def never(_asked: object) -> Any:
         raise AssertionError("nothing more may be asked about a pull request that is not trusted")
 
     both = pull(**FORGED[second] | FORGED[first])
 
     assert TRUST.objection(pull(**FORGED[first]), "i-a1b2") == TRUST.objection(both, "i-a1b2")
-    assert merge_of(both, TRUST, on_base=never, started_at=never).objection
+    assert merge_of(both, TRUST, delivered=never, on_base=never, undone=never).objection
 
 
 def test_unmerged_and_malformed_payloads_do_not_reach_the_tracker() -> None:
@@ -327,8 +368,8 @@ def test_an_event_that_comes_too_early_may_come_again() -> None:
 def test_an_issue_closed_by_hand_gets_its_marker_once() -> None:
     """MERGE_CLOSE_APPLIED is filled in by the first merge that is seen, and nothing else is done to it."""
     tracker = World(status="closed").tracker()
-    for number in (12, 12, 13):
-        happens(pull(number=number), tracker, World())
+    for number, sha in ((12, SHA), (12, SHA), (13, "b" * 40)):
+        happens(pull(number=number, merge_sha=sha), tracker, World())
 
     assert [APPLIED, SKIPPED, SKIPPED] == tracker.markers()
     assert ("i-a1b2", "closed") not in tracker.status_updates
@@ -337,7 +378,7 @@ def test_an_issue_closed_by_hand_gets_its_marker_once() -> None:
 def test_a_second_life_of_an_issue_is_closed_by_its_own_merge() -> None:
     """Reopened, done anew and merged again: each merge closes it once."""
     tracker = World((Verdict.DONE, Verdict.DONE), merged_before=(pull(),)).tracker()
-    result = happens(pull(number=13), tracker, World())
+    result = happens(pull(number=13, merge_sha="b" * 40), tracker, World())
 
     assert result.applied
     assert [EVIDENCE, APPLIED, EVIDENCE, APPLIED] == tracker.markers()
@@ -523,6 +564,53 @@ def test_reopening_may_be_cut_off() -> None:
     assert ("open", [Marker.PULL_REQUEST_CLOSED_UNMERGED]) == (tracker.status(), tracker.markers())
 
 
+@pytest.mark.parametrize("status", ["open", "needs_review"])
+@pytest.mark.parametrize("seen_in", ["https://github.com/acme/shop/pull/12", BRANCH_REF])
+def test_what_was_turned_down_and_merged_after_all_closes(status: str, seen_in: str) -> None:
+    """A person opened the pull request again and merged it, before a session began anew: by any door, once."""
+    tracker = World().tracker()
+    apply_closed_unmerged(gateway=gateway_to(tracker), pull=unmerged(), trust=TRUST)
+    tracker.issues["i-a1b2"]["status"] = status
+    results = [apply_merge_close(gateway=gateway_to(tracker), payload=payload(pr_url=seen_in)) for _ in range(2)]
+
+    assert [True, False] == [result.applied for result in results]
+    assert [Marker.PULL_REQUEST_CLOSED_UNMERGED, EVIDENCE, APPLIED, SKIPPED] == tracker.markers()
+
+
+@pytest.mark.parametrize(("number", "status"), [(13, "open"), (12, "blocked"), (12, "in_progress")])
+def test_what_was_turned_down_is_closed_by_nothing_else(number: int, status: str) -> None:
+    """Not by another pull request, and not where a person has done something else with it since."""
+    tracker = World().tracker()
+    apply_closed_unmerged(gateway=gateway_to(tracker), pull=unmerged(), trust=TRUST)
+    tracker.issues["i-a1b2"]["status"] = status
+
+    assert NOT_IN_REVIEW == happens(pull(number=number), tracker, World()).reason
+
+
+def test_a_pull_request_merged_after_all_does_not_close_a_session_that_began_since() -> None:
+    """The session goes on; the reason says what will close the issue. Done, it still waits for a merge of its own."""
+    tracker = World().tracker()
+    apply_closed_unmerged(gateway=gateway_to(tracker), pull=unmerged(), trust=TRUST)
+    tracker.session(None, at=NOON + timedelta(hours=1))
+    while_it_runs = happens(pull(merged_at=NOON + timedelta(hours=2)), tracker, World())
+    status = tracker.status()
+    tracker.session(Verdict.DONE, at=NOON + timedelta(hours=3))
+    replayed = happens(pull(merged_at=NOON + timedelta(hours=2)), tracker, World())
+
+    assert (RUNS_AGAIN, REJECTED, "in_progress") == (while_it_runs.reason, while_it_runs.feedback_marker, status)
+    assert (TOO_EARLY, "needs_review") == (replayed.reason, tracker.status())
+
+
+def test_late_news_of_being_turned_down_does_not_reopen_what_was_done_since() -> None:
+    """As when the record of settled ones is made anew."""
+    tracker = World().tracker()
+    apply_closed_unmerged(gateway=gateway_to(tracker), pull=unmerged(), trust=TRUST)
+    tracker.session(Verdict.DONE, at=NOON + timedelta(hours=1))
+    apply_closed_unmerged(gateway=gateway_to(tracker), pull=unmerged(), trust=TRUST)
+
+    assert "needs_review" == tracker.status()
+
+
 def test_a_merge_after_being_turned_down_needs_a_new_session() -> None:
     """What was turned down was reopened; set to needs_review by hand, it is still not closed by that branch."""
     tracker = World().tracker()
@@ -546,13 +634,104 @@ def test_a_body_with_one_line_names_its_issue(before: str, after: str) -> None:
 
 
 def test_one_merge_has_one_identity() -> None:
-    """Whoever saw it, and however its address was written."""
-    expected = "acme/shop#12#c0ffee"
-    urls = ("https://github.com/acme/shop/pull/12", "http://ghe.acme.org/sub/Acme/Shop/pull/12/files?w=1")
+    """The commit on the base, whichever door it was seen through, and in git's short form too."""
+    places = ("https://github.com/acme/shop/pull/12", "http://ghe.acme.org/sub/Acme/Shop/pull/12/files", BRANCH_REF)
+    commits = ("C0FFEE1" + "a" * 33, "c0ffee1", "c0ffee1aaaa")
 
-    assert {expected} == {merge_identity(url, "C0FFEE") for url in urls}
-    assert pull().identity == payload().identity
-    assert "refs/heads/orch/i-a1b2#c0ffee" == merge_identity("refs/heads/orch/i-a1b2", "c0ffee")
+    assert {"c0ffee1"} == {merge_identity(place, commit) for place in places for commit in commits}
+    assert {"acme/shop#12"} == {merge_identity(place, "") for place in places[:2]}
+
+
+DOORS = ("https://github.com/acme/shop/pull/12", BRANCH_REF, "https://ghe.acme.org/acme/shop/pull/12/commits")
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(DOORS, 2)))
+def test_a_reopened_issue_is_not_closed_by_its_old_merge(first: str, second: str) -> None:
+    """Whichever door saw it first, and whichever sees it again; also once a session was done anew."""
+    tracker = World().tracker()
+    apply_merge_close(gateway=gateway_to(tracker), payload=payload(pr_url=first))
+    tracker.issues["i-a1b2"]["status"] = "needs_review"
+    again = apply_merge_close(gateway=gateway_to(tracker), payload=payload(pr_url=second))
+    tracker.session(Verdict.DONE)
+    done_anew = apply_merge_close(gateway=gateway_to(tracker), payload=payload(pr_url=second))
+
+    assert [CLOSED_BEFORE, CLOSED_BEFORE] == [again.reason, done_anew.reason]
+    assert "needs_review" == tracker.status()
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(DOORS, 2)))
+def test_what_one_door_began_another_brings_to_its_end(first: str, second: str) -> None:
+    """Cut off after the status, before the marker that says so: it is one merge."""
+    tracker = World().tracker()
+    with pytest.raises(Cut):
+        apply_merge_close(gateway=cut_after(tracker, 2), payload=payload(pr_url=first))
+    assert apply_merge_close(gateway=gateway_to(tracker), payload=payload(pr_url=second)).applied
+
+    assert [EVIDENCE, APPLIED] == tracker.markers()
+
+
+def test_an_operator_is_believed_about_the_time() -> None:
+    """A merge told by hand, or seen in git, may bear an earlier time than the session's end; a pull request may not."""
+    told = payload(merged_at=EARLIER)
+
+    assert apply_merge_close(gateway=gateway_to(World().tracker()), payload=told).applied
+    assert TOO_EARLY == happens(pull(merged_at=EARLIER), World().tracker(), World()).reason
+
+
+def test_a_pull_request_that_names_its_issue_badly_says_so_and_may_be_told_by_hand() -> None:
+    """The marker is on the issue of the branch it came from; what an operator then says of the same merge closes it."""
+    tracker = World().tracker()
+    result = happens(says(f"> {LINE}"), tracker, World())
+
+    assert (REJECTED, True) == (result.feedback_marker, result.reason.startswith(f"{NAMED_BADLY}: malformed line"))
+    assert apply_merge_close(gateway=gateway_to(tracker), payload=payload(source="operator")).applied
+
+
+MESSAGES = {
+    LINE: "i-a1b2",
+    f"Add it (#12)\n\n* Step 0\n\n{LINE}\nOrch-Step: RUNNING/1\n\n* Step 1\n\n{LINE}\n": "i-a1b2",
+    f"Add it\n\n{LINE}\n\nCo-authored-by: Ada <ada@example.org>\n": "i-a1b2",
+    f"Squashed commit of the following:\n\ncommit c0ffee\n\n    Step 0\n\n    {LINE}\n": "i-a1b2",
+    "Add it\r\n\r\nsudocode-issue: i-a1b2\r\n": "i-a1b2",
+    f"{LINE} is what this is about": "",
+    f"{LINE}\nSudocode-Issue: i-c3d4": "",
+    f"{LINE}\n> Sudocode-Issue: i-c3d4": "",
+    f"> {LINE}": "",
+    f"{LINE}, i-c3d4": "",
+    "Sudocode-Issue: I-A1B2": "",
+    "Add it": "",
+}
+
+
+@pytest.mark.parametrize(("message", "issue_id"), MESSAGES.items())
+def test_a_commits_message_names_one_issue_anywhere(message: str, issue_id: str) -> None:
+    """In its last block or not, once or more; never when a line names another, or nothing that is an id."""
+    assert issue_id == issue_of_message(message)
+
+
+REVERT = 'Revert "Add it"\n\nThis reverts commit {}{}.'
+A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
+# What came after the merge A of #12, oldest first, and the commit that took it back, if one did.
+LATER_COMMITS: list[tuple[list[Commit], str]] = [
+    ([], ""),
+    ([Commit(B, "Reverts are fun, and so is " + A)], ""),
+    ([Commit(B, REVERT.format(A, ""))], B),
+    ([Commit(B, REVERT.format(A[:9], ""))], B),
+    ([Commit(B, REVERT.format(A, ", reversing\nchanges made to " + D))], B),
+    ([Commit(B, 'Revert "Add it (#12)" (#13)\n\nReverts acme/shop#12')], B),
+    ([Commit(B, "Squashed\n\n    This reverts commit " + A)], B),
+    ([Commit(B, REVERT.format(D, ""))], ""),
+    ([Commit(B, REVERT.format(A, "")), Commit(C, REVERT.format(B, ""))], ""),
+    ([Commit(B, 'Revert "Add it" (#13)\n\nReverts #12'), Commit(C, 'Revert "Revert" (#14)\n\nReverts #13')], ""),
+    ([Commit(B, REVERT.format(A, "")), Commit(C, REVERT.format(B, "")), Commit(D, REVERT.format(C, ""))], B),
+    ([Commit(B, REVERT.format(A, "")), Commit(C, REVERT.format(B, "")), Commit(D, REVERT.format(A, ""))], D),
+]
+
+
+@pytest.mark.parametrize(("later", "by"), LATER_COMMITS)
+def test_a_commit_that_says_it_takes_a_merge_back(later: list[Commit], by: str) -> None:
+    """By its id or its number, in git's words or GitHub's; one that was itself taken back does not count."""
+    assert by == taken_back(Commit(A, "Add it (#12)").names, reversed(later))
 
 
 def test_a_ruling_changes_nothing() -> None:

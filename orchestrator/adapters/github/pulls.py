@@ -15,12 +15,14 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.adapters.github.calls import GitHubCalls, NotFound, Reply
 from orchestrator.errors import GitHubRefused, GitHubUnavailable
-from orchestrator.merge_close.events import PullRequest, PullText
+from orchestrator.merge_close.events import Commit, PullRequest, PullText, taken_back
 
 T = TypeVar("T")
 
 API = "https://api.github.com"
 PAGE = 100
+MAX_PAGES = 30
+"""So many pages of commits are searched for one that takes a merge back."""
 
 
 class _Repo(BaseModel):
@@ -82,6 +84,19 @@ class _Pull(BaseModel):
         )
 
 
+class _Words(BaseModel):
+    message: str
+
+
+class _Made(BaseModel):
+    """A commit; its files are those that differ from its first parent, and a list of commits has none."""
+
+    sha: str
+    commit: _Words
+    parents: list[object]
+    files: list[object] | None = None
+
+
 class PullRequestEvent(BaseModel):
     """An event of a pull request, as GitHub sends it to a webhook and puts it into a workflow's event file."""
 
@@ -93,6 +108,8 @@ class PullRequestEvent(BaseModel):
 _PULL = TypeAdapter(_Pull)
 _PULLS = TypeAdapter(list[_Pull])
 _COMPARED = TypeAdapter(dict[str, object])
+_COMMIT = TypeAdapter(_Made)
+_COMMITS = TypeAdapter(list[_Made])
 
 
 @dataclass(frozen=True)
@@ -148,6 +165,35 @@ class GitHub:
         except NotFound:
             return False
         return _parsed(_COMPARED, answer).get("status") in {"behind", "identical"}
+
+    def undone(self, pull: PullRequest) -> str:
+        """The reason for which the base has nothing of what was merged, as its commits say; empty when it has.
+
+        Empty as well when GitHub does not know the commit, which `on_branch` says.
+        """
+        try:
+            merge = _parsed(_COMMIT, self._call("GET", f"/commits/{quote(pull.merge_sha)}"))
+            later = self._commits_since(pull)
+        except NotFound:
+            return ""
+        if len(merge.parents) > 1 and merge.files == []:
+            return f"its merge commit {pull.merge_sha[:12]} took nothing of it"
+        names = Commit(pull.merge_sha, merge.commit.message).names | {f"#{pull.number}"}
+        by = taken_back(names, later)
+        return f"it was taken back by commit {by[:12]}" if by else ""
+
+    def _commits_since(self, pull: PullRequest) -> list[Commit]:
+        """The commits of the base that were made since the merge, newest first."""
+        asked: dict[str, str | int] = {"sha": pull.base, "per_page": PAGE}
+        if pull.merged_at:
+            asked["since"] = pull.merged_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found: list[Commit] = []
+        for page in range(1, MAX_PAGES + 1):
+            answer = self._call("GET", "/commits", params={**asked, "page": page})
+            found += [Commit(made.sha, made.commit.message) for made in _parsed(_COMMITS, answer)]
+            if not answer.more:
+                break
+        return found
 
     def deliver(self, branch: str, *, base: str, text: PullText) -> str:
         """The branch's one open pull request, opened or brought up to date; gives its URL.

@@ -24,10 +24,19 @@ class RedisMerges:
     def finished(self) -> Iterator[Delivered]:
         """The verified commit of each session that ended DONE and whose issue is not closed yet."""
         for issue_id in sorted(self._scripts.client.smembers(self._keys("finished"))):
-            if found := self.work(issue_id):
-                yield Delivered(issue_id, found[1][-1].commit)
+            if delivered := self.last(issue_id):
+                yield delivered
             else:
                 self.settled(issue_id)
+
+    def last(self, issue_id: str) -> Delivered | None:
+        """The commit that the issue's last session came to; None when it is forgotten."""
+        found = self.work(issue_id)
+        if found is None:
+            return None
+        reports = found[1]
+        # A session that was handed on prepares anew, and its base may have moved on to its own work meanwhile.
+        return Delivered(issue_id, reports[-1].commit, reports[0].base, self._started_at(issue_id))
 
     def work(self, issue_id: str) -> tuple[SessionRecord, Sequence[Report]] | None:
         """The issue's last session and its reports; None when it is forgotten."""
@@ -36,11 +45,6 @@ class RedisMerges:
         record = RECORDS.validate_json(text) if text else None
         rows = client.lrange(self._keys("history", record.session_id), 0, -1) if record else []
         return (record, [REPORTS.validate_json(row) for row in rows]) if record and rows else None
-
-    def started_at(self, issue_id: str) -> datetime | None:
-        """The begin of the issue's last session; None if there is none on record."""
-        at = self._scripts.client.hget(self._keys("session", issue_id), "started_at")
-        return datetime.fromtimestamp(int(at) / 1000, UTC) if at else None
 
     def settled(self, issue_id: str, *, merged_at: datetime | None = None) -> None:
         """Stop looking for the merge of an issue's work: it is closed, or forgotten."""
@@ -85,6 +89,11 @@ class RedisMerges:
         return LastLook(
             _moment(row.get("at")), _moment(row.get("well_at")), int(row.get("failed", 0)), row.get("problem", "")
         )
+
+    def _started_at(self, issue_id: str) -> datetime | None:
+        """The begin of the issue's last session; None if there is none on record."""
+        at = self._scripts.client.hget(self._keys("session", issue_id), "started_at")
+        return datetime.fromtimestamp(int(at) / 1000, UTC) if at else None
 
 
 def _moment(ms: str | None) -> datetime | None:

@@ -86,8 +86,11 @@ def _also(facts: IssueFacts, found: Explanation) -> Iterator[str]:
         wrong[State.PAUSED] = f"orch is paused by {facts.redis.paused.by}"
     yield from (said for state, said in wrong.items() if said and state is not found.state)
     merges = facts.tracked.merges_since if facts.tracked else ()
-    if any(merge.marker is Marker.PULL_REQUEST_CLOSED_UNMERGED for merge in merges):
-        yield "its last pull request was closed without being merged"
+    match merges[-1].marker if merges else None:
+        case Marker.PULL_REQUEST_CLOSED_UNMERGED:
+            yield "its last pull request was closed without being merged"
+        case Marker.MERGE_CLOSE_REJECTED if found.state not in (State.MERGE_REJECTED, State.CLOSED, State.MERGED):
+            yield f"a merge was seen that may not close it: {merges[-1].reason}"
     yield from (f"the tracker refused to be told: {line}" for line in facts.refused[:MAX_REFUSALS])
     reports = facts.redis.reports.get(facts.issue_id, ()) if facts.redis else ()
     yield from (f"in its last session, {report.stage.words}: {it}" for report in reports for it in report.remarks)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.merge_close.record import Marker, MergeMarker
+from orchestrator.merge_close.record import NAMED_BADLY, Marker, MergeMarker
 from orchestrator.models import Holding, IssueStatus, SessionState, Verdict, branch_of
 from orchestrator.status.explanation import Explanation, Kind, State, at
 from orchestrator.status.facts import IssueFacts, RedisSays, Tracked
@@ -146,13 +147,7 @@ def in_review(facts: IssueFacts) -> Explanation | None:
     )
     rejected = next((m for m in reversed(tracked.merges_since) if m.marker is Marker.MERGE_CLOSE_REJECTED), None)
     if rejected:
-        return replace(
-            review,
-            kind=Kind.WAITS,
-            state=State.MERGE_REJECTED,
-            cause=f"a merge was seen that may not close it: {rejected.reason}",
-            evidence=(_merge_words(rejected),),
-        )
+        return _rejected(review, facts.issue_id, rejected)
     if facts.redis and holding and holding.undelivered:
         in_s = (facts.redis.deliver_at_ms.get(facts.issue_id, facts.now_ms) - facts.now_ms) / 1000
         return replace(
@@ -164,6 +159,24 @@ def in_review(facts: IssueFacts) -> Explanation | None:
             do=("orch doctor", facts.merge_command),
         )
     return review
+
+
+def _rejected(review: Explanation, issue_id: str, merge: MergeMarker) -> Explanation:
+    """A merge did not close it. Where it was the right one, and only its text was wrong, a person's word closes it."""
+    rejected = replace(
+        review,
+        kind=Kind.WAITS,
+        state=State.MERGE_REJECTED,
+        cause=f"a merge was seen that may not close it: {merge.reason}",
+        next="a merge of its work that may close it does",
+        evidence=(_merge_words(merge),),
+    )
+    if not merge.reason.startswith(NAMED_BADLY) or not merge.merged_at:
+        return rejected
+    said = {"--pr-url": merge.pr_url, "--merge-sha": merge.merge_sha, "--merged-at": merge.merged_at}
+    words = (word for option, value in said.items() for word in (option, value))
+    close = shlex.join(("orch", "merges", "close", issue_id, *words))
+    return replace(rejected, next="it is closed when you say that this was its merge", do=(close,))
 
 
 def _review_by_hand(facts: IssueFacts, tracked: Tracked) -> Explanation:

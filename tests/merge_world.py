@@ -100,14 +100,15 @@ class MergeWorld:
 
     # The orchestrator
 
-    def session(self, *texts: str, issue_id: str = ISSUE, verdict: Verdict | None = Verdict.DONE) -> str:
-        """A session whose steps write these into src/calc.py, and a file of their own each; gives its last commit."""
+    def session(self, *texts: str, verdict: Verdict | None = Verdict.DONE, beside: bool = True) -> str:
+        """A session whose steps write these into src/calc.py, and `beside` it a file of their own; its last commit."""
         began = self.tick()
-        workspace = self.project.workspace()
+        workspace, issue_id = self.project.workspace(), ISSUE
         worktree = workspace.prepare(issue_id)
         for n, text in enumerate(texts):
             (worktree.path / "src/calc.py").write_text(text)
-            (worktree.path / f"{issue_id}-{n}.py").write_text(text)
+            if beside:
+                (worktree.path / f"step{n}.py").write_text(text)
             trailers = {"Sudocode-Issue": issue_id, "Orch-Session": f"s-{began:%d%H}", "Orch-Step": f"RUNNING/{n}"}
             workspace.commit(worktree, commit_message(subject=f"Step {n}", body="", trailers=trailers))
         delivered = Delivered(issue_id, workspace.head(worktree), worktree.base, began)
@@ -116,7 +117,7 @@ class MergeWorld:
         self.tracker.session(verdict, issue_id, at=self.tick())
         if verdict is Verdict.DONE:
             self.finished.waiting.add(issue_id)
-        self.github.push(f"orch/{issue_id}", delivered.commit)
+        self.github.push(BRANCH, delivered.commit)
         return delivered.commit
 
     def look(self) -> list[str]:

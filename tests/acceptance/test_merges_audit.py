@@ -100,7 +100,7 @@ def test_a_merge_that_will_close_its_issue(ci: Checkout) -> None:
     assert (
         0,
         "https://github.com/acme/shop/pull/1 closes (i-a1b2): merged\n"
-        "not checked here: i-a1b2's last session began before the merge\n",
+        "not checked here: i-a1b2's last session changed something, which the merge took and nobody took back\n",
     ) == said
     assert before == ci.everything()
     assert not ci.state.exists()

@@ -12,6 +12,7 @@ from orchestrator.adapters.github.pulls import GitHub
 from orchestrator.errors import GitHubRateLimited, GitHubRefused, GitHubUnavailable
 from orchestrator.merge_close.events import PullRequest, PullText
 from tests.github_server import TOKEN, Fault, GitHubServer, error, rate_limit_exceeded, secondary_limit, sign
+from tests.merges import pull as a_pull
 from tests.support import NOON
 
 HOUR = timedelta(hours=1)
@@ -158,6 +159,45 @@ def test_a_commit_is_looked_for_on_its_branch(server: GitHubServer, github: GitH
     assert github.on_branch("e" * 40, "release/1.0")
     assert not github.on_branch("e" * 40, "main")
     assert not github.on_branch("d" * 40, "main")
+
+
+def test_what_took_a_merge_back_is_found_however_much_came_since(server: GitHubServer, github: GitHub) -> None:
+    """Over pages, among the commits since the merge only."""
+    pull = closed(github, merged(server))
+    server.commit("d" * 40, "Revert it\n\nReverts acme/shop#1", at=NOON + HOUR)
+    for n in range(150):
+        server.commit(f"{n:040x}", "More", at=NOON + 2 * HOUR)
+
+    assert f"it was taken back by commit {'d' * 12}" == github.undone(pull)
+    assert [{"1", "2"}, {"2026-01-05T12:00:00Z"}, {"main"}] == [
+        {call.query[name] for call in server.asked if call.path.endswith("/commits")}
+        for name in ("page", "since", "sha")
+    ]
+
+
+def test_a_merge_commit_that_changes_nothing_took_nothing(server: GitHubServer, github: GitHub) -> None:
+    """A squash or rebase may end in an empty commit."""
+    numbers = [server.open("orch/i-a1b2") for _ in range(3)]
+    for number, (parents, files) in zip(numbers, ((2, 0), (2, 1), (1, 0)), strict=True):
+        server.merge(number, parents=parents, files=files)
+
+    assert [True, False, False] == [
+        github.undone(closed(github, number)).endswith("took nothing of it") for number in numbers
+    ]
+
+
+def test_of_a_commit_that_github_does_not_know_nothing_is_said(server: GitHubServer, github: GitHub) -> None:
+    """That it is not there is for `on_branch` to say."""
+    pull = closed(github, merged(server))
+    server.commits.clear()
+
+    assert "" == github.undone(pull)
+
+
+def closed(github: GitHub, number: int) -> PullRequest:
+    """The pull request as a poll gets it."""
+    (pull,) = (pull for pull in github.closed_since(NOON - HOUR) if pull.number == number)
+    return pull
 
 
 # Delivering
@@ -330,6 +370,7 @@ def test_a_wrong_token_is_refused_by_the_real_rule(server: GitHubServer) -> None
 CALLS: dict[str, Callable[[GitHub], object]] = {
     "list": lambda github: github.closed_since(datetime(2026, 1, 1, tzinfo=UTC)),
     "compare": lambda github: github.on_branch("a" * 40, "main"),
+    "undone": lambda github: github.undone(a_pull()),
     "deliver": lambda github: github.deliver("orch/i-a1b2", base="main", text=TEXT),
 }
 

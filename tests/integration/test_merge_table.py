@@ -7,6 +7,7 @@ repo. All looks are whole ones: what one door saw, the others see again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,7 @@ def squash_with_conflicts_solved_by_hand(world: MergeWorld) -> None:
 
 def rebase(world: MergeWorld) -> None:
     world.session(OURS, POLISHED)
-    world.commit("other.py")
-    world.git("cherry-pick", f"main..{BRANCH}")
+    rebased(world)
 
 
 def rebase_with_conflicts_solved_by_hand(world: MergeWorld) -> None:
@@ -93,6 +93,23 @@ def rebase_with_conflicts_solved_by_hand(world: MergeWorld) -> None:
         world.conflicts("cherry-pick", step)
         world.solve(text)
         world.git("-c", "core.editor=true", "cherry-pick", "--continue")
+
+
+def rebase_and_others_go_back_to_its_first_step(world: MergeWorld) -> None:
+    world.session(OURS, POLISHED, beside=False)
+    rebased(world)
+    world.commit("src/calc.py", OURS)
+
+
+def rebased(world: MergeWorld) -> None:
+    world.commit("other.py")
+    world.git("cherry-pick", f"main..{BRANCH}")
+
+
+def fast_forward_and_others_go_back_to_its_first_step(world: MergeWorld) -> None:
+    world.session(OURS, POLISHED, beside=False)
+    world.merge("--ff-only")
+    world.commit("src/calc.py", OURS)
 
 
 def merge_with_conflicts_solved_by_hand(world: MergeWorld) -> None:
@@ -256,11 +273,20 @@ def one_step_of_two(world: MergeWorld) -> None:
 
 
 def one_step_of_two_with_conflicts_solved(world: MergeWorld) -> None:
-    world.session(OURS, POLISHED)
+    world.session(OURS, POLISHED, beside=False)
     world.commit("src/calc.py", THEIRS)
     world.conflicts("cherry-pick", f"{BRANCH}~1")
     world.solve(BOTH)
     world.git("-c", "core.editor=true", "cherry-pick", "--continue")
+
+
+def squash_with_conflicts_that_leaves_a_file_out(world: MergeWorld) -> None:
+    world.session(OURS, POLISHED)
+    world.commit("src/calc.py", THEIRS)
+    world.conflicts("merge", "--squash", BRANCH)
+    world.solve(BOTH)
+    world.git("rm", "--quiet", "--force", "step1.py")
+    world.git("commit", "--quiet", "-m", "Add numbers", "-m", LINE)
 
 
 def the_trailer_alone(world: MergeWorld) -> None:
@@ -269,13 +295,13 @@ def the_trailer_alone(world: MergeWorld) -> None:
 
 
 def the_trailer_alone_where_the_work_conflicts(world: MergeWorld) -> None:
-    world.session(OURS)
+    world.session(OURS, beside=False)
     world.commit("src/calc.py", THEIRS)
     world.git("commit", "--quiet", "--allow-empty", "-m", "I did it all", "-m", LINE)
 
 
 def the_trailer_on_other_files_where_the_work_conflicts(world: MergeWorld) -> None:
-    world.session(OURS)
+    world.session(OURS, beside=False)
     world.commit("src/calc.py", THEIRS)
     world.project.commit("other.py")
     world.git("commit", "--quiet", "--amend", "-m", "I did it all", "-m", LINE)
@@ -423,7 +449,8 @@ def pulled_and_reverted(world: MergeWorld) -> None:
 
 def pulled_and_reverted_in_githubs_words(world: MergeWorld) -> None:
     world.session(OURS)
-    number = world.merged()
+    number = world.pull()
+    world.github.merge(number, at=world.tick(), message="Add numbers", parents=1)
     world.github.commit("d" * 40, f'Revert "x" (#77)\n\nReverts acme/shop#{number}', at=world.tick())
 
 
@@ -497,37 +524,48 @@ def hooked_when_it_was_turned_down(world: MergeWorld) -> None:
 # --- several doors ---
 
 
-def squashed_on_the_forge_and_fetched(world: MergeWorld) -> str:
-    """One squash: a pull request of the forge, and a commit of this repo. Gives the commit."""
+def squashed_on_the_forge(world: MergeWorld) -> str:
+    """One squash: a pull request of the forge, and a commit that this repo has not fetched yet; gives the commit."""
     world.session(OURS)
     number, sha = world.pull(), world.squash()
+    world.git("reset", "--quiet", "--hard", "HEAD~1")
     world.github.commit(sha, f"Add numbers (#{number})\n\n{LINE}", at=world.now)
     world.github.close(number, at=world.now)
-    stamp = world.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    world.github.pulls[number] |= {"merged_at": stamp, "merge_commit_sha": sha}
+    world.github.pulls[number] |= {"merged_at": f"{world.now:%Y-%m-%dT%H:%M:%SZ}", "merge_commit_sha": sha}
     return sha
 
 
 def one_squash_seen_by_all(world: MergeWorld) -> None:
-    squashed_on_the_forge_and_fetched(world)
+    world.merge("--ff-only", what=squashed_on_the_forge(world))
     for n in range(3):
         world.hook(1, delivery=f"number-{n}")
         world.forget()
 
 
 def one_squash_and_the_issue_reopened_by_a_person(world: MergeWorld) -> None:
-    """Closed as the one door has it; the other door's name for the same merge closes it no more."""
-    one_squash_seen_by_all(world)
+    """Closed as the forge has it; what the repo has to say of the same merge closes it no more."""
+    sha = squashed_on_the_forge(world)
+    world.hook(1)
+    world.merge("--ff-only", what=sha)
     world.reopen("needs_review")
     world.finished.waiting.add(ISSUE)
     world.forget()
 
 
 def one_squash_and_a_session_since_with_nothing_new(world: MergeWorld) -> None:
-    one_squash_seen_by_all(world)
+    sha = squashed_on_the_forge(world)
+    world.hook(1)
+    world.merge("--ff-only", what=sha)
     world.reopen()
     world.session()
     world.forget()
+
+
+def one_squash_and_a_session_of_an_earlier_version_with_nothing_new(world: MergeWorld) -> None:
+    """Where and when that session began is not on record: the name of the merge alone tells."""
+    one_squash_and_a_session_since_with_nothing_new(world)
+    session = world.finished.sessions[ISSUE]
+    world.finished.sessions[ISSUE] = replace(session, base="", since=None)
 
 
 def named_badly_on_the_forge_and_proved_by_git(world: MergeWorld) -> None:
@@ -549,6 +587,8 @@ RIGHT: dict[str, list[Happens]] = {
         squash_with_conflicts_solved_by_hand,
         rebase,
         rebase_with_conflicts_solved_by_hand,
+        rebase_and_others_go_back_to_its_first_step,
+        fast_forward_and_others_go_back_to_its_first_step,
         merge_with_conflicts_solved_by_hand,
         merge_and_others_change_it,
         squash_and_others_change_it,
@@ -595,6 +635,7 @@ WRONG: dict[str, list[Happens]] = {
         squash_for_two_issues,
         one_step_of_two,
         one_step_of_two_with_conflicts_solved,
+        squash_with_conflicts_that_leaves_a_file_out,
         the_trailer_alone,
         the_trailer_alone_where_the_work_conflicts,
         the_trailer_on_other_files_where_the_work_conflicts,
@@ -627,6 +668,7 @@ WRONG: dict[str, list[Happens]] = {
     "several": [
         one_squash_and_the_issue_reopened_by_a_person,
         one_squash_and_a_session_since_with_nothing_new,
+        one_squash_and_a_session_of_an_earlier_version_with_nothing_new,
     ],
 }
 

@@ -194,6 +194,13 @@ def test_a_session_is_one_pushed_commit_reviewed_and_verified(session: Session) 
     assert f"{RECORD.issue.title}\n\ndid it" in session.git("log", "-1", "--format=%B", session.branch).strip()
 
 
+def test_each_report_says_what_the_branch_grew_out_of(session: Session) -> None:
+    """So that it is known later whether the session came to work of its own."""
+    report, _ = session.implemented()
+
+    assert session.git("rev-parse", "origin/main") == report.base != report.commit
+
+
 def test_the_time_of_a_change_is_ours(session: Session) -> None:
     """Evidence must not be older than the change: the agent's word counts only where it changed nothing."""
     report, progress = session.implemented()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.issue import read
-from orchestrator.merge_close.record import Marker, MergeMarker
+from orchestrator.merge_close.record import NAMED_BADLY, Marker, MergeMarker
 from orchestrator.models import Holding, Paused, Report, SessionRecord, SessionState, Stage, Verdict
 from orchestrator.status.explanation import Kind, State
 from orchestrator.status.facts import Asked, Blocker, Facts, IssueFacts, RedisSays, Tracked, TrackerSays
@@ -71,15 +71,15 @@ def facts(
     return Facts(NOON, Asked(redis, redis_away), Asked(says, tracker_away)).of("i-a1b2")
 
 
-def a_marker(marker: Marker) -> MergeMarker:
+def a_marker(marker: Marker, reason: str = "because", *, pr_url: str = PULL) -> MergeMarker:
     """What the issue's feedback says of a merge."""
     return MergeMarker(
         marker=marker,
-        reason="because",
+        reason=reason,
         issue_id="i-a1b2",
-        pr_url=PULL,
+        pr_url=pr_url,
         merge_sha="c0ffee",
-        merged_at=None,
+        merged_at="2026-01-05T12:00:00+00:00",
         merged=True,
         source="daemon",
     )
@@ -151,6 +151,37 @@ def test_a_pull_request_that_was_turned_down_is_remembered() -> None:
     turned_down = tracked("open", merges_since=(a_marker(Marker.PULL_REQUEST_CLOSED_UNMERGED),))
 
     assert ("its last pull request was closed without being merged",) == explain(facts(turned_down)).also
+
+
+def test_a_merge_whose_text_was_wrong_is_closed_by_a_persons_word() -> None:
+    """The command has all that it needs, and nothing in it that a shell would run."""
+    badly = a_marker(Marker.MERGE_CLOSE_REJECTED, f"{NAMED_BADLY}: no line", pr_url="https://x/pull/1;reboot")
+    found = explain(facts(tracked("needs_review", sessions=ended(Verdict.DONE), merges_since=(badly,))))
+
+    assert State.MERGE_REJECTED == found.state
+    assert "does not name the issue: no line" in found.cause
+    assert (
+        "orch merges close i-a1b2 --pr-url 'https://x/pull/1;reboot' --merge-sha c0ffee "
+        "--merged-at 2026-01-05T12:00:00+00:00",
+    ) == found.do
+
+
+def test_a_merge_that_is_not_its_own_is_not_to_be_closed_by_hand() -> None:
+    """What may be forged is not put into a person's mouth."""
+    forged = a_marker(Marker.MERGE_CLOSE_REJECTED, "it comes from eve/shop:orch/i-a1b2, not from orch/i-a1b2")
+    found = explain(facts(tracked("needs_review", sessions=ended(Verdict.DONE), merges_since=(forged,))))
+
+    assert (State.MERGE_REJECTED, ("git merge --no-ff orch/i-a1b2",)) == (found.state, found.do)
+
+
+@pytest.mark.parametrize(("status", "said"), [("open", True), ("in_progress", True), ("closed", False)])
+def test_a_merge_that_came_at_another_time_is_told_besides(status: str, said: bool) -> None:
+    """An issue that is open again, or run again, says why the merge of its old pull request did not close it."""
+    told = (a_marker(Marker.PULL_REQUEST_CLOSED_UNMERGED), a_marker(Marker.MERGE_CLOSE_REJECTED))
+    found = explain(facts(tracked(status, merges_since=told)))
+
+    assert said is ("a merge was seen that may not close it: because" in found.also)
+    assert "its last pull request was closed without being merged" not in found.also
 
 
 def test_what_was_asked_for_is_next_when_all_slots_are_taken() -> None:

@@ -678,6 +678,14 @@ def test_an_operator_is_believed_about_the_time() -> None:
     assert TOO_EARLY == happens(pull(merged_at=EARLIER), World().tracker(), World()).reason
 
 
+def test_a_forge_counts_in_whole_seconds() -> None:
+    """A merge in the very second in which the session ended came after it."""
+    tracker = World((None,)).tracker()
+    tracker.session(Verdict.DONE, at=NOON + timedelta(milliseconds=900))
+
+    assert happens(pull(), tracker, World()).applied
+
+
 def test_a_pull_request_that_names_its_issue_badly_says_so_and_may_be_told_by_hand() -> None:
     """The marker is on the issue of the branch it came from; what an operator then says of the same merge closes it."""
     tracker = World().tracker()

@@ -83,7 +83,7 @@ class GitMerges:
             first = commit
             while earlier := named.get(first.parent):
                 first = earlier  # a rebase is a row of them
-            if self._is_rewritten(work, commit, before=first.parent):
+            if self._is_rewritten(work, commit):
                 yield _Way(commit.sha, first.parent)
 
     def _brought_by(self, commit: str, base: str) -> str:
@@ -105,21 +105,24 @@ class GitMerges:
             if parents and made >= since and issue_of_message(message) == work.issue_id:
                 yield _Named(sha, parents[0], made, message)
 
-    def _is_rewritten(self, work: Delivered, commit: _Named, *, before: str) -> bool:
-        """True when it has all of the work: as it was, or, where that conflicts, with the conflicts solved by hand."""
+    def _is_rewritten(self, work: Delivered, commit: _Named) -> bool:
+        """True when it has all of the work: as it was, or, where that conflicts, with the conflicts solved by hand.
+
+        Whether a person solved them, or left them out, its words are believed; one that bears the trailers of steps but
+        not of the last one is a part of the work.
+        """
         tried = self._try(commit.sha, work.commit)
         if tried is None or not tried.conflicts:
             return tried is not None and tried.tree == self._git.tree_of(commit.sha)
         steps = set(_STEP.findall(commit.message))
         whole = not steps or steps >= set(_STEP.findall(self._git(*LOG, "-1", "--format=%B", work.commit)))
-        rest_is_there = self._changed(commit.sha, tried.tree) <= tried.conflicts
-        return whole and rest_is_there and bool(self._changed(before, commit.sha) & self._files(work, before))
+        return whole and self._changed(commit.sha, tried.tree) <= tried.conflicts
 
     def _there(self, work: Delivered, way: _Way, base: str) -> bool:
         """True when the base has the work now, or what others made of it since.
 
-        It has not where the merge took none of it (`-s ours`), and where it was taken back: a later commit says so, or
-        to take it back now would change nothing.
+        It has not where the merge touched none of its files (`-s ours`), and where it was taken back: a later commit
+        says so, or to take it back now would change nothing.
         """
         start = self._start(work, way.before)
         again = self._try(base, self._made(f"{work.commit}^{{tree}}", on=start))

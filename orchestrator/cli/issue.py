@@ -139,6 +139,27 @@ def reopen(issue_id: str, as_json: bool) -> None:
         click.echo(f"{issue_id} is {IssueStatus.OPEN}; `orch enqueue {issue_id}` runs it next")
 
 
+@command.command
+@click.argument("issue_id", type=IssueId(), metavar="ISSUE")
+@json_option
+def close(issue_id: str, as_json: bool) -> None:
+    """Set an issue's status to closed, by your word instead of a merge.
+
+    \b
+      orch issue close i-a1b2
+
+    For an issue whose session found nothing to merge, or that is not wanted any more. What waits for it may start then.
+    A session that runs is not ended by this: `orch stop` does that.
+    """
+    with project.here().tracker as tracker:
+        _show(tracker.show_issue, issue_id)
+        tracker.upsert_issue(issue_id=issue_id, status=IssueStatus.CLOSED)
+    if as_json:
+        print_json({"id": issue_id, "status": IssueStatus.CLOSED})
+    else:
+        click.echo(f"{issue_id} is {IssueStatus.CLOSED}; `orch issue reopen {issue_id}` undoes that")
+
+
 def _body(body: str | None, body_file: TextIO | None) -> str | None:
     if body is not None and body_file is not None:
         raise click.UsageError("give --body or --body-file, not both")

@@ -1,4 +1,4 @@
-"""`orch issue`: filing, listing, showing and reopening, with the bundled tracker."""
+"""`orch issue`: filing, listing, showing, closing and reopening, with the bundled tracker."""
 
 from __future__ import annotations
 
@@ -127,6 +127,17 @@ def test_a_reopened_issue_is_open(orch: Orch) -> None:
     assert "status     open" in orch.says("issue", "show", blocked)
 
 
+def test_a_closed_issue_holds_up_nobody(orch: Orch) -> None:
+    """Closing it is a person's word, which can be taken back; what waited for it does so no more."""
+    first = add(orch, "First")
+    waiting = add(orch, "Second", "--blocked-by", first)
+
+    assert f"{first} is closed; `orch issue reopen {first}` undoes that\n" == orch.says("issue", "close", first)
+    assert "status     closed" in orch.says("issue", "show", first)
+    assert "status     open" in orch.says("issue", "show", waiting)
+    assert {"id": waiting, "status": "closed"} == json.loads(orch.says("issue", "close", waiting, "--json"))
+
+
 def test_a_title_cannot_steer_the_terminal(orch: Orch) -> None:
     """Issues are written by strangers: escape sequences are shown as what they are, not obeyed."""
     add(orch, "red \x1b[31m\x9b1m alert\u202e", "--body", "\x1b]0;owned\x07 text")
@@ -145,7 +156,7 @@ def test_the_empty_tracker_says_how_to_begin(orch: Orch) -> None:
     assert 'There are none; `orch issue add "What to do"` files one.\n' == done.stderr
 
 
-@pytest.mark.parametrize("verb", ["show", "reopen"])
+@pytest.mark.parametrize("verb", ["show", "reopen", "close"])
 def test_an_unknown_issue_is_one_line(orch: Orch, verb: str) -> None:
     """What the tracker said, and where to look."""
     done = orch("issue", verb, "i-zzzz")

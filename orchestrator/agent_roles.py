@@ -38,7 +38,7 @@ from orchestrator.models import (
     Step,
     VerificationEvidence,
 )
-from orchestrator.prompts import implementer_prompt, prompt_once_more, reviewer_prompt
+from orchestrator.prompts import implementer_prompt, prompt_after_nothing, prompt_once_more, reviewer_prompt
 from orchestrator.text import last_line, sendable
 
 AgentTransport = Callable[[str, str], str]
@@ -83,10 +83,11 @@ class _ImplementerAnswer(_Answer):
     code_changed_at: Aware
     notes: Text
     verification: _Verification | None
+    already_done: StrictBool = Field(default=False)
 
     def result(self) -> ImplementerResult:
         claim = VerificationEvidence(**dict(self.verification)) if self.verification else None
-        return ImplementerResult(claim, self.code_changed_at, self.notes)
+        return ImplementerResult(claim, self.code_changed_at, self.notes, already_done=self.already_done)
 
 
 class _ReviewerAnswer(_Answer):
@@ -131,6 +132,11 @@ class RoleAgentAdapter:
     def implementer(self, prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
         """Ask for the implementation, or with a fix_list for those fixes."""
         told = partial(implementer_prompt, prompt, fix_list)
+        return self._ask(Role.IMPLEMENTER, told, _ImplementerAnswer).result()
+
+    def implementer_again(self, prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
+        """Ask for the same once more, after it changed nothing: for a change, or the claim that all is there."""
+        told = prompt_after_nothing(implementer_prompt(prompt, fix_list))
         return self._ask(Role.IMPLEMENTER, told, _ImplementerAnswer).result()
 
     def spec_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
@@ -241,6 +247,8 @@ def _implemented(step: Step, result: ImplementerResult, *, at: datetime) -> Repo
         commit=result.commit,
         code_changed_at=result.code_changed_at,
         evidence=result.verification,
+        # Without a commit of ours it is a word that nobody has looked at.
+        already_done=result.already_done and bool(result.commit),
     )
 
 

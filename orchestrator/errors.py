@@ -15,10 +15,12 @@
     │   ├── AgentFailed          it exited with a code other than 0, or could not be started
     │   ├── AgentTimedOut        it ran longer than its wall-clock limit
     │   ├── AgentSilent          it printed nothing for longer than its silence limit
-    │   └── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
+    │   ├── MalformedAnswer      it answered, twice, without the JSON object its role owes (also a ValueError)
+    │   └── NothingChanged       the implementer changed nothing, twice, and does not say that all is there already
     ├── WorkspaceError           git refused
     │   └── CommitMissing        a commit or branch that work stands on is not in this clone
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
+    │   └── NothingToMerge       it takes no pull request of a branch whose commits the base has
     ├── CheckpointUnreadable     the record of settled merges cannot be read: nothing is closed by a merge
     ├── LeaseLost                another worker runs this issue now: stop, write nothing more
     ├── StoppedByHand            a person ended the session with `orch stop`: its issue is open again
@@ -117,6 +119,10 @@ class MalformedAnswer(AgentError, ValueError):
     """The agent's answer is not the JSON object that its role owes; names role and field."""
 
 
+class NothingChanged(AgentError):
+    """The implementer changed nothing, asked twice, and does not say that the work is there already."""
+
+
 class WorkspaceError(OrchestratorError):
     """Git refused."""
 
@@ -127,6 +133,10 @@ class CommitMissing(WorkspaceError):
 
 class GitHubRefused(OrchestratorError):
     """GitHub said no; asking again cannot help."""
+
+
+class NothingToMerge(GitHubRefused):
+    """GitHub takes no pull request of a branch that has no commit beyond its base."""
 
 
 class CheckpointUnreadable(OrchestratorError):

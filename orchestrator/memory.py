@@ -106,6 +106,7 @@ class MemoryHistory:
         self.reports = list(reports)
         self.told: list[Entry] = []
         self.verdict: Verdict | None = None
+        self.reason = ""
 
     def recorded(self) -> Sequence[Report]:
         """All reports so far."""
@@ -121,7 +122,7 @@ class MemoryHistory:
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> str | None:
         """Keep the end, once."""
         if self.verdict is None:
-            self.verdict = verdict
+            self.verdict, self.reason = verdict, reason
             self.told += entries
         return None
 

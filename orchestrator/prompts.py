@@ -89,6 +89,19 @@ _CHANGE = """
 {change}
 """
 
+_NO_CHANGE = """(Nothing was changed: the implementer says that all of it is there already. That is what you judge:
+pass only if the code as it is fulfils every line of the checklist.)"""
+
+_NOTHING = """
+# Once more: nothing was changed
+
+You were asked for this before, and after your answer the branch had nothing that its base has not. Files that git
+ignores, and the folder .sudocode, do not count. Do the work now, in the current directory.
+
+If there is nothing to do because all of it is there already, change nothing, add "already_done": true to the JSON
+object, and say in its notes where each line of the checklist is fulfilled. The reviewers look there.
+"""
+
 _AGAIN = """
 # Once more
 
@@ -119,8 +132,13 @@ def reviewer_prompt(role: Role, prompt: str, *, result: ImplementerResult, attem
 
 
 def prompt_with_change(prompt: str, change: str) -> str:
-    """The issue's prompt and the difference that is to be reviewed."""
-    return prompt + _CHANGE.format(change=change)
+    """The issue's prompt and the difference that is to be reviewed; that there is none is said."""
+    return prompt + _CHANGE.format(change=change or _NO_CHANGE)
+
+
+def prompt_after_nothing(prompt: str) -> str:
+    """A prompt of the implementer that changed nothing, and how it may say that there is nothing to do."""
+    return prompt + _NOTHING
 
 
 def prompt_once_more(prompt: str, problem: str, *, nonce: str) -> str:

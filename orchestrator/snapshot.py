@@ -107,6 +107,11 @@ class Snapshot(_Exact):
     verify: VerifyBlock | None
     timestamp: UtcText
 
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of its outcome: what failed, or why a session that is done has nothing to merge."""
+        return self.fix_list if self.event_type is Event.SESSION_DONE else self.failed_items
+
 
 def validate_snapshot(snapshot: Mapping[str, object]) -> dict[str, object]:
     """The snapshot as plain JSON values. ValueError names each field that is missing, unknown or wrong."""

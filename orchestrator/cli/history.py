@@ -138,7 +138,7 @@ def details(told: Snapshot, evidence: VerifyBlock | None, logs: Path) -> list[st
     """The details that an event's name does not say, a line each."""
     attempt = told.attempts.spec if told.stage.startswith("SPEC") else told.attempts.quality
     lines = [f"attempt {attempt}"] if told.stage.startswith(("SPEC", "QUALITY")) else []
-    lines += [f"- {line(item)}" for item in told.failed_items]
+    lines += [f"- {line(item)}" for item in told.reasons]
     if evidence is None:
         return lines
     at = datetime.fromisoformat(evidence.produced_at).astimezone().strftime("%H:%M:%S")

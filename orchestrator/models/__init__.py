@@ -3,6 +3,7 @@
 from orchestrator.models.facts import (
     DEFAULT_LIMITS,
     ISSUE_ID,
+    NOTHING_TO_MERGE,
     QUALITY_MAX_ATTEMPTS,
     SPEC_MAX_ATTEMPTS,
     UNSAID,
@@ -58,6 +59,7 @@ __all__ = [
     "ISSUE_ID",
     "LIVE",
     "NOTHING_FETCHED",
+    "NOTHING_TO_MERGE",
     "QUALITY_MAX_ATTEMPTS",
     "SPEC_MAX_ATTEMPTS",
     "UNSAID",

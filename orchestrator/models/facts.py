@@ -98,12 +98,16 @@ class VerificationEvidence:
 
 @dataclass(frozen=True)
 class ImplementerResult:
-    """The implementer's account of its work; `commit` is what we made of it in git."""
+    """The implementer's account of its work; `commit` is what we made of it in git.
+
+    `already_done`: nothing was changed, because all of the work is there already.
+    """
 
     verification: VerificationEvidence | None
     code_changed_at: datetime
     notes: str
     commit: str = ""
+    already_done: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class Report:
 
     `remarks` are ours: what of the agent's doings is not in the commit, and what else changed while it was at work.
     `base` is the commit that the branch grew out of when it was prepared; empty where there is none.
+    `already_done`: that commit adds nothing to the base, as the implementer says that all of the work is there already.
     """
 
     stage: Stage
@@ -153,6 +158,7 @@ class Report:
     evidence: VerificationEvidence | None = None
     remarks: tuple[str, ...] = ()
     base: str = ""
+    already_done: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,15 +246,27 @@ class Progress:
                 return replace(step, evidence=report.evidence)
             case _:
                 changed = report.code_changed_at or report.at
-                result = ImplementerResult(report.evidence, changed, report.notes, report.commit)
+                result = ImplementerResult(report.evidence, changed, report.notes, report.commit, report.already_done)
                 return replace(step, implementer_result=result)
 
     def why(self, verdict: Verdict) -> str:
-        """The reason of the verdict, in one line; empty when all is well."""
-        if self.last is None or verdict is Verdict.DONE:
+        """The reason of the verdict, in one line; empty when all is well and there is work to merge."""
+        if verdict is Verdict.DONE:
+            return self._nothing_to_merge()
+        if self.last is None:
             return ""
         return self.last.notes if verdict is Verdict.VERIFY_FAILED else "; ".join(self.last.failed_items)
 
+    def _nothing_to_merge(self) -> str:
+        result = self.implementer_result
+        if result is None or not result.already_done:
+            return ""
+        notes = " ".join(result.notes.split())
+        return f"{NOTHING_TO_MERGE}: the implementer says that the work is there already: {notes}"
+
+
+NOTHING_TO_MERGE = "nothing to merge"
+"""The first words of the reason of a session whose branch adds nothing to its base. Only such a DONE has a reason."""
 
 UNSAID = "-"
 

@@ -139,6 +139,12 @@ class Workspace(Protocol):
     def change(self, worktree: Worktree, *, max_chars: int) -> str:
         """The difference from base to the branch, for a reviewer: a list of files, then the diff, cut at max_chars."""
 
+    def adds(self, commit: str, *, grown_from: str = "") -> bool:
+        """True if merging `commit` into the base branch would change anything, as far as that is known here.
+
+        `grown_from` is the commit of the base that its branch left; found out where it is empty.
+        """
+
     def drop(self, issue_id: str) -> None:
         """Remove the worktree; the branch stays. Running it again changes nothing."""
 

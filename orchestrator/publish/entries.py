@@ -79,7 +79,8 @@ def verdict_entries(about: About, progress: Progress, verdict: Verdict, *, at: d
     issue_id = about.issue.issue_id
     match verdict:
         case Verdict.DONE:
-            done = _snapshot(about, progress, Event.SESSION_DONE, Stage.DONE, Status.PASS, at)
+            todo = _to_close(issue_id, progress.why(verdict))
+            done = _snapshot(about, progress, Event.SESSION_DONE, Stage.DONE, Status.PASS, at, fix_list=todo)
             return [StatusEntry(issue_id, IssueStatus.NEEDS_REVIEW), done]
         case Verdict.OVERFLOW:
             failed = progress.last.failed_items if progress.last else ()
@@ -95,6 +96,11 @@ def verdict_entries(about: About, progress: Progress, verdict: Verdict, *, at: d
             raise ValueError("a session that ended in an error is told with error_entries")
         case _:
             assert_never(verdict)
+
+
+def _to_close(issue_id: str, nothing_to_merge: str) -> tuple[str, ...]:
+    """The things a person has to do so that an issue without anything to merge is closed."""
+    return (nothing_to_merge, f"close it with `orch issue close {issue_id}`") if nothing_to_merge else ()
 
 
 def error_entries(about: About, progress: Progress, error: Exception, *, at: datetime) -> list[Entry]:

@@ -12,8 +12,9 @@ from threading import Event
 import structlog
 
 from orchestrator.agent_roles import AgentTransport, RoleAgentAdapter, Steps, to_review
-from orchestrator.errors import AgentError, CommitMissing, SettingsError, WorkspaceError
+from orchestrator.errors import AgentError, CommitMissing, NothingChanged, SettingsError, WorkspaceError
 from orchestrator.models import (
+    NOTHING_TO_MERGE,
     ImplementerResult,
     Lease,
     Progress,
@@ -31,7 +32,7 @@ from orchestrator.models import (
 from orchestrator.prompts import prompt_with_change, render_issue_prompt
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.snapshot import Status
-from orchestrator.text import bounded_text, commit_message
+from orchestrator.text import bounded_text, commit_message, one_line
 
 log = structlog.get_logger(__name__)
 
@@ -120,8 +121,32 @@ class WorktreeSteps(Steps):
         return replace(report, base=self._here.base, remarks=tuple(self._remarks))
 
     def implement(self, step: Step) -> ImplementerResult:
-        """Ask the implementer, and make one commit of what it changed, on the remote too."""
-        result = self._roles().implementer(self._prompt(), list(step.fix_list))
+        """Ask the implementer, and make one commit of what it changed, on the remote too.
+
+        Where its branch then adds nothing to the base it is asked once more, unless it says that the work is there
+        already. Raises NothingChanged when that helps nothing.
+        """
+        roles, prompt, fixes = self._roles(), self._prompt(), list(step.fix_list)
+        result = self._committed(step, roles.implementer(prompt, fixes))
+        adds = self._adds(result)
+        if not adds and not result.already_done:
+            log.warning("nothing_changed", hint="the implementer is asked once more")
+            result = self._committed(step, roles.implementer_again(prompt, fixes))
+            adds = self._adds(result)
+        if not adds and not result.already_done:
+            raise NothingChanged(
+                f"{self._lease.issue_id}: {NOTHING_TO_MERGE}: the implementer was asked twice and changed nothing, and "
+                "does not say that the work is there already; say more in the issue, or close it with "
+                f"`orch issue close {self._lease.issue_id}`; it said: {bounded_text(one_line(result.notes))}"
+            )
+        return replace(result, already_done=not adds)
+
+    def _adds(self, result: ImplementerResult) -> bool:
+        """True if the base would get anything from what was committed."""
+        return self._tools.workspace.adds(result.commit, grown_from=self._here.base)
+
+    def _committed(self, step: Step, result: ImplementerResult) -> ImplementerResult:
+        """The implementer's account, with the commit that we made of what it changed; the remote has it too."""
         self._keeper.hold()
         before = self._tools.workspace.head(self._here)
         made = self._tools.workspace.commit(self._here, self._message(step, result.notes))

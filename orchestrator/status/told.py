@@ -113,7 +113,7 @@ def _session(told: Sequence[Snapshot]) -> SessionTold:
         heard_at=_at(last),
         steps=tuple(_step(moment) for moment in moments[1:] if moment.snapshot.event_type not in _NO_STEP),
         verdict=ENDS[end.event_type] if end else None,
-        reason=" ".join("; ".join((end or last).failed_items).split()),
+        reason=" ".join("; ".join((end or last).reasons).split()),
         spec=last.attempts.spec,
         quality=last.attempts.quality,
         said_no=sum(snapshot.event_type in _SAID_NO for snapshot in told),

@@ -30,12 +30,14 @@ AGENT_UNDER_MS = 300
 WORKER_UNDER_MB = 90
 
 AGENT = """\
-# Says when it started, then answers as its role owes.
+# Says when it started, then works and answers as its role owes.
 issue=$1 role=$2 out=$3
 [ "$role" = implementer ] && date +%s%N >"$out/$issue.new" && mv "$out/$issue.new" "$out/$issue"
 nonce=$(grep -o '"nonce": "[a-z]*"' | tail -n 1)
 case $role in
-implementer) echo "{$nonce,"' "code_changed_at": "2026-01-05T12:00:00Z", "notes": "", "verification": null}' ;;
+implementer)
+  echo "$issue" >"$issue.txt"
+  echo "{$nonce,"' "code_changed_at": "2026-01-05T12:00:00Z", "notes": "", "verification": null}' ;;
 *) echo "{$nonce,"' "passed": true, "failed_items": [], "fix_list": [], "notes": "fine"}' ;;
 esac
 """

@@ -203,6 +203,37 @@ def test_drop_removes_the_folder_and_keeps_the_branch(project: Project, workspac
     assert commit == project.git("rev-parse", "orch/i-abc")
 
 
+def test_a_commit_adds_what_its_base_has_not(project: Project, workspace: Workspace) -> None:
+    """Its files count, not its commits: none of its own, one that was taken back, and one that base got otherwise."""
+    worktree = workspace.prepare("i-abc")
+    before = workspace.adds(worktree.base)
+    (worktree.path / "new.py").write_text("x\n")
+    work = workspace.commit(worktree, "Add new\n")
+    (worktree.path / "new.py").unlink()
+    taken_back = workspace.commit(worktree, "Take it back\n")
+    added = workspace.adds(work)
+    project.commit("later.py")
+    project.commit("new.py")
+
+    assert (False, True, False) == (before, added, workspace.adds(taken_back))
+    assert not workspace.adds(work)
+    assert not workspace.adds(work, grown_from=worktree.base)
+
+
+def test_a_commit_is_compared_with_the_base_it_grew_from(project: Project, workspace: Workspace) -> None:
+    """What the remote's base has and this clone's has not is no work of the branch."""
+    newer = project.commit("theirs.py")
+    project.git("reset", "--quiet", "--hard", project.first)
+
+    assert workspace.adds(newer)
+    assert not workspace.adds(newer, grown_from=newer)
+
+
+def test_what_is_not_here_may_add_something(workspace: Workspace) -> None:
+    """No commit is taken for nothing because this clone does not have it."""
+    assert workspace.adds("c0ffee" + "0" * 34)
+
+
 @pytest.mark.parametrize("issue_id", ["", "i-", "s-abc", "i-ABC", "i-a/b", "../i-abc", "i-abc\n", "-i-abc", "i-a b"])
 def test_other_ids_are_refused(workspace: Workspace, issue_id: str) -> None:
     """An id becomes a folder and an argument, so only `i-` with letters and digits is one."""

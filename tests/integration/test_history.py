@@ -19,7 +19,7 @@ def test_reports_come_back_as_they_were_recorded(engine: Engine) -> None:
     reports = [
         a_report(notes="done", commit="c0ffee", code_changed_at=NOON, evidence=evidence()),
         a_report(Stage.SPEC_REVIEW, passed=False, failed_items=("größer", "b"), fix_list=("\u2028",), notes="no"),
-        a_report(Stage.SPEC_FIX),
+        a_report(Stage.SPEC_FIX, already_done=True),
     ]
     lease = engine.running()
     history = engine.history(lease)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import AgentFailed, LeaseLost, SessionStopped, StoppedByHand, WorkspaceError
+from orchestrator.errors import AgentFailed, LeaseLost, NothingChanged, SessionStopped, StoppedByHand, WorkspaceError
 from orchestrator.memory import MemoryHistory
 from orchestrator.models import (
     DEFAULT_LIMITS,
@@ -80,7 +80,10 @@ def edits(name: str = "work.py") -> Deed:
 
 @dataclass
 class Session:
-    """One session on a host of its own; `deeds` is what each role does before it answers, `asked` who was asked."""
+    """One session on a host of its own; `deeds` is what each role does before it answers, `asked` who was asked.
+
+    `claims` is what the implementer says in its next answers about the work being there already.
+    """
 
     project: Project
     host: Host
@@ -90,6 +93,8 @@ class Session:
     stop: str = ""
     other_remote: Remote | None = None
     asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    claims: list[bool] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -120,8 +125,10 @@ class Session:
 
     def _agent(self, worktree: Worktree, role: Role, prompt: str) -> str:
         self.asked.append(role)
+        self.prompts.append(prompt)
         self.deeds.get(role, nothing)(self, worktree.path)
-        return an_answer(prompt, IMPLEMENTED if role is Role.IMPLEMENTER else PASSED)
+        claim = {"already_done": self.claims.pop(0)} if self.claims and role is Role.IMPLEMENTER else {}
+        return an_answer(prompt, IMPLEMENTED | claim if role is Role.IMPLEMENTER else PASSED)
 
     def _verified(self, command: Sequence[str], worktree: Worktree, commit: str) -> VerificationEvidence:
         self.asked.append(" ".join(command))
@@ -270,6 +277,148 @@ def test_a_step_begins_where_the_last_recorded_one_ended(project: Project, host:
     assert "work.py" in seen[0]
     assert "half.py" not in seen[0]
     assert report.commit == heir.branch
+
+
+# Without a change
+
+
+def one_by_one(*deeds: Deed) -> Deed:
+    """An implementer that does another thing each time it is asked."""
+    left = iter(deeds)
+    return lambda session, worktree: next(left)(session, worktree)
+
+
+def commits_nothing(session: Session, worktree: Path) -> None:
+    """An agent that makes a commit without a change."""
+    session.project.git("commit", "--quiet", "--allow-empty", "-m", "Done!", cwd=worktree)
+
+
+def goes_back(session: Session, worktree: Path) -> None:
+    """An agent that takes back all it did."""
+    (worktree / "work.py").unlink()
+
+
+NOTHINGS: dict[str, Deed] = {
+    "it only talks": nothing,
+    "what it writes is ignored": edits("only.cache"),
+    "it writes into the tracker's folder": edits(".sudocode/notes"),
+    "its commit is empty": commits_nothing,
+    "it makes an empty folder": lambda _session, here: (here / "folder").mkdir(),
+    "it does something and undoes it": lambda session, here: (edits()(session, here), goes_back(session, here)),
+}
+
+
+@pytest.mark.parametrize("deed", NOTHINGS.values(), ids=NOTHINGS)
+def test_an_implementer_that_changes_nothing_is_asked_once_more_and_then_it_is_an_error(
+    session: Session, deed: Deed
+) -> None:
+    """Nothing is there to review; the second question says why it is asked, and the error what a person may do."""
+    session.deeds = {Role.IMPLEMENTER: one_by_one(deed, nothing)}
+    history = MemoryHistory()
+
+    with pytest.raises(
+        NothingChanged, match=f"^{ISSUE}: nothing to merge: .* `orch issue close {ISSUE}`; it said: did it"
+    ):
+        perform(About(RECORD.issue, "s-1", "o"), session.steps, history, limits=DEFAULT_LIMITS, now=noon)
+    assert ["sweep", *[Role.IMPLEMENTER] * 2] == session.asked
+    assert ["already_done" in prompt for prompt in session.prompts] == [False, True]
+    assert session.prompts[1].startswith(session.prompts[0])
+    assert Verdict.ERROR == history.verdict
+
+
+def test_work_that_comes_at_the_second_asking_is_as_good(session: Session) -> None:
+    """It is committed, pushed and goes on."""
+    session.deeds = {Role.IMPLEMENTER: one_by_one(nothing, edits())}
+    report = session.steps(Step(Stage.RUNNING), Progress())
+
+    assert (False, NOON) == (report.already_done, report.code_changed_at)
+    assert session.branch == report.commit == session.pushed
+    assert "A\twork.py" == session.git("diff", "--name-status", "main", session.branch)
+
+
+@pytest.mark.parametrize("claims", [[False, True], [True]], ids=["when asked once more", "at once"])
+def test_a_claim_that_all_is_there_already_is_reviewed_and_verified(session: Session, claims: list[bool]) -> None:
+    """The reviewers are told that there is no change; the session ends DONE, and its reason says nothing to merge."""
+    asked = len(claims)
+    session.claims = claims
+    history = MemoryHistory()
+    outcome = perform(About(RECORD.issue, "s-1", "o"), session.steps, history, limits=DEFAULT_LIMITS, now=noon)
+
+    assert Verdict.DONE == outcome.final_state
+    assert ["sweep", *[Role.IMPLEMENTER] * asked, *list(Role)[1:], "make test"] == session.asked
+    assert all("Nothing was changed" in prompt for prompt in session.prompts[asked:])
+    assert "nothing to merge: the implementer says that the work is there already: did it" == history.reason
+    assert session.git("rev-parse", "main") == history.reports[-1].commit
+
+
+def test_a_claim_beside_a_change_counts_for_nothing(session: Session) -> None:
+    """Whatever it says, there is work to merge."""
+    session.deeds, session.claims = {Role.IMPLEMENTER: edits()}, [True]
+    report = session.steps(Step(Stage.RUNNING), Progress())
+
+    assert not report.already_done
+    assert 1 == session.asked.count(Role.IMPLEMENTER)
+
+
+def test_a_fix_that_takes_all_back_leaves_nothing_to_merge(session: Session) -> None:
+    """The branch has commits, and the files of its base: that is asked about as the first time."""
+    _, progress = session.implemented()
+    session.deeds = {Role.IMPLEMENTER: one_by_one(goes_back, nothing)}
+
+    with pytest.raises(NothingChanged):
+        session.steps(Step(Stage.SPEC_FIX, 1, ("do it otherwise",)), progress)
+    assert "do it otherwise" in session.prompts[-1]
+
+
+def test_a_fix_that_changes_nothing_is_left_to_the_reviewer(session: Session) -> None:
+    """There is work on the branch, so it is judged again, as it is."""
+    report, progress = session.implemented()
+    fixed = session.steps(Step(Stage.SPEC_FIX, 1, ("a detail",)), progress)
+
+    assert (report.commit, False) == (fixed.commit, fixed.already_done)
+    assert 2 == session.asked.count(Role.IMPLEMENTER)
+
+
+def test_a_session_that_carries_on_earlier_work_need_not_add_to_it(project: Project, host: Host) -> None:
+    """What an earlier session of the issue left on the branch is work to merge."""
+    earlier, _ = Session(project, host).implemented()
+    session = Session(project, host)
+    report = session.steps(Step(Stage.RUNNING), Progress())
+
+    assert (earlier.commit, False) == (report.commit, report.already_done)
+    assert 1 == session.asked.count(Role.IMPLEMENTER)
+
+
+def test_work_that_the_base_got_meanwhile_is_nothing_to_merge(session: Session) -> None:
+    """Another has brought the same change to the base, in a commit of its own, beside others."""
+
+    def overtaken(session: Session, worktree: Path) -> None:
+        edits()(session, worktree)
+        session.project.commit("other.py", cwd=session.host.repo)
+        session.project.commit("work.py", cwd=session.host.repo)
+
+    session.deeds = {Role.IMPLEMENTER: one_by_one(overtaken, nothing)}
+    session.claims = [False, True]
+
+    assert session.steps(Step(Stage.RUNNING), Progress()).already_done
+
+
+def test_a_clone_that_is_behind_its_remote_takes_its_own_start_for_the_base(project: Project, session: Session) -> None:
+    """What others pushed since it was cloned is no change of the session's."""
+    project.commit("later.py")
+    project.git("push", "--quiet", str(project.repo.parent / "bare.git"), "main")
+
+    with pytest.raises(NothingChanged):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert "later.py" in session.git("ls-tree", "--name-only", session.branch)
+
+
+def test_the_lease_is_looked_at_before_each_answer_counts(session: Session) -> None:
+    """Lost while the implementer was asked once more: nothing is committed, and it is no error of the issue's."""
+    session.deeds = {Role.IMPLEMENTER: one_by_one(nothing, lambda session, _here: session.lose())}
+
+    with pytest.raises(LeaseLost):
+        session.steps(Step(Stage.RUNNING), Progress())
 
 
 # Without the lease

@@ -110,6 +110,20 @@ def test_fixes_are_listed_and_without_them_the_work_is_asked_for() -> None:
     assert "fix exactly this:\n\n- close the {file}\n- rename x\n" in fixing
 
 
+def test_who_changed_nothing_is_asked_the_same_once_more_with_a_way_out() -> None:
+    """The same question, and after it how to say that there is nothing to do; by itself the answer claims nothing."""
+    agent = Agent(json.dumps(IMPLEMENTED), json.dumps(IMPLEMENTED | {"already_done": True}))
+    adapter = RoleAgentAdapter(agent)
+    first = adapter.implementer("PROMPT", ["close the file"])
+    again = adapter.implementer_again("PROMPT", ["close the file"])
+    (_, question), (role, second) = agent.asked
+
+    assert (False, True, "implementer") == (first.already_done, again.already_done, role)
+    assert second.startswith(question)
+    assert '"already_done": true' in second.removeprefix(question)
+    assert "already_done" not in question
+
+
 def test_reviewers_see_claims_and_the_attempt() -> None:
     """The implementer's words reach the reviewer as they are, marked as claims; a missing claim is said too."""
     agent = Agent(REVIEWED, REVIEWED)
@@ -197,6 +211,7 @@ WRONG: dict[tuple[type[_ImplementerAnswer | _ReviewerAnswer], str], list[object]
     (_ImplementerAnswer, "code_changed_at"): WRONG_TIMES,
     (_ImplementerAnswer, "notes"): WRONG_TEXTS,
     (_ImplementerAnswer, "verification"): [7, "ok", [], {}, True],
+    (_ImplementerAnswer, "already_done"): [None, 0, 1, "true", "yes", []],
     (_ReviewerAnswer, "passed"): [None, 0, 1, "true", "yes", []],
     (_ReviewerAnswer, "failed_items"): WRONG_LISTS,
     (_ReviewerAnswer, "fix_list"): WRONG_LISTS,

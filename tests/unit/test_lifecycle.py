@@ -509,6 +509,79 @@ def test_an_independent_verification_outdoes_the_claim() -> None:
     assert 2 == snapshots(history.told)[-1]["verify"]["exit_code"]
 
 
+# Nothing to merge
+
+HOW = "nothing to merge: the implementer says that the work is there already: see greet.py"
+
+
+class Unchanged(RoleSteps):
+    """Steps that made no commit of their own, as the implementer says that all was there already."""
+
+    commit = "c0ffee"
+
+    def implement(self, step: Step) -> ImplementerResult:
+        return ImplementerResult(evidence(), NOON, "see\n greet.py", self.commit, already_done=True)
+
+
+class Unheard(Unchanged):
+    """The same in a host's own process, where nobody looks at a commit."""
+
+    commit = ""
+
+
+class Mended(Unchanged):
+    """The same until the first fix, which changes something."""
+
+    def implement(self, step: Step) -> ImplementerResult:
+        return replace(super().implement(step), already_done=step.stage is Stage.RUNNING)
+
+
+def unchanged(kind: type[Unchanged] = Unchanged, spec_noes: int = 0) -> RoleSteps:
+    roles = Roles(spec_noes)
+    return kind("PROMPT", roles.implementer, roles.spec_reviewer, roles.quality_reviewer, noon)
+
+
+@pytest.mark.parametrize("spec_noes", [0, 2])
+def test_what_was_there_already_is_reviewed_and_verified_and_waits_for_a_person(spec_noes: int) -> None:
+    """The steps and the verdict are those of any session; its last snapshot says that there is nothing to merge."""
+    history = MemoryHistory()
+    perform(ABOUT, unchanged(spec_noes=spec_noes), history, limits=DEFAULT_LIMITS, now=noon)
+    last = snapshots(history.told)[-1]
+
+    assert Story(DEFAULT_LIMITS, spec_noes).told == heard(history.told)
+    assert (Verdict.DONE, HOW) == (history.verdict, history.reason)
+    assert StatusEntry("i-a1b2", IssueStatus.NEEDS_REVIEW) == history.told[-2]
+    assert ([HOW, "close it with `orch issue close i-a1b2`"], []) == (last["fix_list"], last["failed_items"])
+
+
+def test_a_claim_is_replayed() -> None:
+    """A session that is taken up again after any step ends with the same reason."""
+    whole = MemoryHistory()
+    perform(ABOUT, unchanged(), whole, limits=DEFAULT_LIMITS, now=noon)
+    for recorded in range(len(whole.reports) + 1):
+        history = MemoryHistory(whole.reports[:recorded])
+        perform(ABOUT, unchanged(), history, limits=DEFAULT_LIMITS, now=noon)
+
+        assert (HOW, whole.told[-2:]) == (history.reason, history.told[-2:])
+
+
+def test_the_last_implementation_says_whether_there_is_something_to_merge() -> None:
+    """A fix that changed something after all is to be merged like any work."""
+    history = MemoryHistory()
+    perform(ABOUT, unchanged(Mended, spec_noes=1), history, limits=DEFAULT_LIMITS, now=noon)
+
+    assert (Verdict.DONE, "") == (history.verdict, history.reason)
+    assert [] == snapshots(history.told)[-1]["fix_list"]
+
+
+def test_a_claim_that_nobody_looked_into_counts_for_nothing() -> None:
+    """In a host's own process there is no commit to compare: its sessions end as they always did."""
+    history = MemoryHistory()
+    perform(ABOUT, unchanged(Unheard), history, limits=DEFAULT_LIMITS, now=noon)
+
+    assert (Verdict.DONE, "") == (history.verdict, history.reason)
+
+
 def test_nothing_done_is_nothing_claimed() -> None:
     """Without an implementation there is no evidence."""
     assert "the implementer gave no verification" == claimed_evidence(Progress())

@@ -13,6 +13,7 @@ an issue follows the n-th entry, and the last one from then on; `DIR/state/<issu
         "append": {"path": "text"},         # files to append to
         "run": [["argv", "..."]],           # commands to run after that; a failing one is told and passed over
         "verification": ["argv", "..."],    # run last and reported; null (the default) claims nothing
+        "already_done": false,              # whether it says that all of the work was there before
         "notes": "...",
         "seconds": 0.5,                     # how long to think before, with a line of output every second
         "misbehave": null                   # see below
@@ -79,6 +80,7 @@ class Implementation(Turn):
     append: dict[str, str] = {}
     run: list[Argv] = []
     verification: Argv | None = None
+    already_done: bool = False
 
 
 class ChecklistItem(_Strict):
@@ -172,6 +174,7 @@ def _implement(turn: Implementation) -> dict[str, object]:
         "code_changed_at": changed_at.isoformat(),
         "notes": turn.notes,
         "verification": _verify(turn.verification) if turn.verification else None,
+        **({"already_done": True} if turn.already_done else {}),
     }
 
 

@@ -209,6 +209,19 @@ class GitWorkspace:
         whole = os.fsencode(f"{listed}\n\n{diff}\n" if listed else "").decode("utf-8", "replace")
         return _cut(whole.replace("\0", "\ufffd"), max_chars, rest=f"git diff {worktree.base[:12]}..{worktree.branch}")
 
+    def adds(self, commit: str, *, grown_from: str = "") -> bool:
+        """True if the commit has other files than the base it grew from, and the base has not got them since.
+
+        Also true of a commit that is not in this clone. Read-only but for loose objects.
+        """
+        git = self._git(f"commit {commit[:12]}")
+        if git.commit_of(commit) is None:
+            return True
+        base = self._base_commit(git)
+        left = grown_from or git.ask("merge-base", base, commit)
+        same = left is not None and git.tree_of(left) == git.tree_of(commit)
+        return not same and not git.has_work(base, commit)
+
     def drop(self, issue_id: str) -> None:
         """Remove the worktree, also a broken one; the branch stays, and work not committed is put aside in git.
 

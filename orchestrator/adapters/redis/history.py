@@ -56,9 +56,12 @@ class RedisHistory:
             self._wake()
 
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
-        """Record the end and free the slot, once. An error holds the issue back, unless a person stopped it."""
-        waits = json.dumps(self._waits)
-        self._write("close", entries, verdict=verdict, reason=reason, waits=waits, kept_s=KEPT_S)
+        """Record the end and free the slot, once. An error holds the issue back, unless a person stopped it.
+
+        A DONE without a reason is to be delivered and merged.
+        """
+        waits, deliver = json.dumps(self._waits), int(not reason)
+        self._write("close", entries, verdict=verdict, reason=reason, waits=waits, deliver=deliver, kept_s=KEPT_S)
         self._wake()
 
     def _write(self, script: str, entries: Iterable[Entry], **arguments: Argument) -> Written:

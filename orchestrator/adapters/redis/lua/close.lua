@@ -1,11 +1,12 @@
 -- Record the end of a session with its entries, and free its slot, if the token is the holder's.
 -- `waits` has the seconds to wait after the first error in a row, the second and so on, as JSON; after more errors than
 -- that the issue is held. An error that a person's stop brought about counts for nothing.
+-- `deliver` is 1 for work that is to be delivered and merged once it is DONE.
 -- Returns a word of Written.
 -- Again: the session has ended, and nothing is added.
 local session, history, snapshots, outbox, pending, inflight, held, errors, runs, known, finished, deliveries, counts =
   unpack(KEYS)
-local issue, session_id, token, n, verdict, reason, waits, kept_s = unpack(ARGV)
+local issue, session_id, token, n, verdict, reason, waits, deliver, kept_s = unpack(ARGV)
 local now = clock()
 if redis.call('HGET', session, 'token') ~= token then return Written.LOST end
 if redis.call('HGET', session, 'state') == SessionState.ENDED then return Written.OK end
@@ -23,7 +24,7 @@ elseif not stopped then
   redis.call('ZADD', held, wait and now + 1000 * wait or '+inf', issue)
 end
 tell(outbox, pending, snapshots, issue, session_id)
-if verdict == Verdict.DONE then
+if verdict == Verdict.DONE and deliver == '1' then
   redis.call('SADD', finished, issue)
   redis.call('ZADD', deliveries, now, issue)
 end

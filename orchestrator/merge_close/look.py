@@ -20,6 +20,7 @@ from orchestrator.errors import (
     GitHubRefused,
     GitHubUnavailable,
     InvalidMCPResponseError,
+    NothingToMerge,
     OrchestratorError,
     SettingsError,
     TrackerRefused,
@@ -31,7 +32,7 @@ from orchestrator.merge_close.events import Delivered, LastLook, MergeClosePaylo
 from orchestrator.merge_close.poll import MergePoll
 from orchestrator.merge_close.pull_text import pull_text
 from orchestrator.merge_close.rules import MergeCloseResult, apply_merge_close, foresee
-from orchestrator.models import IssueTracker, Report, SessionRecord, branch_of
+from orchestrator.models import NOTHING_TO_MERGE, IssueTracker, Report, SessionRecord, branch_of
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +83,9 @@ class FinishedSessions(Protocol):
     def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
         """It could not be delivered; it is tried again later."""
 
+    def nothing(self, issue_id: str, session_id: str, reason: str) -> None:
+        """There is nothing to merge of the session's work, so it is delivered no more."""
+
     def looked(self, problem: str) -> None:
         """Record a look for merges just now; `problem` is what went wrong, or empty."""
 
@@ -106,7 +110,7 @@ class MergeLook:
 
     `publish` tells the tracker what it does not know yet: an issue is closed from needs_review only. `local` sees
     merges in the repo, `poll` those of a forge, if there is one. `deliver` is a `Delivery`, or finds out what one can
-    do. `closed` is told the ids of closed issues.
+    do; `adds` says whether merging a commit would change anything. `closed` is told the ids of closed issues.
     """
 
     publish: Callable[[], object]
@@ -115,6 +119,7 @@ class MergeLook:
     local: Callable[[Iterable[Delivered]], Iterable[MergeClosePayload]]
     poll: MergePoll | None
     deliver: Callable[[Delivered, PullText], str]
+    adds: Callable[[str], bool]
     closed: Callable[[Sequence[str]], None]
     once: Once = field(default_factory=Once)
 
@@ -205,6 +210,19 @@ class MergeLook:
 
     def _deliver(self, record: SessionRecord, reports: Sequence[Report]) -> None:
         work = Delivered(record.issue.issue_id, reports[-1].commit)
-        place = self.deliver(work, pull_text(record, reports))
+        if not self.adds(work.commit):
+            self._nothing(record, f"the base has all that is in commit {work.commit[:12]}")
+            return
+        try:
+            place = self.deliver(work, pull_text(record, reports))
+        except NothingToMerge as refused:
+            self._nothing(record, str(refused))
+            return
         self.finished.delivered(work.issue_id, record.session_id, place)
         log.info("delivered", issue=work.issue_id, session=record.session_id, target=place, commit=work.commit[:12])
+
+    def _nothing(self, record: SessionRecord, because: str) -> None:
+        """Deliver it no more: a person has to close its issue, unless its merge is seen after all."""
+        issue_id, reason = record.issue.issue_id, f"{NOTHING_TO_MERGE}: {because}"
+        self.finished.nothing(issue_id, record.session_id, reason)
+        log.info("nothing_delivered", issue=issue_id, session=record.session_id, reason=reason)

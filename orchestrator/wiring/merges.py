@@ -81,6 +81,7 @@ class MergeWiring:
             poll=self._poll,
             # Found out only when something is to be delivered: a missing token keeps nothing from being closed.
             deliver=lambda work, text: self.delivery(work, text),
+            adds=self._here.workspace.adds,
             closed=self._drop_worktrees,
         )
 

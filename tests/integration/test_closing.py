@@ -13,7 +13,14 @@ import pytest
 
 from orchestrator.adapters.git.remote import GitDelivery
 from orchestrator.adapters.redis.merges import RedisMerges
-from orchestrator.errors import GitHubUnavailable, SettingsError, TrackerRefused, TrackerUnavailable, WorkspaceError
+from orchestrator.errors import (
+    GitHubUnavailable,
+    NothingToMerge,
+    SettingsError,
+    TrackerRefused,
+    TrackerUnavailable,
+    WorkspaceError,
+)
 from orchestrator.issue import feedback_of
 from orchestrator.merge_close.events import NEVER, Delivered, LastLook, MergeClosePayload, PullText
 from orchestrator.merge_close.look import STALE_AFTER, Delivery, Health, MergeLook, health
@@ -37,6 +44,7 @@ class Repo:
         self.merges = RedisMerges(engine.client, engine.keys)
         self.merged: list[MergeClosePayload] = []
         self.away: Exception | None = None
+        self.has_all: set[str] = set()
         self.pushed: list[tuple[str, str]] = []
         self.pulls: list[PullText] = []
         self.closed: list[str] = []
@@ -63,6 +71,7 @@ class Repo:
             local=self.local,
             poll=None,
             deliver=Delivery(self.push, self.open_pull),
+            adds=lambda commit: commit not in self.has_all,
             closed=self.closed.extend,
         )
 
@@ -72,16 +81,17 @@ def repo(engine: Engine) -> Repo:
     return Repo(engine)
 
 
-def done(engine: Engine, issue_id: str = ISSUE) -> None:
+def done(engine: Engine, issue_id: str = ISSUE, *, already_done: bool = False) -> None:
     """A session that ended DONE, of which the tracker has not been told yet."""
     if issue_id not in engine.tracker.issues:
         engine.tracker.file("Parse empty input", issue_id=issue_id)
     lease = engine.running(issue_id)
     history = engine.history(lease)
-    report = a_report(commit=COMMIT)
+    report = a_report(commit=COMMIT, already_done=already_done, notes="in greet.py")
     history.record(report, told_of(lease, report))
     progress = Progress().after(report)
-    history.close(Verdict.DONE, verdict_entries(about(lease), progress, Verdict.DONE, at=NOON))
+    entries = verdict_entries(about(lease), progress, Verdict.DONE, at=NOON)
+    history.close(Verdict.DONE, entries, reason=progress.why(Verdict.DONE))
 
 
 def markers(engine: Engine, issue_id: str = ISSUE) -> list[str]:
@@ -158,6 +168,41 @@ def test_what_cannot_be_delivered_is_tried_again(engine: Engine, repo: Repo, awa
     assert "" == engine.leases.holdings()[0].undelivered
 
 
+def test_what_is_nothing_to_merge_is_neither_delivered_nor_looked_for(engine: Engine, repo: Repo) -> None:
+    """The issue waits in review for a person, and the tracker is told how it is closed."""
+    done(engine, already_done=True)
+    repo.merged = [payload()]
+    repo.look()
+
+    assert ([], [], [], []) == (repo.pushed, repo.pulls, list(repo.merges.finished()), repo.merges.due())
+    assert "needs_review" == engine.status(ISSUE)
+    told = json.loads(engine.tracker.issues[ISSUE]["feedback"][0]["content"])
+    assert ("SESSION_DONE", []) == (told["event_type"], told["failed_items"])
+    assert [
+        "nothing to merge: the implementer says that the work is there already: in greet.py",
+        f"close it with `orch issue close {ISSUE}`",
+    ] == told["fix_list"]
+
+
+@pytest.mark.parametrize("who", ["the repo", "the forge"])
+def test_work_that_the_base_has_already_is_tried_once(engine: Engine, repo: Repo, who: str) -> None:
+    """It is not asked for again; the reason is kept, and a merge that is seen after all still closes the issue."""
+    done(engine)
+    if who == "the repo":
+        repo.has_all = {COMMIT}
+    else:
+        repo.away = NothingToMerge("No commits between main and orch/i-a1b2")
+    repo.look()
+    repo.look()
+
+    assert ([], []) == (repo.pulls, repo.merges.due())
+    assert "nothing to merge: " == engine.held(ISSUE).reason[:18]
+    assert Health.HEALTHY == health(repo.merges.last_look(), now=utc_now())[0]
+    repo.merged = [payload()]
+
+    assert [ISSUE] == repo.look()
+
+
 def test_a_new_session_delivers_its_own_work_only(engine: Engine, repo: Repo) -> None:
     """When the issue is claimed anew, what its last session had to hand over is forgotten."""
     done(engine)
@@ -181,10 +226,16 @@ def test_what_becomes_of_an_old_delivery_does_not_touch_the_new_session(engine: 
     due_at = repo.merges.due_at_ms(ISSUE)
     repo.merges.delivered(ISSUE, a_record(ISSUE).session_id, "an old branch")
     repo.merges.postponed(ISSUE, a_record(ISSUE).session_id, "an old problem", wait_s=3600)
+    repo.merges.nothing(ISSUE, a_record(ISSUE).session_id, "nothing to merge: it was old")
     holding = engine.leases.holding(ISSUE)
 
     assert holding is not None
-    assert ("", "", due_at) == (holding.delivered_to, holding.undelivered, repo.merges.due_at_ms(ISSUE))
+    assert ("", "", "", due_at) == (
+        holding.delivered_to,
+        holding.undelivered,
+        holding.reason,
+        repo.merges.due_at_ms(ISSUE),
+    )
     assert [ISSUE] == repo.merges.due()
 
 

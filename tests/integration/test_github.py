@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.adapters.github.pulls import GitHub
-from orchestrator.errors import GitHubRateLimited, GitHubRefused, GitHubUnavailable
+from orchestrator.errors import GitHubRateLimited, GitHubRefused, GitHubUnavailable, NothingToMerge
 from orchestrator.merge_close.events import PullRequest, PullText
 from tests.github_server import TOKEN, Fault, GitHubServer, error, rate_limit_exceeded, secondary_limit, sign
 from tests.merges import pull as a_pull
@@ -260,8 +260,9 @@ def test_a_refused_pull_request_says_why(server: GitHubServer, github: GitHub, b
     """GitHub's own words for what is wrong with it."""
     server.push("orch/i-empty")
 
-    with pytest.raises(GitHubRefused, match=words):
+    with pytest.raises(GitHubRefused, match=words) as refused:
         github.deliver(branch, base="main", text=TEXT)
+    assert (branch == "orch/i-empty") == isinstance(refused.value, NothingToMerge)
 
 
 # Later, and no

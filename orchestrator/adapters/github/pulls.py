@@ -14,7 +14,7 @@ from urllib.parse import quote
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.adapters.github.calls import GitHubCalls, NotFound, Reply
-from orchestrator.errors import GitHubRefused, GitHubUnavailable
+from orchestrator.errors import GitHubRefused, GitHubUnavailable, NothingToMerge
 from orchestrator.merge_close.events import Commit, PullRequest, PullText, taken_back
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ API = "https://api.github.com"
 PAGE = 100
 MAX_PAGES = 30
 """So many pages of commits are searched for one that takes a merge back."""
+NO_COMMITS = "No commits between"
 
 
 class _Repo(BaseModel):
@@ -198,6 +199,7 @@ class GitHub:
     def deliver(self, branch: str, *, base: str, text: PullText) -> str:
         """The branch's one open pull request, opened or brought up to date; gives its URL.
 
+        Raises `NothingToMerge` when the base has all commits of the branch.
         Running it again is harmless: it is looked for before it is made, and what is as it should be is left alone.
         """
         pull = self._open_pull(branch) or self._opened(branch, base, text)
@@ -212,10 +214,12 @@ class GitHub:
         wanted = {"head": branch, "base": base, "title": text.title, "body": text.body}
         try:
             return _parsed(_PULL, self._call("POST", "/pulls", content=wanted))
-        except GitHubRefused:
+        except GitHubRefused as refused:
             # It was opened between our look and this call.
             if pull := self._open_pull(branch):
                 return pull
+            if NO_COMMITS in str(refused):
+                raise NothingToMerge(str(refused)) from refused
             raise
 
     def _open_pull(self, branch: str) -> _Pull | None:

@@ -70,6 +70,10 @@ class RedisMerges:
         wait_ms = int(wait_s * 1000)
         self._scripts.run("postponed", issue=issue_id, session_id=session_id, reason=reason, wait_ms=wait_ms)
 
+    def nothing(self, issue_id: str, session_id: str, reason: str) -> None:
+        """Note why there is nothing to merge of the session's work, and deliver it no more."""
+        self._scripts.run("nothing", issue=issue_id, session_id=session_id, reason=reason)
+
     def read(self) -> str | None:
         """The checkpoint."""
         text: str | None = self._scripts.client.get(self._keys("merge-checkpoint"))

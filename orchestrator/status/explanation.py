@@ -37,6 +37,7 @@ class State(StrEnum):
     MERGE_REJECTED = "MERGE_REJECTED"
     UNDELIVERED = "UNDELIVERED"
     TO_REVIEW = "TO_REVIEW"
+    NOTHING_TO_MERGE = "NOTHING_TO_MERGE"  # verified, and the base has all of it
     REVIEW_BY_HAND = "REVIEW_BY_HAND"  # in review, and not by a session of ours
     VERIFY_FAILED = "VERIFY_FAILED"
     NO_VERIFICATION = "NO_VERIFICATION"
@@ -97,6 +98,7 @@ _TROUBLE = {
     State.RESCUE,
     State.UNDELIVERED,
     State.MERGE_REJECTED,
+    State.NOTHING_TO_MERGE,
     State.LOST,
     State.MALFORMED,
     State.BLOCKER_CYCLE,

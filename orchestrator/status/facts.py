@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from orchestrator.issue import Issue
 from orchestrator.merge_close.record import MergeMarker
 from orchestrator.models import (
+    NOTHING_TO_MERGE,
     Holding,
     IssueStatus,
     Limits,
@@ -279,8 +280,23 @@ class IssueFacts:
         return (self.holding.delivered_to if self.holding else "") or self.branch
 
     @property
+    def nothing_to_merge(self) -> bool:
+        """True if its last session ended without any work to merge."""
+        return self.reason.startswith(NOTHING_TO_MERGE)
+
+    @property
+    def close_command(self) -> str:
+        """The command by which a person closes it."""
+        return f"orch issue close {self.issue_id}"
+
+    @property
     def merge_command(self) -> str:
-        """The command that merges its work: its pull request, or its branch into the one checked out."""
+        """The command that merges its work: its pull request, or its branch into the one checked out.
+
+        Where there is nothing to merge, the one that closes it.
+        """
+        if self.nothing_to_merge:
+            return self.close_command
         if self.place.startswith("http"):
             return f"gh pr merge --merge {self.place}"
         return f"git merge --no-ff {self.branch}"

@@ -136,6 +136,8 @@ def in_review(facts: IssueFacts) -> Explanation | None:
         return _overflow(facts)
     if facts.verdict is not Verdict.DONE:
         return _review_by_hand(facts, tracked)
+    if facts.nothing_to_merge:
+        return _nothing_to_merge(facts)
     review = Explanation(
         Kind.DONE,
         State.TO_REVIEW,
@@ -177,6 +179,19 @@ def _rejected(review: Explanation, issue_id: str, merge: MergeMarker) -> Explana
     words = (word for option, value in said.items() for word in (option, value))
     close = shlex.join(("orch", "merges", "close", issue_id, *words))
     return replace(rejected, next="it is closed when you say that this was its merge", do=(close,))
+
+
+def _nothing_to_merge(facts: IssueFacts) -> Explanation:
+    return Explanation(
+        Kind.WAITS,
+        State.NOTHING_TO_MERGE,
+        "verified, and there is nothing to merge: a person has to close it",
+        why=facts.reason,
+        since=_ended_at(facts),
+        next=f"nothing to merge, so nothing closes it but `{facts.close_command}`; what waits for it starts then",
+        evidence=facts.evidence_words,
+        do=(facts.close_command, f"orch issue reopen {facts.issue_id}"),
+    )
 
 
 def _review_by_hand(facts: IssueFacts, tracked: Tracked) -> Explanation:

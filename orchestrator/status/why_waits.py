@@ -97,10 +97,15 @@ def after_an_error(facts: IssueFacts) -> Explanation | None:
         cause,
         why=facts.reason if worn_out else "",
         since=at(holding.ended_at_ms),
-        next=f"held back until `{again}`" if for_good else f"it is tried again in {span(wait_s)}",
+        next=(f"held back until `{again}`" if for_good else f"it is tried again in {span(wait_s)}") + _or_closed(facts),
         evidence=facts.log_words,
         do=(f"orch history {facts.issue_id}", again),
     )
+
+
+def _or_closed(facts: IssueFacts) -> str:
+    """The other way out of an error for which there was nothing to merge."""
+    return f"; if there is nothing to do, `{facts.close_command}` closes it" if facts.nothing_to_merge else ""
 
 
 def too_many_fixes(facts: IssueFacts) -> Explanation | None:

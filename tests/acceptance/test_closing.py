@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -101,6 +101,42 @@ def test_a_merge_in_the_repo_closes_its_issue(project: Project) -> None:
 def writes(name: str) -> dict[str, object]:
     """One run of an implementer whose work is in a file of its own, beside what is verified."""
     return {"write": {f"{name}.txt": "x\n", "work.txt": "done\n"}}
+
+
+# --- by a person's word ---
+
+CLAIMS = {"already_done": True, "notes": "README.md has it"}
+
+
+def test_where_there_is_nothing_to_merge_a_persons_word_closes(make_project: Callable[..., Project]) -> None:
+    """A claim is verified and waits in review; silence is an error. What waits for either starts when a person says."""
+    project = make_project(limits="errors_in_a_row = 1")
+    (project.repo / "work.txt").write_text("done\n")
+    project.git("add", "work.txt")
+    project.git(*ADA, "commit", "--quiet", "-m", "Do the work by hand")
+    claimed = project.file("Claimed", implementer=[{}, CLAIMS])
+    silent = project.file("Silent", implementer=[{}])
+    waiting = [waiting_for(project, issue, "Next", implementer=[writes("next")]) for issue in (claimed, silent)]
+    with up(project) as stack:
+        stack.says("is up")
+        stack.until(lambda: project.over(claimed, silent), "both should have ended")
+        stack.until(lambda: "needs_review" == project.status(claimed), "the tracker should be told")
+
+        assert (2, 2) == (project.asked(claimed), project.asked(silent))
+        assert ("DONE", "ERROR") == (project.holding(claimed).verdict, project.holding(silent).verdict)
+        assert "changed nothing" in project.holding(silent).reason
+        assert "" == project.git("diff", "--stat", "main", f"orch/{claimed}")
+        assert f"orch issue close {claimed}" in orch(project, "explain", claimed).stdout
+        assert "nothing to merge: the implementer says" in orch(project, "history", claimed).stdout
+        assert f"orch issue close {claimed}" in orch(project, "explain", waiting[0]).stdout
+        assert ["blocked"] * 2 == [project.status(issue) for issue in waiting]
+        for issue in (claimed, silent):
+            assert 0 == orch(project, "issue", "close", issue).returncode
+        stack.until(lambda: project.over(claimed, silent, *waiting), "what waited should start and be done")
+
+        assert {"closed"} == {project.status(issue) for issue in (claimed, silent)}
+        assert [] == markers(project, claimed)
+        assert [] == stack.lines("delivered", f"issue={claimed}")
 
 
 # --- by pull requests ---

@@ -153,7 +153,9 @@ class World:
         return issue
 
 
-def steps(*, noes: int = 0, exits: int = 0, verified: bool = True, breaks: bool = False) -> Doer:
+def steps(
+    *, noes: int = 0, exits: int = 0, verified: bool = True, breaks: bool = False, already_done: bool = False
+) -> Doer:
     """Reviews say no so often, then the verification exits like this; or the agent breaks down."""
 
     def do(step: Step, progress: Progress) -> Report:
@@ -165,7 +167,7 @@ def steps(*, noes: int = 0, exits: int = 0, verified: bool = True, breaks: bool 
             items = ("French is missing",) if failed else ()
             return Report(step.stage, step.attempt, at, not failed, failed_items=items, fix_list=items)
         if step.stage is not Stage.VERIFICATION:
-            return Report(step.stage, step.attempt, at, commit="c0ffee")
+            return Report(step.stage, step.attempt, at, notes="I", commit="c0ffee", already_done=already_done)
         if not verified:
             return Report(step.stage, step.attempt, at, passed=False, notes="no verification command: set [verify]")
         evidence = VerificationEvidence("make test", OUTPUT, exits, at, "c0ffee", "/logs/9-verification.log")
@@ -366,6 +368,11 @@ STATES: list[tuple[State, Provoke, tuple[str, ...]]] = [
     (State.NO_VERIFICATION, lambda world: world.ran(steps(verified=False)), ("no verification command",)),
     (State.OVERFLOW, lambda world: world.ran(steps(noes=3)), ("goes on as [FIX] i-", "French is missing")),
     (State.TO_REVIEW, lambda world: world.ran(), ("to be reviewed and merged", "`make test` exited with 0")),
+    (
+        State.NOTHING_TO_MERGE,
+        lambda world: world.ran(steps(already_done=True)),
+        ("nothing to merge", "is there already: I", "`make test` exited with 0", "orch issue close i-"),
+    ),
     (State.UNDELIVERED, undelivered, ("protected branch", "tried again in")),
     (State.MERGE_REJECTED, turned_down_merge, ("its base is dev, not main",)),
     (State.MERGED, lambda world: world.seen_merge(world.ran()), (PULL, "MERGE_CLOSE_APPLIED")),

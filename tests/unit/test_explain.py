@@ -94,6 +94,7 @@ def a_marker(marker: Marker, reason: str = "because", *, pr_url: str = PULL) -> 
         (tracked("in_progress"), State.SOMEBODY_ELSE),
         (tracked("in_progress", sessions=ended(Verdict.VERIFY_FAILED, "no command")), State.NO_VERIFICATION),
         (tracked("needs_review", sessions=ended(Verdict.DONE)), State.TO_REVIEW),
+        (tracked("needs_review", sessions=ended(Verdict.DONE, "nothing to merge: x")), State.NOTHING_TO_MERGE),
         (tracked("needs_review", sessions=ended(Verdict.OVERFLOW)), State.OVERFLOW),
         (tracked("needs_review"), State.REVIEW_BY_HAND),
         (tracked("closed"), State.CLOSED),
@@ -144,6 +145,33 @@ def test_a_pull_request_is_merged_where_it_is() -> None:
 
     assert (f"gh pr merge --merge {PULL}",) == explain(facts(tracked("needs_review"), holds(done))).do
     assert (f"gh pr merge --merge {PULL}",) == explain(facts(waits, holds(holdings={"i-c3d4": done}))).do
+
+
+NOTHING = "nothing to merge: the implementer says that the work is there already: see greet.py"
+
+
+def test_where_there_is_nothing_to_merge_a_person_closes_it() -> None:
+    """No merge is asked for, of it or by what waits for it, and a person is told: nothing else will happen."""
+    done = a_holding(verdict="DONE", reason=NOTHING)
+    found = explain(facts(tracked("needs_review"), holds(done)))
+    chain = (Blocker("i-c3d4", "needs_review"),)
+    waits = explain(facts(tracked("blocked", blockers=("i-c3d4",), chain=chain), holds(holdings={"i-c3d4": done})))
+
+    assert (State.NOTHING_TO_MERGE, NOTHING, True) == (found.state, found.why, found.trouble)
+    assert ("orch issue close i-a1b2", "orch issue reopen i-a1b2") == found.do
+    assert "nothing closes it but `orch issue close i-a1b2`" in found.next
+    assert ("orch issue close i-c3d4",) == waits.do
+
+
+def test_an_error_for_which_there_was_nothing_to_merge_has_two_ways_out() -> None:
+    """It is run again, or closed by a person; another error has one."""
+    nothing = f"i-a1b2: {NOTHING}"
+    held = [a_holding(verdict="ERROR", reason=why, held_until_ms=float("inf")) for why in (nothing, "it broke")]
+
+    assert [
+        "held back until `orch enqueue i-a1b2`; if there is nothing to do, `orch issue close i-a1b2` closes it",
+        "held back until `orch enqueue i-a1b2`",
+    ] == [explain(facts(redis=holds(holding))).next for holding in held]
 
 
 def test_a_pull_request_that_was_turned_down_is_remembered() -> None:

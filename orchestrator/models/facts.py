@@ -266,7 +266,7 @@ class Progress:
 
 
 NOTHING_TO_MERGE = "nothing to merge"
-"""The first words of the reason of a session whose branch adds nothing to its base. Only such a DONE has a reason."""
+"""The first words of the reason of a session whose branch adds nothing to its base, DONE or ended in an error."""
 
 UNSAID = "-"
 

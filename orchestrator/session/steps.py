@@ -247,7 +247,8 @@ def _facts(report: Report) -> dict[str, object]:
     """A step's report, in the fields of a log line."""
     if report.stage is not Stage.VERIFICATION:
         failed = bounded_text("; ".join(report.failed_items))
-        return {"result": Status.FAIL, "failed": failed} if failed else {"result": Status.PASS}
+        unchanged = {"reason": "nothing was changed, as all is there already"} if report.already_done else {}
+        return {"result": Status.FAIL, "failed": failed} if failed else {"result": Status.PASS, **unchanged}
     result, ran = (Status.PASS if report.passed else Status.FAIL), report.evidence
     if ran is None:
         return {"result": result, "reason": report.notes}

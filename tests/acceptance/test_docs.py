@@ -58,6 +58,7 @@ BRING_THEIR_OWN = ("README.md", "quickstart.md")
 
 TROUBLE = {
     "Symptom: issue stuck at `in_progress`": "stuck",
+    "Symptom: nothing to merge": "nothing",
     "Symptom: verification failed": "verify_failed",
     "Symptom: repeated overflow (`OVERFLOW_FIX_CREATED`)": "overflow",
     "Symptom: an issue fails again and again": "error",
@@ -192,6 +193,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, d
         at_home(project)
         issues = {
             "done": project.file("Add two numbers"),
+            "nothing": project.file("Subtract", verify="L0", implementer=[{}, {"already_done": True}]),
             "overflow": project.file("Parse dates", spec_reviewer=[refused]),
             "verify_failed": project.file("Round up", verify="L1"),
             "stuck": project.file("Round down", verify="L1"),

@@ -14,7 +14,7 @@ from orchestrator.adapters.redis.scripts import Argument, Scripts
 from orchestrator.adapters.redis.stored import ENTRIES, REPORTS, told_args
 from orchestrator.adapters.redis.words import Written
 from orchestrator.errors import LeaseLost, SessionStopped
-from orchestrator.models import Entry, Lease, Report, Untold, Verdict, wait_after_error
+from orchestrator.models import NOTHING_TO_MERGE, Entry, Lease, Report, Untold, Verdict, wait_after_error
 
 WAKE_TTL_MS = 10_000
 """For how long a publisher that was woken is waited for, before another one is."""
@@ -58,9 +58,9 @@ class RedisHistory:
     def close(self, verdict: Verdict, entries: Iterable[Entry], *, reason: str = "") -> None:
         """Record the end and free the slot, once. An error holds the issue back, unless a person stopped it.
 
-        A DONE without a reason is to be delivered and merged.
+        A DONE is to be delivered and merged, unless its reason says that there is nothing to merge.
         """
-        waits, deliver = json.dumps(self._waits), int(not reason)
+        waits, deliver = json.dumps(self._waits), int(not reason.startswith(NOTHING_TO_MERGE))
         self._write("close", entries, verdict=verdict, reason=reason, waits=waits, deliver=deliver, kept_s=KEPT_S)
         self._wake()
 

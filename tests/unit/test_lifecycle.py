@@ -36,6 +36,7 @@ from orchestrator.models import (
 )
 from orchestrator.publish.entries import About
 from orchestrator.session_loop import Path, SingleSessionOrchestrator, paths, perform, session
+from orchestrator.status.told import sessions_told
 from tests.support import NOON, Roles, an_issue, evidence, gateway_to, noon
 
 ABOUT = About(an_issue(), "session-1", "orch-test")
@@ -552,6 +553,8 @@ def test_what_was_there_already_is_reviewed_and_verified_and_waits_for_a_person(
     assert (Verdict.DONE, HOW) == (history.verdict, history.reason)
     assert StatusEntry("i-a1b2", IssueStatus.NEEDS_REVIEW) == history.told[-2]
     assert ([HOW, "close it with `orch issue close i-a1b2`"], []) == (last["fix_list"], last["failed_items"])
+    (told,) = sessions_told(entry.content for entry in history.told if isinstance(entry, SnapshotEntry))
+    assert f"{HOW}; close it with `orch issue close i-a1b2`" == told.reason
 
 
 def test_a_claim_is_replayed() -> None:

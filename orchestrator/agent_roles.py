@@ -136,8 +136,9 @@ class RoleAgentAdapter:
 
     def implementer_again(self, prompt: str, fix_list: Sequence[str]) -> ImplementerResult:
         """Ask for the same once more, after it changed nothing: for a change, or the claim that all is there."""
-        told = prompt_after_nothing(implementer_prompt(prompt, fix_list))
-        return self._ask(Role.IMPLEMENTER, told, _ImplementerAnswer).result()
+        told = partial(implementer_prompt, prompt, fix_list)
+        answer = self._ask(Role.IMPLEMENTER, lambda nonce: prompt_after_nothing(told(nonce=nonce)), _ImplementerAnswer)
+        return answer.result()
 
     def spec_reviewer(self, prompt: str, implementer_result: ImplementerResult, attempt: int) -> ReviewResult:
         """Ask for a review against every line of the checklist."""
@@ -270,6 +271,8 @@ def _verified(step: Step, evidence: VerificationEvidence | str, progress: Progre
     report = Report(step.stage, step.attempt, at, commit=progress.commit)
     if isinstance(evidence, str):
         return replace(report, passed=False, notes=evidence)
-    failed = f"`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
+    what = "the set-up " if evidence.set_up else ""
+    failed = f"{what}`{evidence.command}` exited with {evidence.exit_code}: {last_line(evidence.output)}"
+    failed += f" ({'; '.join(evidence.remarks)})" if evidence.remarks else ""
     passed = evidence.exit_code == 0
     return replace(report, passed=passed, evidence=evidence, notes="" if passed else failed)

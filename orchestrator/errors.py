@@ -19,6 +19,7 @@
     │   └── NothingChanged       the implementer changed nothing, twice, and does not say that all is there already
     ├── WorkspaceError           git refused
     │   └── CommitMissing        a commit or branch that work stands on is not in this clone
+    ├── RedBase                  the base branch itself cannot be set up: no issue's fault
     ├── GitHubRefused            GitHub said no (token, repo, branch): trying again cannot help
     │   └── NothingToMerge       it takes no pull request of a branch whose commits the base has
     ├── CheckpointUnreadable     the record of settled merges cannot be read: nothing is closed by a merge
@@ -129,6 +130,10 @@ class WorkspaceError(OrchestratorError):
 
 class CommitMissing(WorkspaceError):
     """A commit or branch that work stands on is not in this clone."""
+
+
+class RedBase(OrchestratorError):
+    """The base branch itself cannot be set up, so no issue is at fault; says which command fails on which commit."""
 
 
 class GitHubRefused(OrchestratorError):

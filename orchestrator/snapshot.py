@@ -138,11 +138,15 @@ def read_snapshot(content: str) -> Snapshot | None:
 
 
 def verify_block(evidence: VerificationEvidence | None) -> dict[str, object] | None:
-    """The `verify` field for a piece of evidence. Death by signal n reads 128 + n, as in a shell."""
+    """The `verify` field for a piece of evidence. Death by signal n reads 128 + n, as in a shell.
+
+    Its remarks follow the command as a shell's comment: the schema has no other field, and it can still be pasted.
+    """
     if evidence is None:
         return None
+    remarks = f"  # {'; '.join(evidence.remarks)}" if evidence.remarks else ""
     block: dict[str, object] = {
-        "command": bounded_text(evidence.command),
+        "command": bounded_text(evidence.command) + bounded_text(remarks),
         "exit_code": evidence.exit_code if evidence.exit_code >= 0 else 128 - evidence.exit_code,
         "produced_at": utc_text(evidence.produced_at),
     }

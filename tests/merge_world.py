@@ -58,6 +58,9 @@ class Finished:
     def postponed(self, issue_id: str, session_id: str, reason: str, *, wait_s: float) -> None:
         """Nothing is delivered here."""
 
+    def nothing(self, issue_id: str, session_id: str, reason: str) -> None:
+        """Nothing is delivered here."""
+
     def looked(self, problem: str) -> None:
         assert problem == ""
 
@@ -132,6 +135,7 @@ class MergeWorld:
                 local=self.project.workspace().merges().merged,
                 poll=poll,
                 deliver=_delivers_nothing,
+                adds=self.project.workspace().adds,
                 closed=lambda _ids: None,
             )
             return look()

@@ -131,7 +131,8 @@ def _evidence(reports: Sequence[Report]) -> Iterator[str]:
     for report in reports:
         if evidence := report.evidence:
             yield f"== {report.stage} {report.attempt}, {evidence.produced_at:%Y-%m-%d %H:%M:%S} UTC, {evidence.commit}"
-            yield f"$ {evidence.command}\n{evidence.output}\nexit code {evidence.exit_code}, {evidence.output_ref}\n"
+            yield "".join(f"! {remark}\n" for remark in evidence.remarks) + f"$ {evidence.command}\n{evidence.output}"
+            yield f"exit code {evidence.exit_code}, {evidence.output_ref}\n"
 
 
 def _versions() -> Iterator[str]:

@@ -29,6 +29,7 @@ STEPS = {
     "implementer": "implement",
     "spec_reviewer": "spec_review",
     "quality_reviewer": "quality_review",
+    "set-up": "set_up",
     "verification": "verification",
 }
 """What a step is called, by the name in its files. A fix is the implementer's work too."""
@@ -91,14 +92,14 @@ class StepName(click.ParamType[str]):
 @click.option("--session", "wanted", metavar="ID", help="Another session than the last: how its id begins.")
 @json_option
 def command(*, issue: str, step: str | None, follow: bool, wanted: str | None, as_json: bool) -> None:
-    """Show what the agents and the verification of a session printed: a list, and the end of what came last.
+    """Show what the agents, set-ups and verifications of a session printed: a list, and the end of what came last.
 
     \b
     orch logs i-a1b2
     orch logs i-a1b2 --step spec_review
     orch logs i-a1b2 -f
 
-    Steps are implement (fixes too), spec_review, quality_review and verification; a name means the last run of it.
+    Steps are implement (fixes too), spec_review, quality_review, set_up and verification; a name means its last run.
     Logs stay on the host where they were written; elsewhere you are told which one that is.
     """
     if follow and (as_json or step):

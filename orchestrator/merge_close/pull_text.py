@@ -87,12 +87,14 @@ def _findings(reports: Sequence[Report]) -> Iterator[str]:
 def _evidence(evidence: VerificationEvidence | None) -> str:
     if evidence is None:
         return "(none)"
+    where = "in a clean checkout of" if evidence.clean else "on"
+    remarks = "".join(f"! {bounded_text(one_line(remark))}\n" for remark in evidence.remarks)
     last_lines = "\n".join(evidence.output.splitlines()[-OUTPUT_LINES:]).encode(errors="replace")
     return _fenced(
         f"$ {bounded_text(evidence.command)}\n"
         f"exit code {evidence.exit_code} after {evidence.duration_s:.1f} s, "
-        f"{utc_text(evidence.produced_at)}, on commit {evidence.commit}\n"
-        f"{last_lines[-MAX_OUTPUT_BYTES:].decode(errors='ignore')}"
+        f"{utc_text(evidence.produced_at)}, {where} commit {evidence.commit}\n"
+        f"{remarks}{last_lines[-MAX_OUTPUT_BYTES:].decode(errors='ignore')}"
     )
 
 

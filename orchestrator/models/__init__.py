@@ -44,17 +44,20 @@ from orchestrator.models.leases import (
 )
 from orchestrator.models.tracker import IssueTracker
 from orchestrator.models.workspace import (
+    BASE,
     NOTHING_FETCHED,
     Committed,
     Fetched,
     Outside,
     Remote,
+    SetUp,
     Verifier,
     Workspace,
     Worktree,
 )
 
 __all__ = [
+    "BASE",
     "DEFAULT_LIMITS",
     "ISSUE_ID",
     "LIVE",
@@ -86,6 +89,7 @@ __all__ = [
     "SessionOutcome",
     "SessionRecord",
     "SessionState",
+    "SetUp",
     "SnapshotEntry",
     "Stage",
     "StatusEntry",

@@ -85,6 +85,9 @@ class VerificationEvidence:
     """One run of a verification command.
 
     `output` is bounded (its end); `output_ref` names the whole of it. `commit` is empty when an implementer claims it.
+    `clean`: it ran in a checkout of that commit and nothing else. `set_up`: this is the set-up before it, which failed.
+    `red_before` has the exit codes of the runs on the same commit before this one; `touched` is what the work changed
+    of the verification itself.
     """
 
     command: str
@@ -94,6 +97,34 @@ class VerificationEvidence:
     commit: str = ""
     output_ref: str = ""
     duration_s: float = 0.0
+    clean: bool = False
+    set_up: bool = False
+    chosen_by_agent: bool = False
+    red_before: tuple[int, ...] = ()
+    touched: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know before trusting it, in words; most often nothing."""
+        before = ", ".join(map(str, self.red_before))
+        flaky = f"flaky: exited with {before} before, on the same commit"
+        again = f"red again: exited with {before} before, on the same commit"
+        return tuple(
+            filter(
+                None,
+                (
+                    "this is the set-up; the verification was not run" if self.set_up else "",
+                    "chosen by the agent" if self.chosen_by_agent else "",
+                    (again if self.exit_code else flaky) if before else "",
+                    f"the work touched the verification itself: {_some(self.touched)}" if self.touched else "",
+                ),
+            )
+        )
+
+
+def _some(names: tuple[str, ...], most: int = 5) -> str:
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 @dataclass(frozen=True)

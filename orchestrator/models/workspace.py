@@ -124,9 +124,6 @@ class Workspace(Protocol):
         Raises `CommitMissing` when it is not in this clone.
         """
 
-    def clean(self, issue_id: str, commit: str) -> AbstractContextManager[Worktree]:
-        """A checkout of exactly `commit` in a repository of its own, with nothing else in it; gone when left."""
-
     def outside(self, before: Outside | None = None) -> Outside:
         """A look at what is the user's and no agent's, to be compared with the one `before`."""
 
@@ -145,6 +142,15 @@ class Workspace(Protocol):
         `grown_from` is the commit of the base that its branch left; found out where it is empty.
         """
 
+    def changed(self, worktree: Worktree, commit: str) -> list[str]:
+        """The paths that differ between the worktree's base and a commit, sorted."""
+
+    def clean(self, issue_id: str, commit: str) -> AbstractContextManager[Worktree]:
+        """A checkout of exactly `commit` in a repository of its own, with nothing else in it; gone when left.
+
+        `issue_id` may also be BASE, for what is about no issue.
+        """
+
     def drop(self, issue_id: str) -> None:
         """Remove the worktree; the branch stays. Running it again changes nothing."""
 
@@ -154,3 +160,10 @@ Verifier = Callable[[Sequence[str], Worktree, str], VerificationEvidence]
 
 Over its time limit the command is killed with all its descendants: exit code 124.
 """
+
+SetUp = Callable[[Worktree, str], VerificationEvidence | None]
+"""Makes a checkout of a commit fit for work, as orch.toml says; evidence of the command that failed, None when all is
+well. Running it again is harmless."""
+
+BASE = "base"
+"""Stands for the base branch where an issue's id is asked for: it is the name of a folder."""

@@ -4,12 +4,15 @@ from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.orphans import end_orphans
 from orchestrator.session.run import Sessions
 from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
+from orchestrator.session.verification import Verification, touched
 
 __all__ = [
     "LeaseKeeper",
     "SessionTools",
     "Sessions",
+    "Verification",
     "WorktreeSteps",
     "end_orphans",
     "put_aside",
+    "touched",
 ]

@@ -1,4 +1,4 @@
-"""The steps of a session, done in a git worktree: agents work and review there, and we verify there."""
+"""The steps of a session: agents work and review in its git worktree, and we verify in a clean checkout."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from threading import Event
+from typing import NoReturn
 
 import structlog
 
 from orchestrator.agent_roles import AgentTransport, RoleAgentAdapter, Steps, to_review
-from orchestrator.errors import AgentError, CommitMissing, NothingChanged, SettingsError, WorkspaceError
+from orchestrator.errors import AgentError, CommitMissing, NothingChanged, RedBase, SettingsError, WorkspaceError
 from orchestrator.models import (
     NOTHING_TO_MERGE,
     ImplementerResult,
@@ -22,17 +23,18 @@ from orchestrator.models import (
     Report,
     ReviewResult,
     Role,
+    SetUp,
     Stage,
     Step,
     VerificationEvidence,
-    Verifier,
     Workspace,
     Worktree,
 )
 from orchestrator.prompts import prompt_with_change, render_issue_prompt
 from orchestrator.session.keeper import LeaseKeeper
+from orchestrator.session.verification import Verification, touched
 from orchestrator.snapshot import Status
-from orchestrator.text import bounded_text, commit_message, one_line
+from orchestrator.text import bounded_text, commit_message, last_line, one_line
 
 log = structlog.get_logger(__name__)
 
@@ -41,20 +43,25 @@ MAX_CHANGE_CHARS = 60_000
 
 @dataclass(frozen=True)
 class SessionTools:
-    """The tools of a session. `transport` and `verifier` are made per worktree, and end when the event is set.
+    """The tools of a session. What is made per lease ends when the event is set.
 
+    `set_up` is for the agents' worktree; without it there is nothing to do. `doubt_base` has the base verified anew.
     `watch` is False where agents cannot reach what is the user's: then nothing is compared.
     """
 
     workspace: Workspace
     remote: Callable[[Lease], Remote]
     transport: Callable[[Lease, Worktree, Event], AgentTransport]
-    verifier: Callable[[Lease, Worktree, Event], Verifier]
+    verification: Callable[[Lease, Event], Verification]
     verify_command: Callable[[str], Sequence[str] | None]
     prompt_template: Callable[[], str]
     sweep: Callable[[Lease], object]
     now: Callable[[], datetime]
     watch: bool = True
+    set_up: Callable[[Lease, Event], SetUp] | None = None
+    set_up_commands: Sequence[Sequence[str]] = ()
+    trust_agent: bool = False
+    doubt_base: Callable[[], object] = lambda: None
 
 
 def put_aside(lease: Lease, tools: SessionTools) -> list[str]:
@@ -79,6 +86,7 @@ class WorktreeSteps(Steps):
         self._keeper = keeper
         self._worktree: Worktree | None = None
         self._remarks: list[str] = []
+        self._set_up_done = tools.set_up is None
 
     def __call__(self, step: Step, progress: Progress) -> Report:
         """Do one step. Raises LeaseLost or SessionStopped before it, or in it when it is cut off.
@@ -104,6 +112,7 @@ class WorktreeSteps(Steps):
                         return report
                 log.warning("worktree_gone")
                 self._worktree = None
+                self._set_up_done = self._tools.set_up is None
             raise WorkspaceError(
                 f"{self._lease.issue_id}: its worktree was deleted twice in a row; find out what does it"
             )
@@ -126,6 +135,7 @@ class WorktreeSteps(Steps):
         Where its branch then adds nothing to the base it is asked once more, unless it says that the work is there
         already. Raises NothingChanged when that helps nothing.
         """
+        self._set_up()
         roles, prompt, fixes = self._roles(), self._prompt(), list(step.fix_list)
         result = self._committed(step, roles.implementer(prompt, fixes))
         adds = self._adds(result)
@@ -159,6 +169,7 @@ class WorktreeSteps(Steps):
     def review(self, role: Role, step: Step, progress: Progress) -> ReviewResult:
         """Ask a reviewer, and throw away what it changed."""
         result = to_review(step, progress)
+        self._set_up()
         change = self._tools.workspace.change(self._here, max_chars=MAX_CHANGE_CHARS)
         prompt = prompt_with_change(self._prompt(), change)
         answer = self._roles().review(role, prompt, result=result, attempt=step.attempt)
@@ -170,15 +181,56 @@ class WorktreeSteps(Steps):
         return answer
 
     def verify(self, progress: Progress) -> VerificationEvidence | str:
-        """Run the user's verification command, or else the one that the implementer names."""
-        level = self._lease.record.issue.verify_level
-        command = self._tools.verify_command(level) or _claimed_command(progress)
+        """Run the user's verification command, or one that the implementer names where the user trusts it."""
+        command = self._tools.verify_command(self._lease.record.issue.verify_level)
+        chosen_by_agent = not command and self._tools.trust_agent
+        if chosen_by_agent:
+            command = _claimed_command(progress)
         if not command:
-            return (
-                f"no verification command: the implementer named none, and orch.toml has none for level {level};"
-                ' write e.g. [verify] default = ["make", "test"] in orch.toml'
-            )
-        return self._tools.verifier(self._lease, self._here, self._keeper.cut)(command, self._here, progress.commit)
+            return self._no_command(progress)
+        verification = self._tools.verification(self._lease, self._keeper.cut)
+        ran = verification(command, self._lease.issue_id, progress.commit)
+        if ran.set_up and (on_base := verification.sets_up(self._lease.issue_id, self._here.base)):
+            self._raise_red_base(on_base)
+        changed = self._tools.workspace.changed(self._here, progress.commit)
+        decide = touched([command, *self._tools.set_up_commands], changed)
+        return replace(ran, chosen_by_agent=chosen_by_agent, touched=tuple(decide))
+
+    def _no_command(self, progress: Progress) -> str:
+        level = self._lease.record.issue.verify_level
+        named = _claimed_command(progress)
+        does_not_count = f" (`{shlex.join(named)}`, which the implementer names, does not count)" if named else ""
+        return (
+            f"no verification command: orch.toml has none for level {level}{does_not_count};"
+            ' write e.g. [verify] default = ["make", "test"] in orch.toml'
+        )
+
+    def _set_up(self) -> None:
+        """Make the worktree fit for agents, once. What that leaves must be ignored by git, or it would be committed.
+
+        Raises RedBase when the base itself cannot be set up. Where the work broke it, agents go on: they may mend it.
+        """
+        if self._set_up_done or self._tools.set_up is None:
+            return
+        workspace, head = self._tools.workspace, self._tools.workspace.head(self._here)
+        failed = self._tools.set_up(self._lease, self._keeper.cut)(self._here, head)
+        self._keeper.hold()
+        if left := workspace.restore(self._here, head):
+            log.warning("set_up_not_ignored", files=left[:10], count=len(left), hint="removed: add them to .gitignore")
+        if failed and head == self._here.base:
+            self._raise_red_base(failed)
+        if failed:
+            log.warning("set_up_failed", command=failed.command, exit_code=failed.exit_code, log=failed.output_ref)
+        self._set_up_done = True
+
+    def _raise_red_base(self, failed: VerificationEvidence) -> NoReturn:
+        """The base cannot be set up: not the issue's fault, and nothing more is claimed until that was looked at."""
+        self._tools.doubt_base()
+        raise RedBase(
+            f"{self._lease.issue_id}: not its fault: the set-up `{failed.command}` exited with {failed.exit_code} "
+            f"on its base, commit {self._here.base[:12]}: {last_line(failed.output)}; correct the base, [workspace] "
+            f"setup in orch.toml or this host, then `orch doctor --verify`; log: {failed.output_ref}"
+        )
 
     def _prepare(self, progress: Progress) -> None:
         """Make the worktree as the last recorded step left it, here and on the remote, if it is not prepared yet."""

@@ -36,6 +36,21 @@ def _runnable(argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv
 
 
+def _one_or_several(value: object) -> object:
+    """A list of lists is several commands, one after the other; anything else is one."""
+    several = isinstance(value, list) and value and all(isinstance(part, list) for part in value)
+    return tuple(value) if several and isinstance(value, list) else (value,)
+
+
+def _no_sentence(commands: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    for words in commands:
+        if re.search(r"\s", words[0]):
+            raise ValueError(
+                f"names a program with a space in it: {shown(words[0])}; several commands are a list of lists"
+            )
+    return commands
+
+
 def fits(pattern: str, what: str) -> AfterValidator:
     """Text that the whole of a pattern matches; `what` it must be is said when it does not."""
 
@@ -59,6 +74,7 @@ def _absolute(path: Path) -> Path:
 
 
 Command = Annotated[tuple[str, ...], BeforeValidator(_argv), AfterValidator(_runnable)]
+Commands = Annotated[tuple[Command, ...], BeforeValidator(_one_or_several), AfterValidator(_no_sentence)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400, json_schema_extra={"unit": "seconds"})]
 Count = Annotated[int, Field(ge=1, le=100)]
 ProjectName = Annotated[str, fits(r"[a-z0-9-]{1,40}", "1 to 40 of a-z, 0-9 and -")]
@@ -70,8 +86,8 @@ RedisUrl = Annotated[str, AfterValidator(_accepted)]
 WholePath = Annotated[Path, AfterValidator(_absolute)]
 
 
-def toml(value: str | tuple[str, ...]) -> str:
-    """A TOML string or list of strings. JSON's are TOML's, but for DEL."""
+def toml(value: str | tuple[str, ...] | tuple[tuple[str, ...], ...]) -> str:
+    """A TOML string, a list of strings, or a list of such lists. JSON's are TOML's, but for DEL."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(toml, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -15,6 +15,7 @@ from orchestrator.settings.kinds import (
     AnyCase,
     BranchName,
     Command,
+    Commands,
     Count,
     ProjectName,
     RedisUrl,
@@ -41,20 +42,46 @@ class LimitSettings(_Table):
     quality_attempts: Count = Field(default=2, description="Quality reviews a session may fail before it overflows")
     agent_seconds: Seconds = Field(default=3600.0, description="Wall clock of one agent run")
     silence_seconds: Seconds = Field(default=900.0, description="How long an agent may print nothing")
+    setup_seconds: Seconds = Field(default=1800.0, description="Wall clock of one command of a set-up")
     verify_seconds: Seconds = Field(default=1800.0, description="Wall clock of one verification")
     output_mb: int = Field(
         default=100,
         ge=1,
         le=10_000,
         json_schema_extra={"unit": "MB"},
-        description="Output kept of one agent run or verification",
+        description="Output kept of one agent run, set-up or verification",
     )
     rescues: int = Field(default=3, ge=0, le=100, description="How often a session whose worker died is taken up again")
     errors_in_a_row: Count = Field(default=3, description="Sessions that end in an error before no new one is started")
 
 
+class WorkspaceSettings(_Table):
+    """What a fresh checkout needs before anything can be built or tested in it."""
+
+    setup: Commands | None = Field(
+        default=None,
+        examples=[["npm", "ci"]],
+        description="Run in a session's workspace before its first agent, and in the clean checkout before each"
+        " verification: a command, or a list of commands",
+    )
+    copy_: tuple[str, ...] = Field(
+        default=(),
+        alias="copy",
+        strict=False,
+        examples=[[".env"]],
+        description="Files of the main checkout that git ignores, to be copied before the set-up: git's pathspecs",
+    )
+    cache: tuple[VariableName, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["npm_config_cache"]],
+        description="Environment variables that name a package manager's folder: each gets one in the state folder,"
+        " which outlives the workspaces",
+    )
+
+
 class VerifySettings(_Table):
-    """Verification commands, run in the worktree: a list of words, or text that is split into words."""
+    """Verification commands, run in a clean checkout: a list of words, or text that is split into words."""
 
     default: Command | None = Field(
         default=None,
@@ -69,6 +96,13 @@ class VerifySettings(_Table):
     )
     L2: Command | None = Field(
         default=None, examples=[["make", "e2e"]], description="The verification of issues with Verify: L2"
+    )
+    retries: int = Field(
+        default=1, ge=0, le=10, description="How often a red verification is run again; that it was is in the evidence"
+    )
+    trust_agent: bool = Field(
+        default=False,
+        description="Where no command is set, run the one that the implementer names; every report then says so",
     )
 
 
@@ -174,6 +208,7 @@ class RepoSettings(_Table):
         description="How long after its last sign of life a worker loses its session to another",
     )
     limits: LimitSettings = LimitSettings()
+    workspace: WorkspaceSettings = WorkspaceSettings()
     verify: VerifySettings = VerifySettings()
     agents: Agents = Agents()
     github: GitHubSettings = GitHubSettings()
@@ -248,6 +283,11 @@ class Settings(RepoSettings):
     def logs(self) -> Path:
         """The folder of the full output of agents and verifications."""
         return self.state_dir / "logs"
+
+    @property
+    def caches(self) -> Path:
+        """The folder of what set-ups keep between workspaces."""
+        return self.state_dir / "caches"
 
     def verify_command(self, level: str) -> tuple[str, ...] | None:
         """The command that verifies an issue of this level: L0, L1, L2, or `-`. None when none is set."""

@@ -325,8 +325,8 @@ class IssueFacts:
 
     @property
     def evidence_words(self) -> tuple[str, ...]:
-        """The last verification of ours: command and exit code, its last line, and where its output is."""
+        """The last verification of ours: command, exit code, its last line, remarks, and where its output is."""
         if (ran := self.evidence) is None:
             return ()
         words = f"`{ran.command}` exited with {ran.exit_code}: {last_line(ran.output)}"
-        return tuple(filter(None, (words, ran.output_ref)))
+        return tuple(filter(None, (words, *ran.remarks, ran.output_ref)))

@@ -6,16 +6,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from threading import Event
 
-from orchestrator.adapters.agents import AgentCommand, CommandTransport, CommandVerifier
+from orchestrator.adapters.agents import AgentCommand, CheckoutSetUp, CommandTransport, CommandVerifier
 from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.errors import SettingsError
-from orchestrator.models import Lease, Role, Worktree
+from orchestrator.models import BASE, Lease, Role, Worktree
 from orchestrator.settings import Settings
 
 MB = 1_000_000
@@ -54,8 +55,23 @@ def prompt_template(settings: Settings) -> str:
 
 
 @dataclass(frozen=True)
+class Work:
+    """The work that a process is for: its folder below the logs, and the markers in its environment."""
+
+    logs: str
+    markers: dict[str, str]
+
+
+class UsedBy(StrEnum):
+    """Who uses a checkout. Each has caches of its own: an agent could spoil those that it works with."""
+
+    AGENTS = "agents"
+    VERIFICATION = "verification"
+
+
+@dataclass(frozen=True)
 class SessionProcesses:
-    """The processes of sessions on this host: agents and verifications, each with its markers and its logs.
+    """The processes of sessions on this host: agents, set-ups, verifications, each with its markers and its logs.
 
     `state` gives a path in the project's state folder.
     """
@@ -65,24 +81,35 @@ class SessionProcesses:
 
     def transport(self, lease: Lease, worktree: Worktree, cut: Event) -> CommandTransport:
         """The agents of a session, as commands in its worktree, until `cut`."""
+        work, caches = self.of(lease), self._caches(UsedBy.AGENTS)
         return CommandTransport(
-            agent_commands(self.settings),
+            {role: replace(agent, allow_env=(*agent.allow_env, *caches)) for role, agent in self._agents.items()},
             cwd=worktree.path,
-            logs=self._logs(lease),
+            logs=self._logs(work),
             issue_id=lease.issue_id,
-            env=os.environ | self._markers(lease),
+            env=os.environ | caches | work.markers,
             cancel=cut,
         )
 
-    def verifier(self, lease: Lease, _worktree: Worktree, cut: Event) -> CommandVerifier:
-        """The verifications of a session, until `cut`."""
-        limits, markers = self.settings.limits, self._markers(lease)
-        return CommandVerifier(
-            logs=self._logs(lease),
-            bounds=Bounds(wall_s=limits.verify_seconds, silence_s=None, output_bytes=limits.output_mb * MB),
-            env=clean_env(os.environ, allow=self.settings.agents.env, extra=markers),
-            cancel=cut,
-        )
+    def verifier(self, work: Work, cut: Event) -> CommandVerifier:
+        """Verifications, until `cut`."""
+        return self._command(work, cut, UsedBy.VERIFICATION, "verification", self.settings.limits.verify_seconds)
+
+    def set_up(self, work: Work, cut: Event, by: UsedBy) -> CheckoutSetUp:
+        """Set-ups of checkouts, until `cut`."""
+        workspace = self.settings.workspace
+        run = self._command(work, cut, by, "set-up", self.settings.limits.setup_seconds)
+        return CheckoutSetUp(self.settings.root, workspace.copy_, workspace.setup or (), run)
+
+    def of(self, lease: Lease) -> Work:
+        """The work of this holder, whose processes are told by it from any other's."""
+        session_id = lease.record.session_id
+        markers = self._of(lease.issue_id) | {"ORCH_SESSION": session_id, "ORCH_LEASE": str(lease.token)}
+        return Work(f"{lease.issue_id}/{session_id}", markers)
+
+    def of_base(self) -> Work:
+        """The work on the base branch, which is of no session."""
+        return Work(BASE, self._of(BASE))
 
     def end(self, issue_id: str, token: int, session_id: str = "") -> int:
         """End the processes here of an issue, or of one session of it, of this token and older; how many there were."""
@@ -93,14 +120,30 @@ class SessionProcesses:
         """The processes above those of sessions, for each issue, session and token."""
         return marked.families(str(self.settings.state_dir))
 
-    def _markers(self, lease: Lease) -> dict[str, str]:
-        """The environment by which a process of this holder is told from any other."""
-        return self._of(lease.issue_id) | {"ORCH_SESSION": lease.record.session_id, "ORCH_LEASE": str(lease.token)}
+    @property
+    def _agents(self) -> Mapping[str, AgentCommand]:
+        return agent_commands(self.settings)
+
+    def _command(self, work: Work, cut: Event, by: UsedBy, what: str, wall_s: float) -> CommandVerifier:
+        return CommandVerifier(
+            logs=self._logs(work),
+            bounds=Bounds(wall_s=wall_s, silence_s=None, output_bytes=self.settings.limits.output_mb * MB),
+            env=clean_env(os.environ, allow=self.settings.agents.env, extra={**self._caches(by), **work.markers}),
+            cancel=cut,
+            what=what,
+        )
+
+    def _caches(self, by: UsedBy) -> dict[str, str]:
+        """The variables that name caches, and their folders, which are made."""
+        folders = {name: self.settings.caches / by / name for name in self.settings.workspace.cache}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        return {name: str(folder) for name, folder in folders.items()}
 
     def _of(self, issue_id: str) -> dict[str, str]:
         return {"ORCH_ISSUE": issue_id, "ORCH_STATE": str(self.settings.state_dir)}
 
-    def _logs(self, lease: Lease) -> Path:
-        path = self.state(self.settings.logs.name) / lease.issue_id / lease.record.session_id
+    def _logs(self, work: Work) -> Path:
+        path = self.state(self.settings.logs.name) / work.logs
         path.mkdir(parents=True, exist_ok=True)
         return path

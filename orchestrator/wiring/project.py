@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import redis
@@ -34,10 +35,10 @@ from orchestrator.logs import Once
 from orchestrator.models import IssueStatus, Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.publish import publish
-from orchestrator.session import Sessions, SessionTools, WorktreeSteps, end_orphans, put_aside
+from orchestrator.session import Sessions, SessionTools, Verification, WorktreeSteps, end_orphans, put_aside
 from orchestrator.settings import Settings, client_url, from_environment
 from orchestrator.text import redactor
-from orchestrator.wiring.agents import SessionProcesses, prompt_template, tracker_command
+from orchestrator.wiring.agents import SessionProcesses, UsedBy, Work, prompt_template, tracker_command
 
 if TYPE_CHECKING:
     from orchestrator.adapters.mcp import McpTracker
@@ -260,17 +261,26 @@ class Wiring:
     @functools.cached_property
     def tools(self) -> SessionTools:
         """The tools of sessions in this process."""
+        settings, processes = self.settings, self._processes
+        needed = settings.workspace.setup or settings.workspace.copy_
         return SessionTools(
             workspace=self.workspace,
             remote=lambda lease: self.workspace.remote(lease, host=socket.gethostname()),
-            transport=self._processes.transport,
-            verifier=self._processes.verifier,
-            verify_command=self.settings.verify_command,
-            prompt_template=lambda: prompt_template(self.settings),
+            transport=processes.transport,
+            verification=lambda lease, cut: self._verification(processes.of(lease), cut),
+            verify_command=settings.verify_command,
+            prompt_template=lambda: prompt_template(settings),
             # By the issue: if Redis lost its memory, an earlier session's agent may still be at work in this worktree.
-            sweep=lambda lease: self._processes.end(lease.issue_id, lease.token),
+            sweep=lambda lease: processes.end(lease.issue_id, lease.token),
             now=utc_now,
+            set_up=(lambda lease, cut: processes.set_up(processes.of(lease), cut, UsedBy.AGENTS)) if needed else None,
+            set_up_commands=settings.workspace.setup or (),
+            trust_agent=settings.verify.trust_agent,
         )
+
+    def _verification(self, work: Work, cut: Event) -> Verification:
+        set_up = self._processes.set_up(work, cut, UsedBy.VERIFICATION)
+        return Verification(self.workspace, set_up, self._processes.verifier(work, cut), self.settings.verify.retries)
 
     @functools.cached_property
     def _processes(self) -> SessionProcesses:

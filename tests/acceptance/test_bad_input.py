@@ -174,7 +174,7 @@ def test_garbage_is_asked_for_once_more(night: Night, title: str, role: str) -> 
     [
         (
             "No verification",
-            "no verification command: the implementer named none, and orch.toml has none for level -; "
+            "no verification command: orch.toml has none for level -; "
             'write e.g. [verify] default = ["make", "test"] in orch.toml',
         ),
         ("Failing verification", "`sh -c 'echo 1 test failed; exit 3'` exited with 3: 1 test failed"),

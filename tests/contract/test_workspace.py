@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import LeaseLost, WorkspaceError
-from orchestrator.models import Workspace
+from orchestrator.models import BASE, Workspace
 from tests.git_project import Project
 
 
@@ -208,9 +208,9 @@ def test_a_commit_adds_what_its_base_has_not(project: Project, workspace: Worksp
     worktree = workspace.prepare("i-abc")
     before = workspace.adds(worktree.base)
     (worktree.path / "new.py").write_text("x\n")
-    work = workspace.commit(worktree, "Add new\n")
+    work = workspace.commit(worktree, "Add new\n").commit
     (worktree.path / "new.py").unlink()
-    taken_back = workspace.commit(worktree, "Take it back\n")
+    taken_back = workspace.commit(worktree, "Take it back\n").commit
     added = workspace.adds(work)
     project.commit("later.py")
     project.commit("new.py")
@@ -305,3 +305,84 @@ def test_a_holder_that_another_one_followed_writes_nothing(workspace: Workspace)
 def test_without_a_worktree_nothing_is_put_aside(workspace: Workspace) -> None:
     """An issue that never ran here has left nothing here."""
     assert [] == workspace.put_aside("i-abc")
+
+
+def files(folder: Path) -> list[str]:
+    """All files of a checkout but git's own, sorted."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(str(path) for path in found if path.parts[0] != ".git")
+
+
+def test_a_clean_checkout_has_the_commit_and_nothing_else(project: Project, workspace: Workspace) -> None:
+    """Not what git ignores, not what was not committed; with rights and links, as a repository that stands on it."""
+    worktree = workspace.prepare("i-abc")
+    (worktree.path / "run.sh").write_text("#!/bin/sh\n")
+    (worktree.path / "run.sh").chmod(0o755)
+    (worktree.path / "link").symlink_to("run.sh")
+    commit = workspace.commit(worktree, "Add a script\n").commit
+    (worktree.path / "built.cache").write_text("ignored\n")
+    (worktree.path / "later.py").write_text("not committed\n")
+
+    with workspace.clean("i-abc", commit) as clean:
+        assert project.git("ls-tree", "-r", "--name-only", commit).splitlines() == files(clean.path)
+        assert (clean.path / "run.sh").stat().st_mode & 0o111
+        assert "run.sh" == str((clean.path / "link").readlink())
+        assert commit == project.git("rev-parse", "HEAD", cwd=clean.path)
+        assert "" == project.git("status", "--porcelain", "--ignored", cwd=clean.path)
+        assert ("i-abc", commit) == (clean.issue_id, clean.base)
+    assert not clean.path.exists()
+
+
+def test_a_clean_checkout_is_a_repository_of_its_own(project: Project, workspace: Workspace) -> None:
+    """Whatever is done to its refs, config and files is not seen anywhere else, nor in the next one."""
+    worktree = workspace.prepare("i-abc")
+    before = project.git("for-each-ref"), (project.repo / ".git" / "config").read_text()
+    for _ in range(2):
+        with workspace.clean("i-abc", worktree.base) as clean:
+            assert "" == project.git("diff", "--stat", "main", worktree.branch, cwd=clean.path)
+            project.git("commit", "--quiet", "--allow-empty", "-m", "x", cwd=clean.path)
+            project.git("config", "core.bare", "true", cwd=clean.path)
+            project.git("update-ref", "refs/heads/main", "HEAD", cwd=clean.path)
+            locked = clean.path / "locked"
+            locked.mkdir()
+            (locked / "file").touch()
+            locked.chmod(0o500)
+
+    assert before == (project.git("for-each-ref"), (project.repo / ".git" / "config").read_text())
+    assert [] == workspace.put_aside("i-abc")
+
+
+def test_a_clean_checkout_of_the_base_is_no_issues(project: Project, workspace: Workspace) -> None:
+    """The base can be had without any issue."""
+    with workspace.clean(BASE, project.first) as clean:
+        assert "# Project\n" == (clean.path / "README.md").read_text()
+
+
+def test_a_clean_checkout_goes_with_whatever_happens_in_it(workspace: Workspace) -> None:
+    """An error of its user's comes through as it is."""
+    worktree = workspace.prepare("i-abc")
+    with (
+        pytest.raises(FileNotFoundError, match="no such thing"),
+        workspace.clean("i-abc", worktree.base) as clean,
+    ):
+        raise FileNotFoundError("no such thing")
+    assert not clean.path.exists()
+
+
+def test_no_clean_checkout_of_a_commit_that_is_not_there(workspace: Workspace) -> None:
+    """It is an error, not an empty folder."""
+    with pytest.raises(WorkspaceError, match="i-abc"), workspace.clean("i-abc", "c0ffee" + "0" * 34):
+        pass
+
+
+def test_changed_names_what_the_work_changed(project: Project, workspace: Workspace) -> None:
+    """New, changed and deleted paths since the base, sorted; of the commit, whatever is in the folder."""
+    worktree = workspace.prepare("i-abc")
+    (worktree.path / "ünew.py").write_text("new\n")
+    (worktree.path / "README.md").write_text("# Changed\n")
+    (worktree.path / "src/text.py").unlink()
+    commit = workspace.commit(worktree, "Change things\n").commit
+    (worktree.path / "later.py").write_text("not committed\n")
+
+    assert ["README.md", "src/text.py", "ünew.py"] == workspace.changed(worktree, commit)
+    assert [] == workspace.changed(worktree, project.first)

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import AgentFailed, LeaseLost, NothingChanged, SessionStopped, StoppedByHand, WorkspaceError
+from orchestrator.errors import (
+    AgentFailed,
+    LeaseLost,
+    NothingChanged,
+    RedBase,
+    SessionStopped,
+    StoppedByHand,
+    WorkspaceError,
+)
 from orchestrator.memory import MemoryHistory
 from orchestrator.models import (
     DEFAULT_LIMITS,
@@ -32,6 +40,7 @@ from orchestrator.models import (
 from orchestrator.publish.entries import About
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
+from orchestrator.session.verification import Verification
 from orchestrator.session_loop import perform
 from tests.git_project import Host, Project, with_bare
 from tests.support import NOON, an_answer, an_issue, evidence, noon
@@ -69,7 +78,7 @@ class NoLeases:
         pass
 
 
-def nothing(_session: Session, _worktree: Path) -> None:
+def nothing(_session: object, _worktree: Path) -> None:
     """An agent that reads, and answers."""
 
 
@@ -88,7 +97,12 @@ class Session:
     project: Project
     host: Host
     deeds: dict[Role, Deed] = field(default_factory=dict)
-    verifies: Deed = nothing
+    verifies: Callable[[Session, Path], int | None] = nothing
+    sets_up: Callable[[Session, Path], int | None] = nothing
+    retries: int = 1
+    command: tuple[str, ...] | None = ("make", "test")
+    trust_agent: bool = False
+    says: dict[str, object] = field(default_factory=dict)
     stopping: bool = False
     stop: str = ""
     other_remote: Remote | None = None
@@ -111,11 +125,17 @@ class Session:
             workspace=self.host.workspace,
             remote=lambda lease: self.other_remote or self.host.workspace.remote(lease, host="here"),
             transport=lambda _lease, worktree, _keeper: lambda role, prompt: self._agent(worktree, Role(role), prompt),
-            verifier=lambda _lease, _worktree, _keeper: self._verified,
-            verify_command=lambda _level: ("make", "test"),
+            verification=lambda _lease, _cut: Verification(
+                self.host.workspace, self._sets_up("set up clean"), self._verified, retries=self.retries
+            ),
+            verify_command=lambda _level: self.command,
             prompt_template=lambda: "{{title}}",
             sweep=lambda _lease: self.asked.append("sweep"),
             now=noon,
+            set_up=lambda _lease, _cut: self._sets_up("set up"),
+            set_up_commands=[("sh", "set-up.sh")],
+            trust_agent=self.trust_agent,
+            doubt_base=lambda: self.asked.append("doubt base"),
         )
         self.steps = WorktreeSteps(self.lease, self.tools, self.keeper)
 
@@ -128,12 +148,19 @@ class Session:
         self.prompts.append(prompt)
         self.deeds.get(role, nothing)(self, worktree.path)
         claim = {"already_done": self.claims.pop(0)} if self.claims and role is Role.IMPLEMENTER else {}
-        return an_answer(prompt, IMPLEMENTED | claim if role is Role.IMPLEMENTER else PASSED)
+        return an_answer(prompt, IMPLEMENTED | self.says | claim if role is Role.IMPLEMENTER else PASSED)
 
     def _verified(self, command: Sequence[str], worktree: Worktree, commit: str) -> VerificationEvidence:
         self.asked.append(" ".join(command))
-        self.verifies(self, worktree.path)
-        return evidence()
+        return evidence(self.verifies(self, worktree.path) or 0)
+
+    def _sets_up(self, said: str) -> Callable[[Worktree, str], VerificationEvidence | None]:
+        def set_up(checkout: Worktree, _commit: str) -> VerificationEvidence | None:
+            self.asked.append(said)
+            code = self.sets_up(self, checkout.path)
+            return replace(evidence(code), command="npm ci", set_up=True) if code else None
+
+        return set_up
 
     @property
     def branch(self) -> str:
@@ -194,7 +221,7 @@ def test_a_session_is_one_pushed_commit_reviewed_and_verified(session: Session) 
     outcome = perform(about, session.steps, history, limits=DEFAULT_LIMITS, now=noon)
 
     assert Verdict.DONE == outcome.final_state
-    assert ["sweep", *Role, "make test"] == session.asked
+    assert ["sweep", "set up", *Role, "set up clean", "make test"] == session.asked
     assert [True] * 4 == history.on_remote
     assert {session.branch} == {report.commit for report in history.reports}
     assert "A\twork.py" == session.git("diff", "--name-status", "main", session.branch)
@@ -551,6 +578,15 @@ def test_a_verification_whose_worktree_is_deleted_is_done_again(session: Session
     assert 2 == session.asked.count("make test")
 
 
+def test_a_verification_whose_checkout_is_deleted_twice_ends_the_session(session: Session) -> None:
+    """Green or not: there is no evidence to be had."""
+    _, progress = session.implemented()
+    session.verifies = lambda _session, here: shutil.rmtree(here)
+
+    with pytest.raises(WorkspaceError, match="the checkout of its verification was deleted twice in a row"):
+        session.steps(Step(Stage.VERIFICATION), progress)
+
+
 def test_a_worktree_that_is_deleted_twice_ends_the_session(session: Session) -> None:
     """That is no accident: a person has to see."""
     session.deeds = {Role.IMPLEMENTER: lambda _session, here: shutil.rmtree(here)}
@@ -589,3 +625,208 @@ def test_a_stopped_steps_work_is_kept_in_git(session: Session) -> None:
     assert "half.py" in session.git("ls-tree", "--name-only", ref).split()
     assert progress.commit == session.branch
     assert [] == put_aside(session.lease, session.tools)
+
+
+# What is verified, and what the evidence says of it
+
+
+def verified(session: Session, **agent: object) -> Report:
+    """The report of a verification after one implementation; `agent` is what the implementer's answer says besides."""
+    session.deeds = {Role.IMPLEMENTER: edits()}
+    session.says = agent
+    progress = Progress().after(session.steps(Step(Stage.RUNNING), Progress()))
+    return session.steps(Step(Stage.VERIFICATION), progress)
+
+
+def ran(report: Report) -> VerificationEvidence:
+    """The evidence of a report that has some."""
+    assert report.evidence is not None
+    return report.evidence
+
+
+CLAIM = {"command": "true", "output": "", "exit_code": 0, "produced_at": SAID.isoformat()}
+
+
+def test_only_what_is_in_the_commit_is_verified(session: Session) -> None:
+    """A file that git ignores is in the agent's folder, but not in the checkout that is verified."""
+    seen: list[set[str]] = []
+
+    def look(_session: Session, here: Path) -> None:
+        seen.append({path.name for path in here.iterdir()})
+
+    session.verifies = look
+    _, progress = session.implemented()
+    (session.host.workspace.prepare(ISSUE).path / "made.cache").write_text("x\n")
+    evidence = ran(session.steps(Step(Stage.VERIFICATION), progress))
+
+    assert [{".git", ".gitignore", ".sudocode", "README.md", "src", "work.py"}] == seen
+    assert (True, session.branch) == (evidence.clean, evidence.commit)
+
+
+def test_a_green_run_is_the_only_one(session: Session) -> None:
+    """There is nothing to remark about it."""
+    evidence = ran(verified(session))
+
+    assert 1 == session.asked.count("make test")
+    assert () == evidence.remarks
+
+
+def test_a_red_run_is_tried_again_and_that_it_was_flaky_is_said(session: Session) -> None:
+    """Each in a checkout of its own; a green one after a red one counts, with a remark."""
+    seen: list[bool] = []
+
+    def flaky(session: Session, here: Path) -> int:
+        seen.append((here / "left.txt").exists())
+        (here / "left.txt").write_text("x\n")
+        return 7 if session.asked.count("make test") == 1 else 0
+
+    session.verifies = flaky
+    report = verified(session)
+
+    assert report.passed
+    assert [False, False] == seen
+    assert ("flaky: exited with 7 before, on the same commit",) == ran(report).remarks
+
+
+@pytest.mark.parametrize(("retries", "before"), [(0, ()), (1, (7,)), (3, (7, 7, 7))])
+def test_a_run_that_stays_red_is_red(session: Session, retries: int, before: tuple[int, ...]) -> None:
+    """It is run as often as orch.toml says, and the evidence has the exit codes."""
+    session.retries = retries
+    session.__post_init__()
+    session.verifies = lambda _session, _here: 7
+    report = verified(session)
+
+    assert not report.passed
+    assert (7, before) == (ran(report).exit_code, ran(report).red_before)
+    assert report.notes.startswith("`make test` exited with 7: 3 passed")
+    assert (retries > 0) == ("red again: exited with 7" in report.notes)
+
+
+def test_a_command_that_is_not_there_is_not_tried_again(session: Session) -> None:
+    """The second time it is not there either."""
+    session.verifies = lambda _session, _here: 127
+
+    assert () == ran(verified(session)).red_before
+    assert 1 == session.asked.count("make test")
+
+
+def test_without_a_command_of_the_users_nothing_is_verified(session: Session) -> None:
+    """What the implementer names does not count, and the reason says so."""
+    session.command = None
+    report = verified(session, verification=CLAIM)
+
+    assert not report.passed
+    assert report.evidence is None
+    assert "`true`, which the implementer names, does not count" in report.notes
+    assert "true" not in session.asked
+
+
+def test_a_user_may_trust_the_agents_command_and_the_evidence_says_so(session: Session) -> None:
+    """It is run by us all the same."""
+    session.command, session.trust_agent = None, True
+    session.__post_init__()
+    report = verified(session, verification=CLAIM)
+
+    assert report.passed
+    assert "true" in session.asked
+    assert ("chosen by the agent",) == ran(report).remarks
+
+
+def test_a_users_own_command_is_run_even_where_the_agent_is_trusted(session: Session) -> None:
+    """Trust is for where there is no command."""
+    session.trust_agent = True
+    session.__post_init__()
+
+    assert () == ran(verified(session, verification=CLAIM)).remarks
+    assert "make test" in session.asked
+
+
+def test_work_that_touches_the_verification_is_named(session: Session) -> None:
+    """Its Makefile and what sets it up; not the rest of the work."""
+    session.deeds = {
+        Role.IMPLEMENTER: lambda _session, here: [(here / name).touch() for name in ("Makefile", "set-up.sh", "a.py")]
+    }
+    progress = Progress().after(session.steps(Step(Stage.RUNNING), Progress()))
+    evidence = ran(session.steps(Step(Stage.VERIFICATION), progress))
+
+    assert ("the work touched the verification itself: Makefile, set-up.sh",) == evidence.remarks
+
+
+# Set-up
+
+
+def test_the_worktree_is_set_up_once_before_its_first_agent(session: Session) -> None:
+    """Not before each agent; but again in a worktree that was made anew."""
+
+    def deletes_once(session: Session, here: Path) -> None:
+        if session.asked.count(Role.QUALITY_REVIEWER) == 1:
+            shutil.rmtree(here)
+
+    _, progress = session.implemented()
+    session.deeds = {Role.QUALITY_REVIEWER: deletes_once}
+    session.steps(Step(Stage.SPEC_REVIEW), progress)
+    session.steps(Step(Stage.QUALITY_REVIEW), progress)
+
+    asked = [Role.IMPLEMENTER, Role.SPEC_REVIEWER, Role.QUALITY_REVIEWER]
+    assert ["sweep", "set up", *asked, "sweep", "set up", Role.QUALITY_REVIEWER] == session.asked
+
+
+def test_what_a_set_up_leaves_is_not_the_agents_work(session: Session) -> None:
+    """What git ignores stays for the agents; the rest would be committed as theirs, so it goes."""
+
+    def leaves_files(_session: Session, here: Path) -> None:
+        (here / "kept.cache").touch()
+        (here / "left.txt").touch()
+
+    session.sets_up = leaves_files
+    session.implemented()
+
+    assert "A\twork.py" == session.git("diff", "--name-status", "main", session.branch)
+    assert (session.host.workspace.prepare(ISSUE).path / "kept.cache").exists()
+
+
+def test_a_base_that_cannot_be_set_up_is_no_issues_fault(session: Session) -> None:
+    """No agent is asked; the error names command and commit, and the base is verified anew."""
+    session.sets_up = lambda _session, _here: 3
+    main = session.git("rev-parse", "main")
+
+    with pytest.raises(
+        RedBase, match=f"^i-abc: not its fault: the set-up `npm ci` exited with 3 on its base, .*{main[:12]}"
+    ):
+        session.steps(Step(Stage.RUNNING), Progress())
+    assert ["sweep", "set up", "doubt base"] == session.asked
+
+
+def broken_by_work(_session: Session, here: Path) -> int:
+    """A set-up that fails where there is work.py."""
+    return 3 if (here / "work.py").exists() else 0
+
+
+def test_work_that_cannot_be_set_up_is_not_verified(session: Session) -> None:
+    """The base can be, so it is the work's fault: VERIFY_FAILED, and the reason names the set-up."""
+    session.sets_up = broken_by_work
+    report = verified(session)
+
+    assert not report.passed
+    assert report.notes.startswith("the set-up `npm ci` exited with 3: 3 passed")
+    assert "make test" not in session.asked
+    assert ran(report).set_up
+
+
+def test_a_verification_whose_base_cannot_be_set_up_is_no_issues_fault(session: Session) -> None:
+    """Something changed since the agents worked: the host, or the network."""
+    _, progress = session.implemented()
+    session.sets_up = lambda _session, _here: 3
+
+    with pytest.raises(RedBase):
+        session.steps(Step(Stage.VERIFICATION), progress)
+    assert "doubt base" == session.asked[-1]
+
+
+def test_agents_go_on_where_their_own_work_broke_the_set_up(session: Session) -> None:
+    """They may be there to mend it."""
+    _, progress = session.implemented()
+    heir = Session(session.project, session.host, sets_up=broken_by_work)
+
+    assert heir.steps(Step(Stage.SPEC_FIX), progress)
+    assert Role.IMPLEMENTER in heir.asked

@@ -32,7 +32,7 @@ def test_a_holder_that_wakes_ends_nothing_of_the_one_that_followed(tmp_path: Pat
     lease = Lease("i-a1b2", 18, a_record("i-a1b2"))
     worktree = Worktree("i-a1b2", project.repo, "orch/i-a1b2", "HEAD")
     begun = tmp_path / "begun"
-    verify = wiring.tools.verifier(lease, worktree, Event())
+    verify = wiring.tools.verification(lease, Event()).run
     with ThreadPoolExecutor(1) as worker:
         running = worker.submit(verify, ["sh", "-c", f"touch {begun}; exec sleep 60"], worktree, "HEAD")
         wait_until(begun.exists, "it should run")

@@ -27,7 +27,7 @@ def steps(project: Project, engine: Engine, lease: Lease) -> WorktreeSteps:
         workspace=workspace,
         remote=lambda lease: workspace.remote(lease, host="here"),
         transport=never,  # type: ignore[arg-type]
-        verifier=never,  # type: ignore[arg-type]
+        verification=never,  # type: ignore[arg-type]
         verify_command=never,
         prompt_template=lambda: "",
         sweep=lambda _lease: None,

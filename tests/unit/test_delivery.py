@@ -122,6 +122,22 @@ def test_no_text_can_name_another_issue(
     assert 1 == len(text.title.splitlines())
 
 
+def test_a_pull_request_says_what_to_know_of_its_evidence() -> None:
+    """Where it ran, and why one may doubt it, between the exit code and the output."""
+    *others, last = reports()
+    assert last.evidence
+    doubtful = replace(last.evidence, clean=True, chosen_by_agent=True, red_before=(1,), touched=("@me/Makefile",))
+    body = pull_text(record(an_issue()), [*others, replace(last, evidence=doubtful)]).body
+
+    assert (
+        "in a clean checkout of commit c0ffee\n"
+        "! chosen by the agent\n"
+        "! flaky: exited with 1 before, on the same commit\n"
+        "! the work touched the verification itself: @me/Makefile\n"
+        "3 passed\n```"
+    ) in body
+
+
 def test_what_was_left_open_does_not_hide_the_evidence() -> None:
     """A fence in an output does not end ours, and what a user left open stands in a quote, which ends it."""
     issue = an_issue(description="<!-- ```", dod_checklist_full="- [ ] x\n````")

@@ -13,7 +13,7 @@ from orchestrator.status.explanation import Kind, State
 from orchestrator.status.facts import Asked, Blocker, Facts, IssueFacts, RedisSays, Tracked, TrackerSays
 from orchestrator.status.told import SessionTold
 from orchestrator.status.why import explain
-from tests.support import NOON, an_issue
+from tests.support import NOON, an_issue, evidence
 
 NOW_MS = int(NOON.timestamp() * 1000)
 PULL = "https://github.com/acme/shop/pull/12"
@@ -270,3 +270,15 @@ def test_an_issue_that_was_only_listed_is_not_judged_by_its_feedback() -> None:
     found = [explain(facts(tracked(status, shown=False))) for status in ("in_progress", "needs_review")]
 
     assert [True, True] == ["no session of it is known here" in each.cause for each in found]
+
+
+@pytest.mark.parametrize(("verdict", "exit_code"), [("DONE", 0), ("VERIFY_FAILED", 1)])
+def test_why_one_may_doubt_a_verification_is_said(verdict: str, exit_code: int) -> None:
+    """Green or red: that the agent chose it, that it was flaky, that the work touched it."""
+    doubtful = replace(evidence(exit_code), chosen_by_agent=True, red_before=(1,), touched=("Makefile",))
+    reports = {"i-a1b2": [Report(Stage.VERIFICATION, 1, NOON, evidence=doubtful)]}
+    status = "needs_review" if verdict == "DONE" else "in_progress"
+    found = explain(facts(tracked(status), holds(a_holding(verdict=verdict), reports=reports)))
+
+    assert doubtful.remarks == found.evidence[1:-1]
+    assert 3 == len(doubtful.remarks)

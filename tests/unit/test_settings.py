@@ -54,7 +54,7 @@ def test_defaults_without_a_file(root: Path) -> None:
         found.prompt_template,
         found.lease_seconds,
     )
-    assert (3, 2, 3600, 900, 1800, 100, 3, 3) == tuple(dict(found.limits).values())
+    assert (3, 2, 3600, 900, 1800, 1800, 100, 3, 3) == tuple(dict(found.limits).values())
     assert found.redis_url is None
     assert found.agent(Role.IMPLEMENTER) is None
     assert found.verify_command("L1") is None
@@ -108,6 +108,28 @@ def test_verification_falls_back_to_the_default(root: Path) -> None:
 
     assert ("make", "e2e") == found.verify_command("L2")
     assert [("make", "all of it")] * 3 == [found.verify_command(level) for level in ("L0", "-", "default")]
+
+
+@pytest.mark.parametrize(
+    ("setup", "commands"),
+    [
+        ('"npm ci"', [("npm", "ci")]),
+        ('["npm", "ci"]', [("npm", "ci")]),
+        ('[["uv", "sync"], ["npm", "ci"]]', [("uv", "sync"), ("npm", "ci")]),
+    ],
+)
+def test_a_set_up_is_one_command_or_several(root: Path, setup: str, commands: list[tuple[str, ...]]) -> None:
+    """One as a verification is written, several as a list of such."""
+    assert tuple(commands) == load(root, f"workspace.setup = {setup}").workspace.setup
+
+
+@pytest.mark.parametrize("setup", ['["uv sync", "npm ci"]', "[[]]", "[]", '[["a"], "b"]', '["a", ["b"]]', '"a && b"'])
+def test_a_set_up_that_could_be_meant_in_two_ways_is_refused(root: Path, setup: str) -> None:
+    """One line says so, with an example."""
+    (line,) = said(root, f"workspace.setup = {setup}")
+
+    assert line.startswith("orch.toml: workspace.setup")
+    assert 'write e.g. setup = ["npm", "ci"]' in line
 
 
 def test_roles_fall_back_to_the_default_agent(root: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -211,6 +213,26 @@ def test_death_by_signal_reads_as_in_a_shell() -> None:
     blocks = [verify_block(evidence(exit_code)) for exit_code in (0, 2, -9)]
 
     assert [0, 2, 137] == [block["exit_code"] for block in blocks if block]
+
+
+def test_remarks_follow_the_command_as_a_comment() -> None:
+    """The schema has no field for them; a shell that gets the command pasted skips them."""
+    remarkable = replace(evidence(), chosen_by_agent=True, red_before=(1, 2), touched=("Makefile",))
+    block = verify_block(remarkable) or {}
+
+    said = (
+        "make test  # chosen by the agent; flaky: exited with 1, 2 before, on the same commit; "
+        "the work touched the verification itself: Makefile"
+    )
+    assert said == block["command"]
+    assert ["make", "test"] == shlex.split(said, comments=True)
+
+
+def test_many_touched_files_are_counted() -> None:
+    """A remark stays short."""
+    (remark,) = replace(evidence(), touched=tuple("abcdefgh")).remarks
+
+    assert remark.endswith(": a, b, c, d, e and 3 more")
 
 
 def test_no_evidence_is_null() -> None:

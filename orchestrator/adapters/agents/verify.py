@@ -1,4 +1,4 @@
-"""Verification: a command of ours, run in the worktree, and the evidence of it."""
+"""Verification: a command of the user's, run in a checkout, and the evidence of it; set-up is one as well."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class CommandVerifier:
     """Run verification commands with `env` as their environment.
 
     The whole output, both streams as a terminal would show them, stays in `logs`; evidence carries its last
-    `max_output_chars` characters, redacted. Running it again gives new evidence and another log.
+    `max_output_chars` characters, redacted. Running it again gives new evidence and another log, which begins with
+    `what` it is of.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class CommandVerifier:
         env: Mapping[str, str],
         cancel: Event | None,
         max_output_chars: int = 4000,
+        what: str = "verification",
     ) -> None:
         self._logs = logs.resolve()
         self._bounds = bounds
@@ -41,6 +43,7 @@ class CommandVerifier:
         self._redact = redactor(env)
         self._cancel = cancel
         self._max_output_chars = max_output_chars
+        self._what = what
 
     def __call__(self, command: Sequence[str], worktree: Worktree, commit: str) -> VerificationEvidence:
         """Evidence, whatever the command does: exit code 124 over a limit, 127 when there is no such command.
@@ -48,13 +51,13 @@ class CommandVerifier:
         `commit` is what the caller has checked out. Raises `SessionStopped` when cancelled, `WorkspaceError` when the
         worktree is not there.
         """
-        log = foreign.new_log(self._logs, "verification", ".log")
+        log = foreign.new_log(self._logs, self._what, ".log")
         ran = foreign.run(
             command, cwd=worktree.path, env=self._env, bounds=self._bounds, stdout=log, stderr=None, cancel=self._cancel
         )
         produced_at = datetime.now(UTC)
         if ran.ended is Ended.CANCELLED:
-            raise SessionStopped(f"{worktree.issue_id}: the verification was stopped; it is run again when taken up")
+            raise SessionStopped(f"{worktree.issue_id}: the {self._what} was stopped; it is run again when taken up")
         if remark := self._remark(ran):
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"\n{remark}\n")
@@ -73,11 +76,11 @@ class CommandVerifier:
         """The remark that the output alone does not make."""
         match ran.ended:
             case Ended.WALL:
-                return f"orch: ended after {self._bounds.wall_s:g} s, the time limit of a verification"
+                return f"orch: ended after {self._bounds.wall_s:g} s, the time limit of a {self._what}"
             case Ended.SILENCE:
                 return f"orch: ended after {self._bounds.silence_s:g} s without output, the silence limit"
             case Ended.OUTPUT:
-                return f"orch: ended after {self._bounds.output_bytes} bytes of output, the limit of a verification"
+                return f"orch: ended after {self._bounds.output_bytes} bytes of output, the limit of a {self._what}"
             case Ended.EXITED if ran.exit_code == shim.NOT_FOUND:
                 return "orch: exit code 127 means that a command was not found: install it, or correct orch.toml"
             case Ended.EXITED | Ended.CANCELLED:

@@ -3,7 +3,15 @@
 from orchestrator.adapters.git.create import create_project
 from orchestrator.adapters.git.installation import installation_of, name_installation
 from orchestrator.adapters.git.leftovers import Leftover, LeftoverKind
-from orchestrator.adapters.git.repo import base_branch, base_commit, base_holds, git_version, github_repo, top_of
+from orchestrator.adapters.git.repo import (
+    base_branch,
+    base_commit,
+    base_holds,
+    brought_along,
+    git_version,
+    github_repo,
+    top_of,
+)
 from orchestrator.adapters.git.workspace import GitWorkspace
 
 __all__ = [
@@ -13,6 +21,7 @@ __all__ = [
     "base_branch",
     "base_commit",
     "base_holds",
+    "brought_along",
     "create_project",
     "git_version",
     "github_repo",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.adapters.git.command import question
+from orchestrator.adapters.git.command import question, reason
 from orchestrator.errors import WorkspaceError
 
 _REMOTE_URL = re.compile(
@@ -54,6 +55,20 @@ def base_holds(root: Path, base: str, commit: str) -> bool | None:
     asked = ("merge-base", "--is-ancestor", f"{commit}^{{commit}}")
     answers = {question(root, *asked, ref).returncode for ref in _bases(base)}
     return True if 0 in answers else False if 1 in answers else None
+
+
+def brought_along(root: Path, patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The untracked files that match git's pathspecs: those that git ignores, and the others. Raises WorkspaceError."""
+
+    def listed(*which: str) -> list[str]:
+        found = question(root, "ls-files", "-z", "--others", "--exclude-standard", *which, "--", *patterns)
+        if found.returncode:
+            raise WorkspaceError(
+                f"[workspace] copy in orch.toml: git says: {reason(found.stderr)}; correct the pattern"
+            )
+        return [name for name in found.stdout.split("\0") if name]
+
+    return listed("--ignored"), listed()
 
 
 def github_repo(root: Path, remote: str, api: str) -> str | None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.adapters.git.checkout import Checkout
+from orchestrator.adapters.git.checkout import Checkout, flock
 from orchestrator.adapters.git.clone import remove
 from orchestrator.adapters.git.command import Git, question, reason
 from orchestrator.adapters.git.files import TRACKER_FOLDER
@@ -29,7 +29,7 @@ from orchestrator.adapters.git.merges import GitMerges
 from orchestrator.adapters.git.outside import look_outside
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.errors import WorkspaceError
-from orchestrator.models import ISSUE_ID, NOTHING_FETCHED, Committed, Fetched, Lease, Outside, Worktree
+from orchestrator.models import BASE, ISSUE_ID, NOTHING_FETCHED, Committed, Fetched, Lease, Outside, Worktree
 from orchestrator.text import one_line
 
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
@@ -169,17 +169,21 @@ class GitWorkspace:
 
     @contextlib.contextmanager
     def clean(self, issue_id: str, commit: str) -> Iterator[Worktree]:
-        """A checkout of exactly `commit` in a repository of its own, with nothing else in it; gone when left."""
-        with self._checkout(issue_id) as checkout:
-            target = checkout.need(commit, do="check out a commit that `head` or `commit` gave")
-            base = self._base_commit(checkout.git)
-            if not checkout.has_folders():
-                checkout.make_folders(self._base, base)
-            made = Worktree(issue_id, checkout.check_out(target), checkout.branch, checkout.merge_base(base, target))
-        try:
-            yield made
-        finally:
-            remove(made.path)
+        """A checkout of exactly `commit` in a repository of its own, with nothing else in it; gone when left.
+
+        One at a time for each issue. Running it again is harmless: what a killed one left is removed first.
+        """
+        look = self._look(issue_id)
+        with flock(look.state / "clean.lock", patience_s=self._lock_s):
+            with self._checkout(issue_id) as checkout:
+                target = checkout.need(commit, do="check out a commit that `head` or `commit` gave")
+                if not checkout.has_folders():
+                    checkout.make_folders(self._base, self._base_commit(checkout.git))
+                made = Worktree(issue_id, checkout.check_out(target), checkout.branch, target)
+            try:
+                yield made
+            finally:
+                remove(made.path)
 
     def outside(self, before: Outside | None = None) -> Outside:
         """What is the user's: refs, settings and main checkout as they are now. WorkspaceError when git refuses."""
@@ -222,6 +226,10 @@ class GitWorkspace:
         same = left is not None and git.tree_of(left) == git.tree_of(commit)
         return not same and not git.has_work(base, commit)
 
+    def changed(self, worktree: Worktree, commit: str) -> list[str]:
+        """The paths that differ between the worktree's base and a commit, sorted."""
+        return self._look(worktree.issue_id).paths_between(worktree.base, commit)
+
     def drop(self, issue_id: str) -> None:
         """Remove the worktree, also a broken one; the branch stays, and work not committed is put aside in git.
 
@@ -248,7 +256,7 @@ class GitWorkspace:
         return _ahead(git, git.commit_of(f"refs/heads/{self._base}"), theirs)
 
     def _look(self, issue_id: str) -> Checkout:
-        if not ISSUE_ID.fullmatch(issue_id):
+        if issue_id != BASE and not ISSUE_ID.fullmatch(issue_id):
             raise WorkspaceError(
                 f"{issue_id!r} is no issue id: it names a folder and a branch, so it must be like i-x7k9"
             )

@@ -25,9 +25,10 @@ from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.cli.project import FILE, Settings, Wiring, from_environment, merges_of, tracker_command
 from orchestrator.cli.recipes import recipe_for_tests
+from orchestrator.cli.set_ups import recipe_for_set_up
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
 from orchestrator.models import Role, utc_now
-from orchestrator.settings import client_url
+from orchestrator.settings import client_url, toml
 
 OLDEST_GIT = (2, 30)
 OLDEST_REDIS = (6, 2)
@@ -232,14 +233,30 @@ def _verification(wiring: Wiring) -> Iterator[Finding]:
         if (command := getattr(settings.verify, level)) is not None
     }
     for level, command in commands.items():
-        if _program(settings, command):
+        # A program of the checkout's own may be what its set-up makes.
+        if _program(settings, command) or ("/" in command[0] and settings.workspace.setup):
             yield _ok(f"{level}: {shlex.join(command)}")
         else:
             yield _fail(f"{level}: there is no {command[0]}", f"install it, or change [verify] {level} in orch.toml")
     if not commands:
-        found = recipe_for_tests(settings.root) or ("make", "test")
-        words = ", ".join(f'"{word}"' for word in found)
-        yield _warn("no command: sessions run whatever their implementer names", f"set [verify] default = [{words}]")
+        fix = f"set [verify] default = {toml(recipe_for_tests(settings.root) or ('make', 'test'))}"
+        if settings.verify.trust_agent:
+            yield _warn("no command: sessions run whatever their implementer names, and say so", fix)
+        else:
+            yield _fail("no command: every session would end VERIFY_FAILED", fix)
+
+
+def _set_up(wiring: Wiring) -> Iterator[Finding]:
+    settings = wiring.settings
+    commands, found = settings.workspace.setup or (), recipe_for_set_up(settings.root)
+    for command in commands:
+        if _program(settings, command) or "/" in command[0]:
+            yield _ok(shlex.join(command))
+        else:
+            yield _fail(f"there is no {command[0]}", "install it, or change [workspace] setup in orch.toml")
+    if not commands and found:
+        fix = f"set [workspace] setup = {toml(found.commands if len(found.commands) > 1 else found.commands[0])}"
+        yield _warn(f"nothing is installed in a fresh checkout, though there is {' and '.join(found.said_by)}", fix)
 
 
 def _delivery(wiring: Wiring) -> Iterator[Finding]:
@@ -305,6 +322,7 @@ CHECKS: dict[str, Check] = {
     "redis": _redis,
     "tracker": _tracker,
     "agents": _agents,
+    "set-up": _set_up,
     "verify": _verification,
     "delivery": _delivery,
     "workers": _workers,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.cli.set_ups import SetUp
 from orchestrator.settings import AgentSettings, toml
 
 Which = Callable[[str], str | None]
@@ -78,14 +79,20 @@ def render_orch_toml(
     base: str | None = None,
     tracker: str = "auto",
     verify: tuple[str, ...] | None = None,
+    set_up: SetUp | None = None,
     agent: AgentCli | None = None,
 ) -> str:
     """The orch.toml that `orch init` writes: what was found, and the rest as comments with its defaults."""
-    return "\n".join(_lines(project, base, tracker, verify, agent)) + "\n"
+    return "\n".join(_lines(project, base, tracker, verify, set_up, agent)) + "\n"
 
 
 def _lines(
-    project: str, base: str | None, tracker: str, verify: tuple[str, ...] | None, agent: AgentCli | None
+    project: str,
+    base: str | None,
+    tracker: str,
+    verify: tuple[str, ...] | None,
+    set_up: SetUp | None,
+    agent: AgentCli | None,
 ) -> Iterator[str]:
     yield "# How orch works on this repo. What is commented out is the default. `orch doctor` checks this file."
     yield ""
@@ -94,9 +101,10 @@ def _lines(
     yield f"tracker = {toml(tracker)}  # auto, sudocode or bundled"
     yield "# concurrency = 4  # sessions at once"
     yield "# poll_interval = 5  # seconds"
+    yield from _workspace_lines(set_up)
     yield ""
     yield "[verify]"
-    yield "# Run by us, in the worktree, on the very commit: a session is done when this exits with 0. No shell."
+    yield "# Run by us, in a clean checkout of the very commit: a session is done when this exits with 0. No shell."
     yield f"default = {toml(verify)}" if verify else '# default = ["make", "test"]'
     yield '# L2 = ["make", "e2e"]  # for issues that say Verify: L2; L0 and L1 likewise'
     yield ""
@@ -112,7 +120,23 @@ def _lines(
         yield f"silence_seconds = 3600  # {agent.name} prints nothing until it is done"
     else:
         yield "# silence_seconds = 900"
+    yield "# setup_seconds = 1800"
     yield "# verify_seconds = 1800"
+
+
+def _workspace_lines(set_up: SetUp | None) -> Iterator[str]:
+    yield ""
+    yield "[workspace]"
+    if set_up is None:
+        yield "# What a fresh checkout needs, before agents work in it and before each verification. No shell."
+        yield '# setup = ["npm", "ci"]  # or several: [["npm", "ci"], ["uv", "sync"]]'
+    else:
+        yield "# Run in a fresh checkout, before agents work in it and before each verification. No shell."
+        yield f"# Guessed from {', '.join(set_up.said_by)}."
+        yield f"setup = {toml(set_up.commands if len(set_up.commands) > 1 else set_up.commands[0])}"
+    yield '# copy = [".env"]  # files of your checkout that git ignores, to be brought along'
+    if set_up and set_up.cache:
+        yield f"cache = {toml(set_up.cache)}  # variables that name a tool's cache, which is then kept"
 
 
 def _agent_lines(agent: AgentCli | None) -> Iterator[str]:

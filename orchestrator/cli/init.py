@@ -14,6 +14,7 @@ from orchestrator import settings, tracker
 from orchestrator.adapters.git import base_branch, top_of
 from orchestrator.cli import discover
 from orchestrator.cli.recipes import recipe_for_tests
+from orchestrator.cli.set_ups import SetUp, recipe_for_set_up
 from orchestrator.cli.terminal import json_option, print_json
 from orchestrator.errors import WorkspaceError
 
@@ -24,6 +25,7 @@ class Found:
 
     base: str | None
     verify: tuple[str, ...] | None
+    set_up: SetUp | None
     agents: list[str]
     tracker: str
 
@@ -40,7 +42,7 @@ class Made:
 @click.option("--force", is_flag=True, help="Rewrite an orch.toml that is there.")
 @json_option
 def command(force: bool, as_json: bool) -> None:
-    """Look at this git repo and write orch.toml: the test command, the agents, the tracker.
+    """Look at this git repo and write orch.toml: set-up, test command, agents, tracker.
 
     Makes `.sudocode`, the place for issues, when there is none. Nothing else is changed; an orch.toml that is there
     stays as it is. Doing it again is harmless.
@@ -63,6 +65,7 @@ def look_at(root: Path) -> Found:
     return Found(
         base=base_branch(root),
         verify=recipe_for_tests(root),
+        set_up=recipe_for_set_up(root),
         agents=[cli.name for cli in discover.agent_clis(shutil.which)],
         tracker=discover.tracker(shutil.which, root),
     )
@@ -79,6 +82,7 @@ def set_up(root: Path, found: Found, *, force: bool) -> Made:
                 base=found.base,
                 tracker=found.tracker,
                 verify=found.verify,
+                set_up=found.set_up,
                 agent=next(iter(discover.agent_clis(shutil.which)), None),
             ),
             encoding="utf-8",
@@ -104,6 +108,7 @@ def _repo() -> Path:
 def _story(root: Path, found: Found, made: Made) -> str:
     verify = shlex.join(found.verify) if found.verify else "no command found: set [verify] default in orch.toml"
     unused = "install one, or name yours in orch.toml" if made.orch_toml else "as orch.toml says"
+    set_up = "; ".join(map(shlex.join, found.set_up.commands)) if found.set_up else "nothing to install"
     used, *others = found.agents or [f"none of those we know is on PATH: {unused}"]
     agents = used + (f" (also here: {', '.join(others)})" if others else "")
     toml = (
@@ -115,6 +120,7 @@ def _story(root: Path, found: Found, made: Made) -> str:
     rows = {
         "repo": str(root),
         "base branch": found.base or "none checked out: set base in orch.toml",
+        "set-up": set_up,
         "tests": verify,
         "agents": agents,
         "issues": issues,
@@ -125,7 +131,7 @@ def _story(root: Path, found: Found, made: Made) -> str:
             *(f"{name:<13}{value}" for name, value in rows.items()),
             "",
             "Next:",
-            "  orch doctor                     check that all is there",
+            "  orch doctor --verify            check that all is there, and that the tests pass",
             '  orch issue add "What to do"     file an issue',
             "  orch up                         work on what is ready",
         ]

@@ -74,7 +74,37 @@ def test_doctor_says_what_is_missing_and_what_to_do(orch: Orch) -> None:
     assert ("fail", "implementer, spec_reviewer, quality_reviewer: no agent") == (level, says)
     assert "orch init" in fix
     [(level, says, fix)] = found["verify"]
-    assert ("warn", 'set [verify] default = ["make", "test"]') == (level, fix)
+    assert ("fail", 'set [verify] default = ["make", "test"]') == (level, fix)
+
+
+def test_a_repo_whose_lock_file_is_not_heeded(orch: Orch) -> None:
+    """Nothing would be installed in a fresh checkout: a warning, with what to write."""
+    set_up(orch)
+    (orch.repo / "uv.lock").write_text("")
+
+    assert [("warn", 'set [workspace] setup = ["uv", "sync", "--locked"]')] == [
+        (level, fix) for level, _, fix in findings(orch)["set-up"]
+    ]
+
+
+def test_what_sets_a_checkout_up_is_looked_for(orch: Orch) -> None:
+    """A program on PATH has to be there; one in the checkout is what its set-up makes, or the commit has it."""
+    (orch.repo / "uv.lock").write_text("")
+    (orch.repo / "Makefile").unlink()
+    (orch.repo / "conftest.py").write_text("")
+    set_up(orch)
+    missing = findings(orch)["set-up"]
+    toml = (orch.repo / "orch.toml").read_text()
+    (orch.repo / "orch.toml").write_text(
+        toml.replace('["uv", "sync", "--locked"]', '["./set-up.sh"]').replace(
+            '["uv", "run"', '[".venv/bin/python", "-m"'
+        )
+    )
+    found = findings(orch)
+
+    assert [("fail", "there is no uv")] == [(level, says) for level, says, _ in missing]
+    assert [("ok", "./set-up.sh")] == [(level, says) for level, says, _ in found["set-up"]]
+    assert [("ok", "default: .venv/bin/python -m pytest")] == [(level, says) for level, says, _ in found["verify"]]
 
 
 def test_programs_that_are_not_there_are_named(orch: Orch) -> None:

@@ -69,7 +69,7 @@ def test_init_for_programs(orch: Orch) -> None:
 
     assert {
         "root": str(orch.repo),
-        "found": {"agents": [], "base": "main", "tracker": "bundled", "verify": ["make", "test"]},
+        "found": {"agents": [], "base": "main", "set_up": None, "tracker": "bundled", "verify": ["make", "test"]},
         "made": {"orch_toml": True, "sudocode": True},
     } == said
 

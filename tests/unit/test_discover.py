@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from orchestrator import settings
 from orchestrator.cli import discover
 from orchestrator.cli.recipes import recipe_for_tests
+from orchestrator.cli.set_ups import recipe_for_set_up
 from orchestrator.models import Role
 from orchestrator.settings.tables import LimitSettings, RepoSettings
 
@@ -72,6 +74,12 @@ def write(root: Path, files: Mapping[str, str]) -> None:
         ({"App.sln": ""}, "dotnet test"),
         ({"Makefile": "test:\n", "package.json": '{"scripts": {"test": "x"}}', "Cargo.toml": ""}, "make test"),
         ({"Makefile": "build:\n", "Cargo.toml": ""}, "cargo test"),
+        ({"pyproject.toml": "[project]\n[tool.pytest]\n"}, ".venv/bin/python -m pytest"),
+        ({"requirements.txt": "", "tests/conftest.py": ""}, ".venv/bin/python -m pytest"),
+        ({"setup.py": "", "tests/__init__.py": "", "tests/test_a.py": ""}, ".venv/bin/python -m unittest"),
+        ({"uv.lock": "", "tests/__init__.py": "", "tests/test_a.py": ""}, "uv run python -m unittest"),
+        ({"Makefile": "test:\n", "uv.lock": ""}, "uv run make test"),
+        ({"justfile": "test:\n", "poetry.lock": ""}, "poetry run just test"),
     ],
 )
 def test_test_command(tmp_path: Path, files: Mapping[str, str], expected: str | None) -> None:
@@ -81,6 +89,97 @@ def test_test_command(tmp_path: Path, files: Mapping[str, str], expected: str | 
     assert (tuple(expected.split()) if expected else None) == recipe_for_tests(tmp_path)
 
 
+def test_a_recipe_is_run_where_pip_has_installed(tmp_path: Path) -> None:
+    """As a person does it: the environment first."""
+    write(tmp_path, {"Makefile": "test:\n\tpytest\n", "requirements.txt": "pytest\n"})
+
+    assert ("sh", "-c", ". .venv/bin/activate && make test") == recipe_for_tests(tmp_path)
+
+
+VENV = "sh -c 'python3 -m venv .venv && echo '\"'\"'*'\"'\"' > .venv/.gitignore'"
+PIP = ".venv/bin/python -m pip install"
+NPM = "--no-audit --no-fund"
+PYTEST_EXTRA = '[project]\n[project.optional-dependencies]\ncheck = ["pytest>=8"]\ndocs = ["sphinx"]\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "expected", "cache"),
+    [
+        ({}, [], ""),
+        ({"Makefile": "test:\n", "README.md": "npm ci"}, [], ""),
+        ({"package.json": "{}"}, [], ""),
+        ({"package.json": '{"scripts": {"test": "x"}, "devDependencies": {}}'}, [], ""),
+        (
+            {"package.json": '{"devDependencies": {"xo": "1"}}'},
+            [f"npm install --no-package-lock {NPM}"],
+            "npm_config_cache",
+        ),
+        ({"package-lock.json": "", "package.json": "{}"}, [f"npm ci {NPM}"], "npm_config_cache"),
+        ({"pnpm-lock.yaml": ""}, ["pnpm install --frozen-lockfile"], ""),
+        ({"yarn.lock": ""}, ["yarn install --frozen-lockfile"], "YARN_CACHE_FOLDER"),
+        ({"yarn.lock": "", ".yarnrc.yml": ""}, ["yarn install --immutable"], "YARN_CACHE_FOLDER"),
+        ({"bun.lock": ""}, ["bun install --frozen-lockfile"], "BUN_INSTALL_CACHE_DIR"),
+        ({"uv.lock": ""}, ["uv sync --locked"], "UV_CACHE_DIR"),
+        (
+            {"uv.lock": "", "pyproject.toml": '[dependency-groups]\ndev = ["pytest"]\n'},
+            ["uv sync --locked"],
+            "UV_CACHE_DIR",
+        ),
+        (
+            {"uv.lock": "", "pyproject.toml": '[dependency-groups]\ntest = ["pytest-cov", "pytest"]\n'},
+            ["uv sync --locked --all-groups"],
+            "UV_CACHE_DIR",
+        ),
+        ({"uv.lock": "", "pyproject.toml": PYTEST_EXTRA}, ["uv sync --locked --all-extras"], "UV_CACHE_DIR"),
+        ({"uv.lock": "", "pyproject.toml": "pytest ["}, ["uv sync --locked"], "UV_CACHE_DIR"),
+        (
+            {"poetry.lock": ""},
+            ["env POETRY_VIRTUALENVS_IN_PROJECT=true poetry install --no-interaction"],
+            "POETRY_CACHE_DIR",
+        ),
+        ({"pyproject.toml": "[tool.pytest]\n"}, [], ""),
+        ({"pyproject.toml": "[project]\n"}, [VENV, f"{PIP} -e ."], "PIP_CACHE_DIR"),
+        ({"pyproject.toml": PYTEST_EXTRA}, [VENV, f"{PIP} -e '.[check]'"], "PIP_CACHE_DIR"),
+        ({"setup.py": "", "tests/conftest.py": ""}, [VENV, f"{PIP} -e . pytest"], "PIP_CACHE_DIR"),
+        (
+            {"requirements.txt": "x\n", "requirements/dev.txt": "pytest==8\n", "conftest.py": ""},
+            [VENV, f"{PIP} -r requirements.txt -r requirements/dev.txt"],
+            "PIP_CACHE_DIR",
+        ),
+        ({"Cargo.toml": ""}, ["cargo fetch"], ""),
+        ({"Cargo.toml": "", "Cargo.lock": ""}, ["cargo fetch --locked"], ""),
+        ({"go.mod": ""}, [], ""),
+        ({"go.mod": "", "go.sum": ""}, ["go mod download"], "GOMODCACHE GOCACHE"),
+        ({"Gemfile": ""}, ["bundle install"], "BUNDLE_PATH"),
+        ({"pom.xml": "", "mvnw": ""}, ["./mvnw -B -q test-compile"], ""),
+        (
+            {"package-lock.json": "", "uv.lock": "", "Cargo.toml": ""},
+            [f"npm ci {NPM}", "uv sync --locked", "cargo fetch"],
+            "npm_config_cache UV_CACHE_DIR",
+        ),
+    ],
+)
+def test_set_up(tmp_path: Path, files: Mapping[str, str], expected: list[str], cache: str) -> None:
+    """A repo's lock files say what a fresh checkout needs; several at once in one repo."""
+    write(tmp_path, files)
+    found = recipe_for_set_up(tmp_path)
+
+    assert expected == [shlex.join(command) for command in (found.commands if found else ())]
+    assert tuple(cache.split()) == (found.cache if found else ())
+    assert not found or set(found.said_by) <= set(files)
+
+
+@pytest.mark.parametrize("files", [{"package-lock.json": ""}, {"package-lock.json": "", "uv.lock": ""}, {}])
+def test_a_set_up_is_written_as_it_is_read(tmp_path: Path, files: Mapping[str, str]) -> None:
+    """One command, several, or none."""
+    write(tmp_path, files)
+    found = recipe_for_set_up(tmp_path)
+    read_back = read(tmp_path, discover.render_orch_toml(project="acme", set_up=found)).workspace
+
+    assert (found.commands if found else None) == read_back.setup
+    assert (found.cache if found else ()) == read_back.cache
+
+
 def test_unreadable_files_say_nothing(tmp_path: Path) -> None:
     """A folder, a dead link or binary data where a build file should be is no obstacle."""
     (tmp_path / "Makefile").mkdir()
@@ -88,6 +187,7 @@ def test_unreadable_files_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "justfile").write_bytes(b"\xff\xfe\x00")
 
     assert recipe_for_tests(tmp_path) is None
+    assert recipe_for_set_up(tmp_path) is None
 
 
 def test_agents_in_order_of_choice() -> None:
@@ -153,9 +253,14 @@ def test_nothing_found(tmp_path: Path) -> None:
     found = read(tmp_path, discover.render_orch_toml(project="acme"))
 
     assert settings.load(tmp_path, {"HOME": "/h"}).model_copy(update={"project": "acme"}) == found
-    assert {"project": "acme", "tracker": "auto", "verify": {}, "agents": {}, "limits": {}} == tomllib.loads(
-        (tmp_path / "orch.toml").read_text()
-    )
+    assert {
+        "project": "acme",
+        "tracker": "auto",
+        "workspace": {},
+        "verify": {},
+        "agents": {},
+        "limits": {},
+    } == tomllib.loads((tmp_path / "orch.toml").read_text())
 
 
 def test_comments_hold_too(tmp_path: Path) -> None:

@@ -59,10 +59,10 @@ class Finding:
 Check = Callable[[Wiring], Iterator[Finding]]
 
 
-def examine(looking_at: Callable[[str], object]) -> Iterator[tuple[str, Finding]]:
+def examine(looking_at: Callable[[str], object], **instead: Check) -> Iterator[tuple[str, Finding]]:
     """Run all checks; give each finding with its check's name. `looking_at` is called with the name of each check.
 
-    Wrong settings end the examination: nothing else can be checked with them.
+    Checks named in `instead` replace ours. Wrong settings end the examination: nothing else can be checked with them.
     """
     looking_at("git")
     yield "python", _ok(f"{platform.python_version()} ({sys.executable})")
@@ -73,7 +73,7 @@ def examine(looking_at: Callable[[str], object]) -> Iterator[tuple[str, Finding]
         yield from ((FILE, _fail(problem)) for problem in str(error).splitlines())
         return
     wiring = Wiring(settings)
-    for name, check in CHECKS.items():
+    for name, check in (CHECKS | instead).items():
         looking_at(name)
         yield from ((name, finding) for finding in _guarded(check(wiring)))
 
@@ -291,6 +291,25 @@ def _workers(wiring: Wiring) -> Iterator[Finding]:
         yield _ok("none; `orch up` starts them")
 
 
+def _base(wiring: Wiring) -> Iterator[Finding]:
+    """How the base was verified last, as Redis knows it."""
+    if not wiring.settings.verify.default:
+        return
+    try:
+        known = wiring.controls.base() if wiring.is_up else None
+        trouble = wiring.base_check.trouble() if wiring.is_up else None
+    except (RedisError, RedisUnavailable):
+        return  # the Redis check has said why
+    if trouble:
+        fix = "mend it, commit, `orch doctor --verify`; or `orch resume`: sessions start all the same"
+        yield _fail(trouble.says, fix) if trouble.red else _ok(trouble.says)
+    elif known is None:
+        yield _ok("never verified; `orch doctor --verify` does it now, `orch up` when it starts")
+    else:
+        waived = f"; sessions start all the same, by {known.waived_by}" if known.waived_by else ""
+        yield Finding(Level.WARN if known.failed else Level.OK, f"last verified: {known.says}{waived}")
+
+
 def _program(settings: Settings, command: Sequence[str]) -> Path | None:
     """The program of a command: found on PATH, or in the repo if its name has a slash."""
     name = command[0]
@@ -326,5 +345,6 @@ CHECKS: dict[str, Check] = {
     "verify": _verification,
     "delivery": _delivery,
     "workers": _workers,
+    "base": _base,
 }
 """In order: what the next one needs comes first."""

@@ -82,6 +82,7 @@ class Stack:
         self._redis_restarts = _Restarts()
         self._readers: list[threading.Thread] = []
         self._lock = contextlib.ExitStack()
+        self._base = self.wiring.base_watch(lambda line: self._tell("orch", line))
 
     def __enter__(self) -> Self:
         agent_commands(self.settings)  # report a missing agent now, not in every session
@@ -89,6 +90,7 @@ class Stack:
         self._take_lock()
         try:
             _ = self.wiring.redis_url
+            self._base.begin()  # before a worker could claim anything
             for child in self._children:
                 self._start(child)
         except BaseException:
@@ -118,6 +120,7 @@ class Stack:
         now = time.monotonic()
         if self.settings.redis_url is None and redis_server.find(self.settings.state_dir) is None:
             self._start_redis(now)
+        self._base.look()
         for child in self._children:
             if child.process is not None and (code := child.process.poll()) is not None:
                 child.process = None
@@ -131,6 +134,7 @@ class Stack:
     def stop(self) -> None:
         """Stop everything, with time for sessions to hand over. Calling it again is harmless."""
         deadline = time.monotonic() + STOP_DEADLINE_S
+        self._base.stop()
         try:
             for child in self._children:
                 if child.process is not None:
@@ -144,6 +148,7 @@ class Stack:
 
     def kill(self) -> None:
         """End everything now."""
+        self._base.stop()
         for child in self._children:
             if child.process is not None:
                 shim.kill_below(child.process.pid)

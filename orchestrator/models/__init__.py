@@ -31,6 +31,8 @@ from orchestrator.models.facts import (
 )
 from orchestrator.models.leases import (
     LIVE,
+    BaseTrouble,
+    BaseVerified,
     Claim,
     Holding,
     Lease,
@@ -66,6 +68,8 @@ __all__ = [
     "QUALITY_MAX_ATTEMPTS",
     "SPEC_MAX_ATTEMPTS",
     "UNSAID",
+    "BaseTrouble",
+    "BaseVerified",
     "Claim",
     "Committed",
     "Entry",

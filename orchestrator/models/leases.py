@@ -70,6 +70,36 @@ class Paused:
     at_ms: int
 
 
+@dataclass(frozen=True)
+class BaseVerified:
+    """The last verification of the base branch: of which commit, by which commands, and when.
+
+    `says` tells how it went; `failed` tells that it was red, where, and where its log is, else it is empty.
+    `waived_by` is the person who lets sessions start all the same.
+    """
+
+    commit: str
+    commands: str
+    says: str
+    at_ms: int
+    failed: str = ""
+    waived_by: str = ""
+
+    @property
+    def red(self) -> bool:
+        """True while it keeps everything from being claimed."""
+        return bool(self.failed) and not self.waived_by
+
+
+@dataclass(frozen=True)
+class BaseTrouble:
+    """The reason why the base branch keeps everything from being claimed; if it is red, a person has to see to it."""
+
+    says: str
+    red: bool
+    since_ms: int = 0
+
+
 class Stop(StrEnum):
     """The thing that a stop found."""
 

@@ -15,6 +15,7 @@ from orchestrator.errors import InvalidMCPResponseError, LeaseLost, StoppedByHan
 from orchestrator.issue import Issue, context, shown
 from orchestrator.logs import Once
 from orchestrator.models import (
+    BaseTrouble,
     Claim,
     IssueStatus,
     IssueTracker,
@@ -42,12 +43,16 @@ _ANSWERS = {
     Refusal.UNTOLD: ("it waits until the tracker knows the end of its last session", False),
     Refusal.WAITING: ("it waits after an error", False),
 }
+_BASE = "base"
 _RUNNABLE = {IssueStatus.OPEN, IssueStatus.IN_PROGRESS}
 
 
 @dataclass(frozen=True)
 class Poll:
-    """One look at the tracker. `start` enqueues a session; `once` is handed on from one poll to the next."""
+    """One look at the tracker. `start` enqueues a session; `once` is handed on from one poll to the next.
+
+    `base` gives the reason why the base branch lets nothing be claimed, if there is one.
+    """
 
     tracker: IssueTracker
     claims: Claims
@@ -56,12 +61,17 @@ class Poll:
     orchestrator_id: str
     limits: Limits
     once: Once = field(default_factory=Once)
+    base: Callable[[], BaseTrouble | None] = lambda: None
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
         # Opened sessions first: starting those needs no tracker, so its outage does not hold them up.
         expired = sorted(self.claims.expired(), key=lambda claim: not claim.opened)
         started = [claim.issue_id for claim in expired if self._go_on(claim)]
+        if trouble := self.base():
+            self._claim_nothing(trouble)
+            return started
+        self.once.forget(_BASE)
         for issue_id, forced in self._wanted_then_ready():
             won = self.claims.claim(issue_id, forced=forced)
             if isinstance(won, Claim):
@@ -74,6 +84,12 @@ class Poll:
             if won in (Refusal.PAUSED, Refusal.FULL):
                 break
         return started
+
+    def _claim_nothing(self, trouble: BaseTrouble) -> None:
+        for issue_id in self.claims.wanted():
+            self.claims.answer(issue_id, f"it waits: {trouble.says}", done=False)
+        if self.once.is_new(_BASE, trouble.says):
+            (log.warning if trouble.red else log.info)("nothing_claimed", reason=trouble.says)
 
     def _wanted_then_ready(self) -> Iterator[tuple[str, bool]]:
         """Wanted issues first, then ready ones in order; the tracker is asked only while a slot is free."""

@@ -4,9 +4,11 @@ from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.orphans import end_orphans
 from orchestrator.session.run import Sessions
 from orchestrator.session.steps import SessionTools, WorktreeSteps, put_aside
-from orchestrator.session.verification import Verification, touched
+from orchestrator.session.verification import BaseCheck, BaseWatch, Verification
 
 __all__ = [
+    "BaseCheck",
+    "BaseWatch",
     "LeaseKeeper",
     "SessionTools",
     "Sessions",
@@ -14,5 +16,4 @@ __all__ = [
     "WorktreeSteps",
     "end_orphans",
     "put_aside",
-    "touched",
 ]

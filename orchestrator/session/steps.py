@@ -32,7 +32,8 @@ from orchestrator.models import (
 )
 from orchestrator.prompts import prompt_with_change, render_issue_prompt
 from orchestrator.session.keeper import LeaseKeeper
-from orchestrator.session.verification import Verification, touched
+from orchestrator.session.touched import touched
+from orchestrator.session.verification import Verification
 from orchestrator.snapshot import Status
 from orchestrator.text import bounded_text, commit_message, last_line, one_line
 

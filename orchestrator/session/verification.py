@@ -1,17 +1,21 @@
-"""Verification: a command in a clean checkout of the exact commit, and what its evidence must say besides."""
+"""Verification: a command in a clean checkout of the exact commit, of an issue's work or of the base branch."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from datetime import datetime
+from threading import Event
+from typing import Protocol
 
 import structlog
 
-from orchestrator.errors import WorkspaceError
-from orchestrator.models import SetUp, VerificationEvidence, Verifier, Workspace
-from orchestrator.text import one_line
+from orchestrator.errors import OrchestratorError, RedisUnavailable, SessionStopped, WorkspaceError
+from orchestrator.models import BASE, BaseTrouble, BaseVerified, SetUp, VerificationEvidence, Verifier, Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -58,69 +62,171 @@ class Verification:
         )
 
 
-def touched(commands: Iterable[Sequence[str]], changed: Iterable[str]) -> list[str]:
-    """Those of the changed paths that decide what these commands check: their scripts, test settings, CI, orch.toml.
+class BaseRecords(Protocol):
+    """What all parts of the program know of the base. Every method raises `RedisUnavailable`."""
 
-    Tests themselves are not among them: to change those is most often the work.
+    def base(self) -> BaseVerified | None:
+        """Its last verification."""
+
+    def record_base(self, verified: BaseVerified) -> None:
+        """Record a verification; it is not under way any more."""
+
+    def base_under_way(self) -> str:
+        """What is verified now, in words; empty when nothing is."""
+
+    def begin_base(self, says: str, for_s: float) -> bool:
+        """Record that it is under way for so long; False when it is already, somewhere."""
+
+    def go_on_with_base(self, for_s: float) -> None:
+        """It is under way for so long from now on."""
+
+    def leave_base(self) -> None:
+        """It is not under way any more, and nothing came of it."""
+
+    def doubt_base(self) -> None:
+        """Forget its last verification."""
+
+
+@dataclass(frozen=True)
+class BaseCheck:
+    """The verification of the branch that sessions start from, by the command for issues of no level.
+
+    Only that one: the others may take hours, and hold up every issue for the sake of a few. `recorded` is asked when
+    records are needed: to have them may mean to start a Redis.
     """
-    named = {path for command in commands for path in _named(command)}
-    programs = {PurePosixPath(word).name for command in commands for word in _words(command)}
-    return [one_line(path) for path in changed if path in named or _decides(path, programs)]
+
+    branch: str
+    tip: Callable[[], str]
+    command: Sequence[str] | None
+    set_up_commands: Sequence[Sequence[str]]
+    verification: Callable[[Event], Verification]
+    recorded: Callable[[], BaseRecords]
+    now: Callable[[], datetime]
+
+    @property
+    def records(self) -> BaseRecords:
+        """What is known of the base."""
+        return self.recorded()
+
+    @property
+    def commands(self) -> str:
+        """All that is run for it, in words."""
+        return "; ".join(shlex.join(words) for words in (*self.set_up_commands, self.command or ()))
+
+    @property
+    def says(self) -> str:
+        """What is run, and on what."""
+        return f"`{shlex.join(self.command or ())}` on {self.branch} at {self.tip()[:12]}"
+
+    def due(self) -> bool:
+        """True when it was never verified like this, or was red and has moved since."""
+        if not self.command:
+            return False
+        known = self.records.base()
+        return known is None or known.commands != self.commands or (known.red and known.commit != self.tip())
+
+    def trouble(self) -> BaseTrouble | None:
+        """Why nothing may be claimed: it is red where it stands, or is being verified."""
+        if under_way := self.records.base_under_way():
+            return BaseTrouble(f"the base is being verified: {under_way}", red=False)
+        known = self.records.base()
+        if known is None or not known.red or known.commands != self.commands or known.commit != self.tip():
+            return None
+        return BaseTrouble(f"the base is red: {known.failed}", red=True, since_ms=known.at_ms)
+
+    def __call__(self, cut: Event) -> BaseVerified:
+        """Verify it where it stands now, and record how that went. Raises as `Verification` does."""
+        commit = self.tip()
+        ran = self.verification(cut)(self.command or (), BASE, commit)
+        verified = self.verified(ran)
+        self.records.record_base(verified)
+        return verified
+
+    def verified(self, ran: VerificationEvidence) -> BaseVerified:
+        """What this evidence says of the base."""
+        what = "the set-up " if ran.set_up else ""
+        where = f"{what}`{ran.command}` exited with {ran.exit_code} on {self.branch} at {ran.commit[:12]}"
+        said = f": {_last_line(ran.output)}" if ran.exit_code else ""
+        remarks = "".join(f"; {remark}" for remark in ran.remarks)
+        return BaseVerified(
+            commit=ran.commit,
+            commands=self.commands,
+            says=f"{where} after {ran.duration_s:.1f} s{said}{remarks}",
+            failed=f"{where}{said}; log: {ran.output_ref}" if ran.exit_code else "",
+            at_ms=int(self.now().timestamp() * 1000),
+        )
 
 
-def _decides(path: str, programs: set[str]) -> bool:
-    name = PurePosixPath(path).name
-    if _ALWAYS.fullmatch(path) or _SETTINGS.fullmatch(name):
-        return True
-    return any(tool in programs and re.fullmatch(files, name, re.DOTALL) for tool, files in _OF_TOOL.items())
+def _last_line(output: str) -> str:
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "it printed nothing")
 
 
-_ALWAYS = re.compile(
-    r"orch\.toml|\.github/(workflows|actions)/.*|\.circleci/.*|\.buildkite/.*|\.gitlab(-ci\.yml|/.*)|\.travis\.yml"
-    r"|\.woodpecker(\.ya?ml|/.*)|\.drone\.yml|\.cirrus\.yml|\.?appveyor\.yml|azure-pipelines.*\.ya?ml"
-    r"|bitbucket-pipelines\.yml|Jenkinsfile",
-    re.DOTALL,
-)
-_SETTINGS = re.compile(
-    r"conftest\.py|sitecustomize\.py|\.?pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|setup\.cfg|pyproject\.toml"
-    r"|\.coveragerc|package\.json|\.(mocha|nyc)rc(\..*)?|karma\.conf\..*|\.rspec|(spec|rails|test)_helper\.rb"
-    r"|(jest|vitest|vite|ava|playwright|cypress|babel|wdio)\.(config|setup|workspace)\..*|phpunit\.xml(\.dist)?",
-    re.DOTALL,
-)
-_MAKE = r"GNUmakefile|[Mm]akefile|.*\.(mk|mak)"
-_GRADLE = r".*\.gradle(\.kts)?|gradlew|gradle(-wrapper)?\.properties|gradle-wrapper\.jar"
-_MAVEN = r"pom\.xml|mvnw|maven\.config|jvm\.config|maven-wrapper\..*"
-_OF_TOOL = {
-    "make": _MAKE,
-    "gmake": _MAKE,
-    "just": r"\.?[Jj]ustfile",
-    "task": r"[Tt]askfile(\..*)?\.ya?ml",
-    "rake": r"Rakefile|.*\.rake",
-    "cargo": r"Cargo\.toml|build\.rs|nextest\.toml",
-    "gradle": _GRADLE,
-    "gradlew": _GRADLE,
-    "mvn": _MAVEN,
-    "mvnw": _MAVEN,
-    "deno": r"deno\.jsonc?",
-    "composer": r"composer\.json",
-    "mix": r"mix\.exs|test_helper\.exs",
-    "dotnet": r".*\.(csproj|fsproj|sln|slnx|runsettings)|Directory\.Build\..*",
-}
+LOOK_EVERY_S = 1.0
+UNDER_WAY_S = 15.0
+AFTER_ERROR_S = 60.0
 
 
-def _named(command: Sequence[str]) -> Iterator[str]:
-    """The paths that a command may stand for: its words as files, and what `-m` has Python run."""
-    words = list(_words(command))
-    for before, word in zip(["", *words], words, strict=False):
-        yield str(PurePosixPath(word))
-        if before == "-m":
-            module = word.replace(".", "/")
-            yield from (f"{module}.py", f"{module}/__init__.py", f"{module}/__main__.py")
+class BaseWatch:
+    """Verifies the base in the background whenever that is due; `say` gets a line about it.
 
+    It counts as under way for as long as somebody calls `look`, and a few seconds more: claims wait for it.
+    """
 
-def _words(command: Sequence[str]) -> Iterator[str]:
-    """The words of a command, and those within one that a shell would run."""
-    for word in command:
-        yield word
-        if re.search(r"\s", word):
-            yield from filter(None, re.split(r"[\s;&|()<>\"'=]+", word))
+    def __init__(self, check: Callable[[], BaseCheck], say: Callable[[str], object]) -> None:
+        self._check = check
+        self._say = say
+        self._cut = Event()
+        self._thread: threading.Thread | None = None
+        self._next = math.inf
+        self._believes_red = False
+
+    def begin(self) -> None:
+        """Look from now on. The first look does not believe that the base is red: a person who starts us may have
+        mended this host.
+        """
+        self._next = 0.0
+        self.look()
+
+    def look(self) -> None:
+        """Begin to verify when it is due; it asks once a second. Redis being away is said by others."""
+        if (now := time.monotonic()) < self._next or self._cut.is_set():
+            return
+        self._next = now + LOOK_EVERY_S
+        try:
+            if self._thread and self._thread.is_alive():
+                self._check().records.go_on_with_base(UNDER_WAY_S)
+                return
+            if not self._believes_red and (trouble := self._check().trouble()) and trouble.red:
+                self._check().records.doubt_base()
+            self._believes_red = True
+            if self._check().due() and self._check().records.begin_base(self._check().says, UNDER_WAY_S):
+                self._thread = threading.Thread(target=self._verify, name="base", daemon=True)
+                self._thread.start()
+        except RedisUnavailable:
+            self._next = now + UNDER_WAY_S / 3
+        except WorkspaceError as error:
+            self._failed(error)
+
+    def stop(self) -> None:
+        """End what is under way. Calling it again is harmless."""
+        self._cut.set()
+        if self._thread:
+            self._thread.join()
+
+    def _verify(self) -> None:
+        try:
+            try:
+                verified = self._check()(self._cut)
+            except BaseException:
+                self._check().records.leave_base()
+                raise
+        except SessionStopped:
+            return
+        except (OrchestratorError, OSError) as error:
+            self._failed(error)
+        else:
+            self._say(f"the base is RED, nothing is claimed: {verified.says}" if verified.red else verified.says)
+
+    def _failed(self, error: Exception) -> None:
+        self._next = time.monotonic() + AFTER_ERROR_S
+        self._say(f"the base could not be verified, tried again in {AFTER_ERROR_S:g} s: {error}")

@@ -175,6 +175,10 @@ def _redis_problems(redis: Asked[RedisSays]) -> Iterator[str]:
         return
     if known.no_writes:
         yield f"Redis takes no writes, so sessions wait: {known.no_writes}"
+    if known.base:
+        yield f"{known.base.says}; nothing is claimed" + (
+            "; see `orch doctor --verify`" if known.base.red else " until then"
+        )
     if not known.slots:
         yield "no worker takes sessions; start one with `orch up`"
     if known.refused:

@@ -56,6 +56,8 @@ class State(StrEnum):
     REDIS_AWAY = "REDIS_AWAY"
     REDIS_TAKES_NO_WRITES = "REDIS_TAKES_NO_WRITES"
     PAUSED = "PAUSED"
+    BASE_RED = "BASE_RED"
+    BASE_UNDER_WAY = "BASE_UNDER_WAY"  # it is being verified
     NO_WORKER = "NO_WORKER"
     NO_SLOT = "NO_SLOT"
     WANTED = "WANTED"
@@ -102,6 +104,7 @@ _TROUBLE = {
     State.LOST,
     State.MALFORMED,
     State.BLOCKER_CYCLE,
+    State.BASE_RED,
 }
 
 

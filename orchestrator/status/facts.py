@@ -15,6 +15,7 @@ from orchestrator.issue import Issue
 from orchestrator.merge_close.record import MergeMarker
 from orchestrator.models import (
     NOTHING_TO_MERGE,
+    BaseTrouble,
     Holding,
     IssueStatus,
     Limits,
@@ -117,6 +118,7 @@ class RedisSays:
     refused: tuple[str, ...] = ()
     no_writes: str = ""
     paused: Paused | None = None
+    base: BaseTrouble | None = None
 
 
 @dataclass(frozen=True)

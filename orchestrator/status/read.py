@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ from orchestrator.adapters.redis import RedisControls, RedisLeases, RedisMerges,
 from orchestrator.errors import InvalidMCPResponseError, RedisUnavailable, TrackerRefused, TransientMCPError
 from orchestrator.issue import Issue, listed, shown
 from orchestrator.merge_close.record import markers_of
-from orchestrator.models import Holding, IssueStatus, Report, utc_now
+from orchestrator.models import BaseTrouble, Holding, IssueStatus, Report, utc_now
 from orchestrator.poll import unfinished
 from orchestrator.poll.candidates import candidates
 from orchestrator.status.board import EngineStatus, board_of, not_there
@@ -58,7 +58,8 @@ class RedisSources:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a look asks. `redis` gives None where none runs; `ready` is the tracker's ready list.
+    """All that a look asks. `redis` gives None where none runs; `ready` is the tracker's ready list, `base` the reason
+    why the base branch lets nothing be claimed, if there is one.
 
     `installation` is the name under which this checkout runs sessions, `logs` the folder of what they print.
     """
@@ -67,6 +68,7 @@ class Sources:
     redis: Callable[[], RedisSources | None]
     tracker: IssueSource
     ready: Callable[[], Iterable[object]]
+    base: Callable[[], BaseTrouble | None]
     installation: Callable[[], str | None]
     logs: Path
     policy: Policy
@@ -120,7 +122,7 @@ def ask_redis(sources: Sources, issue_id: str | None = None, *, since: datetime 
     """Ask Redis for all issues; for one, or those with a session since then, for all sessions and reports too."""
     try:
         there = sources.redis()
-        return Asked(_redis_says(there, issue_id, since) if there else None)
+        return Asked(replace(_redis_says(there, issue_id, since), base=sources.base()) if there else None)
     except (redis.RedisError, RedisUnavailable) as error:
         return Asked(None, str(error))
 

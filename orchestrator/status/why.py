@@ -67,6 +67,7 @@ RULES: tuple[Callable[[IssueFacts], Explanation | None], ...] = (
     waits.too_many_fixes,
     waits.redis_away,
     waits.paused,
+    waits.base,
     waits.no_slot,
     waits.to_be_claimed,
 )
@@ -84,6 +85,8 @@ def _also(facts: IssueFacts, found: Explanation) -> Iterator[str]:
         wrong[State.REDIS_TAKES_NO_WRITES] = f"Redis takes no writes: {facts.redis.no_writes}"
     if facts.redis and facts.redis.paused:
         wrong[State.PAUSED] = f"orch is paused by {facts.redis.paused.by}"
+    if facts.redis and facts.redis.base and facts.redis.base.red:
+        wrong[State.BASE_RED] = facts.redis.base.says
     yield from (said for state, said in wrong.items() if said and state is not found.state)
     merges = facts.tracked.merges_since if facts.tracked else ()
     match merges[-1].marker if merges else None:

@@ -160,6 +160,23 @@ def paused(facts: IssueFacts) -> Explanation | None:
     )
 
 
+def base(facts: IssueFacts) -> Explanation | None:
+    """The branch that it would start from lets nothing start."""
+    trouble = facts.redis.base if facts.redis else None
+    if trouble is None:
+        return None
+    return Explanation(
+        Kind.WAITS,
+        State.BASE_RED if trouble.red else State.BASE_UNDER_WAY,
+        trouble.says,
+        since=at(trouble.since_ms),
+        next="nothing is claimed until the base moves, or a person says so"
+        if trouble.red
+        else "claimed if it is green",
+        do=("orch doctor --verify", "orch resume") if trouble.red else ("orch status",),
+    )
+
+
 def no_slot(facts: IssueFacts) -> Explanation | None:
     """No worker has room for it."""
     redis = facts.redis

@@ -35,7 +35,16 @@ from orchestrator.logs import Once
 from orchestrator.models import IssueStatus, Limits, utc_now
 from orchestrator.poll import Poll, Rescue, Sweep
 from orchestrator.publish import publish
-from orchestrator.session import Sessions, SessionTools, Verification, WorktreeSteps, end_orphans, put_aside
+from orchestrator.session import (
+    BaseCheck,
+    BaseWatch,
+    Sessions,
+    SessionTools,
+    Verification,
+    WorktreeSteps,
+    end_orphans,
+    put_aside,
+)
 from orchestrator.settings import Settings, client_url, from_environment
 from orchestrator.text import redactor
 from orchestrator.wiring.agents import SessionProcesses, UsedBy, Work, prompt_template, tracker_command
@@ -180,11 +189,30 @@ class Wiring:
             tracker=self.tracker,
             ready=lambda: self.gateway.get_ready_issues(),
             installation=lambda: installation_of(settings.root),
+            base=lambda: self.base_check.trouble(),
             logs=settings.logs,
             policy=Policy(
                 settings.lease_seconds, settings.poll_interval, settings.limits.rescues, settings.limits.errors_in_a_row
             ),
         )
+
+    @functools.cached_property
+    def base_check(self) -> BaseCheck:
+        """The verification of the branch that sessions start from."""
+        settings = self.settings
+        return BaseCheck(
+            branch=self.base,
+            tip=self.workspace.tip,
+            command=settings.verify.default,
+            set_up_commands=settings.workspace.setup or (),
+            verification=lambda cut: self._verification(self._processes.of_base(), cut),
+            recorded=lambda: self.controls,
+            now=utc_now,
+        )
+
+    def base_watch(self, say: Callable[[str], object]) -> BaseWatch:
+        """Verifies the base in the background of this process."""
+        return BaseWatch(lambda: self.base_check, say)
 
     def poll(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Poll:
         """One look at the tracker."""
@@ -196,6 +224,7 @@ class Wiring:
             orchestrator_id=self.orchestrator_id,
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
             once=self._logged,
+            base=self.base_check.trouble,
         )
 
     def rescue_silent(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Rescue:
@@ -276,6 +305,7 @@ class Wiring:
             set_up=(lambda lease, cut: processes.set_up(processes.of(lease), cut, UsedBy.AGENTS)) if needed else None,
             set_up_commands=settings.workspace.setup or (),
             trust_agent=settings.verify.trust_agent,
+            doubt_base=lambda: self.controls.doubt_base(),
         )
 
     def _verification(self, work: Work, cut: Event) -> Verification:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,3 +241,78 @@ def test_a_state_folder_that_cannot_be_written_is_named(orch: Orch, tmp_path: Pa
     assert "fail" == level
     assert says.startswith(f"cannot write to {tmp_path / 'file' / 'state'}: ")
     assert "set ORCH_STATE_DIR to a folder of yours" == fix
+
+
+# The base
+
+
+def verifies(orch: Orch, command: str, more: str = "") -> None:
+    """Have the base verified by this command, in a commit that has all it needs."""
+    (orch.repo / ".gitignore").write_text("*.pyc\n")
+    toml = f"[verify]\ndefault = {command}\n{more}"
+    (orch.repo / "orch.toml").write_text(f'[agents.default]\ncommand = ["true"]\n{toml}')
+    orch.git("add", "--all")
+    orch.git("-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--message=Say how it is verified")
+
+
+def test_the_base_is_verified_when_it_is_asked_for(orch: Orch, redis: redis_server.RedisServer) -> None:
+    """In a clean checkout, after its set-up, by each command once; and what came of it is known afterwards."""
+    set_up(orch)
+    here = '["/bin/sh", "-c", "test -e made && test -e Makefile && ! test -e junk.pyc"]'
+    verifies(
+        orch, here, f'L1 = {here}\nL2 = ["/bin/false"]\nretries = 0\n[workspace]\nsetup = ["/bin/touch", "made"]\n'
+    )
+    (orch.repo / "junk.pyc").touch()
+    before = findings(orch)["base"]
+    (default, one, two, left) = json_findings(orch, "--verify")["base"]
+    after = findings(orch)["base"]
+
+    assert [("ok", "never verified; `orch doctor --verify` does it now, `orch up` when it starts", "")] == before
+    assert "ok" == default[0]
+    assert re.match(r"default: `/bin/sh -c .*` exited with 0 on main at [0-9a-f]{12} in \d+\.\d s", default[1])
+    assert ("ok", "L1: as default", "") == one
+    assert "fail" == two[0]
+    assert two[1].startswith("L2: `/bin/false` exited with 1 on main at ")
+    assert ("warn", "see .gitignore") == (left[0], left[2])
+    assert left[1].endswith("so agents do not get it: made")
+    assert "ok" == after[0][0]
+    assert after[0][1].startswith("last verified: `/bin/sh -c ")
+
+
+def test_a_base_whose_set_up_fails_is_not_verified(orch: Orch) -> None:
+    """The set-up is named, with its log; nothing that follows is run."""
+    set_up(orch)
+    verifies(
+        orch, '["/bin/touch", "/nowhere/at/all"]', '[workspace]\nsetup = ["/bin/sh", "-c", "echo no network; exit 5"]\n'
+    )
+    ((level, says, fix),) = json_findings(orch, "--verify")["base"]
+
+    assert "fail" == level
+    assert says.startswith("default: the set-up `/bin/sh -c 'echo no network; exit 5'` exited with 5 on main at ")
+    assert "no network\n" == Path(fix.removeprefix("less ")).read_text()
+
+
+def test_a_red_base_is_let_pass_by_resume(orch: Orch, redis: redis_server.RedisServer) -> None:
+    """Doctor says that it is red, and how to go on; a resume says what it lets pass, once; doctor remembers who did."""
+    set_up(orch)
+    verifies(orch, '["/bin/sh", "-c", "echo 2 tests failed; exit 3"]')
+    json_findings(orch, "--verify")
+    ((level, says, fix),) = findings(orch)["base"]
+    resumed = orch.says("resume")
+    ((after, remembered, _),) = findings(orch)["base"]
+
+    assert "fail" == level
+    assert says.startswith("the base is red: `/bin/sh -c 'echo 2 tests failed; exit 3'` exited with 3 on main at ")
+    assert "`orch resume`" in fix
+    assert resumed.startswith("sessions start though the base is red: `/bin/sh -c ")
+    assert "orch was not paused\n" == orch.says("resume")
+    assert "warn" == after
+    assert "; sessions start all the same, by " in remembered
+
+
+def json_findings(orch: Orch, *options: str) -> dict[str, list[tuple[str, str, str]]]:
+    """(level, says, fix) under the name of each check, with these options."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for row in json.loads(orch("doctor", "--json", *options).stdout)["findings"]:
+        found.setdefault(row["check"], []).append((row["level"], row["says"], row["fix"]))
+    return found

@@ -23,7 +23,7 @@ from orchestrator.adapters.redis.merges import RedisMerges
 from orchestrator.errors import AgentFailed
 from orchestrator.merge_close.events import MergeClosePayload
 from orchestrator.merge_close.rules import apply_merge_close
-from orchestrator.models import Lease, Progress, Report, Stage, Step, VerificationEvidence
+from orchestrator.models import BaseVerified, Lease, Progress, Report, Stage, Step, VerificationEvidence
 from orchestrator.session.keeper import LeaseKeeper
 from orchestrator.session.run import Sessions
 from orchestrator.session_loop import Doer
@@ -335,6 +335,22 @@ def read_only(world: World) -> str:
     return world.file()
 
 
+def base_is(*, failed: str) -> Provoke:
+    """The base was verified where it stands, like this."""
+
+    def provoke(world: World) -> str:
+        check = world.wiring.base_check
+        world.wiring.controls.record_base(BaseVerified(check.tip(), check.commands, failed, 1, failed))
+        return world.file()
+
+    return provoke
+
+
+def base_under_way(world: World) -> str:
+    assert world.wiring.controls.begin_base("`make test` on main", 600)
+    return world.file()
+
+
 def unknown_issue(world: World) -> str:
     return "i-zzzz"
 
@@ -354,6 +370,8 @@ STATES: list[tuple[State, Provoke, tuple[str, ...]]] = [
     (State.BLOCKED, blocked, ("its blocker", "is blocked", "waits for")),
     (State.BLOCKER_IN_REVIEW, blocked_by_review, ("is in needs_review",)),
     (State.BLOCKER_CYCLE, cycle, ("wait for each other",)),
+    (State.BASE_RED, base_is(failed="`make test` exited with 2 on main"), ("the base is red: `make test` exited",)),
+    (State.BASE_UNDER_WAY, base_under_way, ("the base is being verified: `make test` on main",)),
     (State.PAUSED, paused, ("paused by anna@box: the disk is nearly full",)),
     (State.STATUS_BLOCKED, lambda world: world.file(status="blocked"), ("waits for no open issue",)),
     (State.SOMEBODY_ELSE, lambda world: world.file(status="in_progress"), ("no session of this checkout",)),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -227,3 +228,23 @@ def page(url: str) -> str:
             return str(answer.read().decode())
     except OSError:
         return ""
+
+
+def test_a_red_base_is_a_trouble_of_its_own(tmp_path: Path) -> None:
+    """Nothing is claimed, and one line says which command fails on which commit, until the base is green."""
+    with Project(tmp_path, verify='default = ["grep", "-q", "mended", "README.md"]') as project:
+        issue = project.file("Issue")
+        with up(project) as stack:
+            stack.says("orch the base is RED, nothing is claimed: `grep -q mended README.md` exited with 1 on main at")
+            stack.says("is up")
+            stack.says("nothing_claimed", "the base is red: `grep -q mended README.md` exited with 1 on main at")
+            red = stack.lines("nothing_claimed")
+            assert not project.known(issue)
+
+            (project.repo / "README.md").write_text("mended\n")
+            project.git("-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet", "--all", "--message=Mend it")
+            stack.says("orch `grep -q mended README.md` exited with 0 on main at")
+            stack.until(lambda: project.over(issue), "it should have been claimed, and done")
+
+            assert 1 == len(red)
+            assert "needs_review" == project.status(issue)

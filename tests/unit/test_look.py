@@ -45,6 +45,7 @@ def sources(tracker: Asked) -> Sources:
         redis=lambda: None,
         tracker=tracker,
         ready=list,
+        base=lambda: None,
         installation=lambda: "orch-here",
         logs=Path("/nowhere"),
         policy=Policy(),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.session.verification import touched
+from orchestrator.session.touched import touched
 
 PLAIN = ["src/app.py", "README.md", "tests/test_app.py", "docs/Makefile.md", "src/conftest.py.txt", "spec/app_spec.rb"]
 """The work itself, tests included."""

@@ -61,6 +61,10 @@ class GitWorkspace:
         self._lock_s = lock_s
         self._answer_s = answer_s
 
+    def tip(self) -> str:
+        """The commit of the base that a new session starts from, as far as this clone knows. Raises WorkspaceError."""
+        return self._base_commit(self._git("base"))
+
     def remote(self, lease: Lease, *, host: str) -> GitRemote:
         """The remote copy of a session's work, for other hosts, as its holder on `host` sees it."""
         return GitRemote(self._refs(self._look(lease.issue_id).git), base=self._base, lease=lease, host=host)
@@ -183,7 +187,8 @@ class GitWorkspace:
             try:
                 yield made
             finally:
-                remove(made.path)
+                with contextlib.suppress(OSError):  # the next one removes it, or says why it cannot
+                    remove(made.path)
 
     def outside(self, before: Outside | None = None) -> Outside:
         """What is the user's: refs, settings and main checkout as they are now. WorkspaceError when git refuses."""

@@ -16,6 +16,8 @@ PER_PROJECT = {
     "held": "sorted set: issues that are not claimed, by until when; +inf until a person asks for them",
     "errors": "hash: sessions in a row that ended in an error, by issue",
     "paused": "hash: who paused the project, why, when",
+    "base": "JSON: the last verification of the base branch",
+    "base-under-way": "text: the verification of the base that is under way; 15 s",
     "installation": "text: whose control side this Redis served last",
     "outbox": "stream: what the tracker has still to be told, in order",
     "begun": "text: the outbox entry that a publisher began last",

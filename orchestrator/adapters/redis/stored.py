@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from pydantic import TypeAdapter
 
-from orchestrator.models import Entry, Report, SessionRecord, SnapshotEntry
+from orchestrator.models import BaseVerified, Entry, Report, SessionRecord, SnapshotEntry
 
+BASES: TypeAdapter[BaseVerified] = TypeAdapter(BaseVerified)
 ENTRIES: TypeAdapter[Entry] = TypeAdapter(Entry)
 RECORDS: TypeAdapter[SessionRecord] = TypeAdapter(SessionRecord)
 REPORTS: TypeAdapter[Report] = TypeAdapter(Report)

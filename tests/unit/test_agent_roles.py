@@ -112,8 +112,8 @@ def test_fixes_are_listed_and_without_them_the_work_is_asked_for() -> None:
 
 def test_who_changed_nothing_is_asked_the_same_once_more_with_a_way_out() -> None:
     """The same question, and after it how to say that there is nothing to do; by itself the answer claims nothing."""
-    agent = Agent(json.dumps(IMPLEMENTED), json.dumps(IMPLEMENTED | {"already_done": True}))
-    adapter = RoleAgentAdapter(agent)
+    agent = Agent(IMPLEMENTED, IMPLEMENTED | {"already_done": True})
+    adapter = RoleAgentAdapter(agent, nonce=lambda: "bcdfghjkmnpq")
     first = adapter.implementer("PROMPT", ["close the file"])
     again = adapter.implementer_again("PROMPT", ["close the file"])
     (_, question), (role, second) = agent.asked

@@ -14,7 +14,6 @@ from typing import Self
 
 import httpx2
 import pytest
-import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
@@ -28,6 +27,7 @@ from orchestrator.settings import load
 from orchestrator.settings.tables import Settings
 from orchestrator.web import metrics, readiness
 from orchestrator.web.app import make_app
+from orchestrator.web.serving import server
 from tests.engine import Engine
 from tests.support import ROOT, wait_until
 
@@ -43,10 +43,11 @@ Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 class Served:
     """An application on a port of its own, while it is served."""
 
-    def __init__(self, *routes: Route) -> None:
-        self._socket = listen("127.0.0.1", 0)
-        self.home = "http://{}:{}".format(*self._socket.getsockname())
-        self._server = uvicorn.Server(uvicorn.Config(make_app(*routes), log_config=None, access_log=False))
+    def __init__(self, *routes: Route, names: Iterable[str] = (), host: str = "127.0.0.1") -> None:
+        self._socket = listen(host, 0)
+        self.address: tuple[str, int] = self._socket.getsockname()
+        self.home = "http://{}:{}".format(*self.address)
+        self._server = server(make_app(*routes, names=names))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self) -> Self:
@@ -64,6 +65,10 @@ class Served:
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
+
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._server.server_state.connections)
 
     def get(self, path: str) -> httpx2.Response:
         """What is answered."""

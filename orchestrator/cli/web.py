@@ -7,16 +7,12 @@ import functools
 import socket
 
 import click
-import uvicorn
 
 from orchestrator.adapters.redis import RedisMetrics, RedisWebhooks
 from orchestrator.cli import project
 from orchestrator.errors import OrchestratorError
 from orchestrator.local.programs import start_commands
-from orchestrator.web import NO_WEBHOOK, application
-
-MOST_AT_ONCE = 64
-"""Most requests under way at once: each may hold a body, and strangers must not fill the memory."""
+from orchestrator.web import NO_WEBHOOK, application, server
 
 
 @click.command("web")
@@ -36,6 +32,7 @@ def command(host: str, port: int) -> None:
       secret        the value of ORCH_GITHUB_WEBHOOK_SECRET
       events        only "Pull requests"
     GitHub speaks HTTPS and comes from outside: put your reverse proxy in front, for that path alone.
+    If it hands on the name YOUR-HOST, say so in orch.toml:  [web] hosts = ["YOUR-HOST"]
     `curl http://127.0.0.1:8080/readyz` says whether all is up.
 
     Without a webhook merges are seen all the same, by the next poll.
@@ -52,15 +49,13 @@ def command(host: str, port: int) -> None:
         RedisWebhooks(here.client, here.keys),
         start=start_commands(here.settings.concurrency),
         hint=functools.partial(wake, "merge_close"),
-    )
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, server_header=False, limit_concurrency=MOST_AT_ONCE)
+        names=(host, socket.gethostname()),
     )
     if not here.settings.github_webhook_secret:
         click.echo(f"! {NO_WEBHOOK}", err=True)
     click.echo(f"listening on http://{_address(listener)}")
     with contextlib.suppress(KeyboardInterrupt):  # how uvicorn hands on a Ctrl-C that it has obeyed
-        server.run(sockets=[listener])
+        server(app).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -80,6 +80,13 @@ Count = Annotated[int, Field(ge=1, le=100)]
 ProjectName = Annotated[str, fits(r"[a-z0-9-]{1,40}", "1 to 40 of a-z, 0-9 and -")]
 BranchName = Annotated[str, fits(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f]+", "the name of a branch")]
 RemoteName = Annotated[str, fits(r"((?!-)[\w./-]+)?", "the name of a git remote, or empty")]
+HostName = Annotated[
+    str,
+    fits(
+        r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*",
+        "a host's name or address without its port, or *.example.com",
+    ),
+]
 VariableName = Annotated[str, fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 RedisUrl = Annotated[str, AfterValidator(_accepted)]

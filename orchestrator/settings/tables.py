@@ -17,6 +17,7 @@ from orchestrator.settings.kinds import (
     Command,
     Commands,
     Count,
+    HostName,
     ProjectName,
     RedisUrl,
     RemoteName,
@@ -148,6 +149,18 @@ class GitHubSettings(_Table):
     )
 
 
+class WebSettings(_Table):
+    """Who may ask `orch web`."""
+
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["orch.example.com"]],
+        description="Names by which `orch web` is asked, besides localhost, this machine's name and the address it"
+        " listens on: what a reverse proxy hands on as `Host`; *.example.com is every name below it",
+    )
+
+
 class TrackerCommand(_Table):
     """A tracker of your own."""
 
@@ -212,6 +225,7 @@ class RepoSettings(_Table):
     verify: VerifySettings = VerifySettings()
     agents: Agents = Agents()
     github: GitHubSettings = GitHubSettings()
+    web: WebSettings = WebSettings()
 
 
 class Environment(_Table):

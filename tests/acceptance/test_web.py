@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -91,6 +91,27 @@ def test_a_missing_secret_is_told(orch: Orch) -> None:
     assert said.text in err
     assert "ORCH_GITHUB_WEBHOOK_SECRET" in err
     assert "Traceback" not in err
+
+
+def test_half_sent_requests_and_other_names(orch: Orch) -> None:
+    """70 clients that never end their request hold up nobody; only names of this machine and of orch.toml lead here."""
+    (orch.repo / "orch.toml").write_text('project = "shop"\n[web]\nhosts = ["orch.example.com"]\n')
+    names = ("localhost", "127.0.0.1", socket.gethostname(), "orch.example.com", "evil.example")
+    with served(orch) as (home, process), ExitStack() as held:
+        address = ("127.0.0.1", int(home.rpartition(":")[2]))
+        for _ in range(70):
+            held.enter_context(socket.create_connection(address)).sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost")
+        answers = [httpx2.get(f"{home}/healthz", headers={"Host": name}, timeout=5) for name in names]
+
+        # Who holds on holds up no stop, either.
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=20)
+
+    assert [200, 200, 200, 200, 400] == [answer.status_code for answer in answers]
+    assert answers[-1].text == (
+        "evil.example is not a name of this server; if it should be, add it to `hosts` in [web] of orch.toml,"
+        ' e.g. hosts = ["orch.example.com"]\n'
+    )
 
 
 def test_a_port_that_is_taken_is_one_line(orch: Orch) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from structlog.testing import capture_logs
 
 from orchestrator.adapters.redis.controls import RedisWebhooks
@@ -20,6 +19,7 @@ from orchestrator.cli.web import listen
 from orchestrator.errors import RedisUnavailable
 from orchestrator.web import webhook
 from orchestrator.web.app import make_app
+from orchestrator.web.serving import server
 from orchestrator.web.webhook import MAX_BODY
 from tests.engine import Engine
 from tests.github_server import SIGNATURE, GitHubServer, sign
@@ -41,7 +41,7 @@ class Door:
         self.home = f"http://127.0.0.1:{self.address[1]}"
         self.url = f"{self.home}/webhooks/github"
         app = make_app(webhook.route(secret=secret, taken=taken, hint=self._hint))
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        self._server = server(app)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def _hint(self) -> None:
@@ -202,7 +202,7 @@ def test_a_body_without_end_is_not_read(door: Door, length: bytes) -> None:
     piece = b"x" * 65_536
     framed = b"10000\r\n" + piece + b"\r\n" if b"chunked" in length else piece
     with socket.create_connection(door.address, timeout=10) as sender:
-        sender.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n")
+        sender.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n\r\n")
         sent = 0
         try:
             while sent < 100 * MAX_BODY:
@@ -231,7 +231,7 @@ def test_a_length_that_is_a_lie_is_not_believed(door: Door, caplog: pytest.LogCa
     body = json.dumps({"action": "closed"}).encode()
     with closing(socket.create_connection(door.address, timeout=10)) as sender:
         sender.sendall(
-            b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n"
+            b"POST /webhooks/github HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n"
             b"X-GitHub-Event: pull_request\r\nX-GitHub-Delivery: " + ONE.encode() + b"\r\n"
             b"X-Hub-Signature-256: " + sign(body, SECRET).encode() + b"\r\n\r\n" + body
         )
@@ -248,7 +248,7 @@ def test_a_body_that_drips_is_given_up(door: Door, monkeypatch: pytest.MonkeyPat
     """Who keeps a connection without ever ending loses it."""
     monkeypatch.setattr(webhook, "BODY_WITHIN_S", 0.2)
     with socket.create_connection(door.address, timeout=10) as sender:
-        sender.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+        sender.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
         answer = b"".join(iter(lambda: sender.recv(1000), b""))
 
     assert answer.startswith(b"HTTP/1.1 408")

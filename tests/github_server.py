@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import threading
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -29,14 +32,18 @@ VALIDATION = "Validation Failed"
 
 @dataclass(frozen=True)
 class Fault:
-    """What one call gets instead of its answer: all of `body` or half of it, at once, in drops, or never."""
+    """What one call gets instead of its answer: all of `body` or half of it, at once, in drops, or never.
+
+    With `again` it is no answer at all: `body` as it is, and then `again` without end.
+    """
 
     status: int = 200
-    body: str = ""
+    body: str | bytes = ""
     headers: dict[str, str] = field(default_factory=dict)
     truncated: bool = False
     hangs: bool = False
     drips: bool = False
+    again: bytes = b""
 
 
 def error(status: int, message: str, **headers: str) -> Fault:
@@ -79,6 +86,7 @@ class GitHubServer:
         self.asked: list[Asked] = []
         self.faults: deque[Fault] = deque()
         self.remaining = 5000
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.let_go = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
@@ -315,7 +323,12 @@ def _handler(server: GitHubServer) -> type[BaseHTTPRequestHandler]:
                 server.let_go.wait()
                 self.close_connection = True
                 return
-            body = answer.body.encode()
+            body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+            if answer.again:
+                self.wfile.write(body)
+                self._drip(answer.again, every_s=0.01, endless=True)
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             for name, value in ({"Content-Type": "application/json; charset=utf-8"} | answer.headers).items():
                 self.send_header(name, value)
@@ -330,15 +343,19 @@ def _handler(server: GitHubServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self.wfile.write(body)
 
-        def _drip(self, body: bytes) -> None:
-            for drop in body:
-                if server.let_go.wait(0.05):
+        def _drip(self, body: bytes, *, every_s: float = 0.05, endless: bool = False) -> None:
+            for drop in itertools.repeat(body) if endless else (bytes([byte]) for byte in body):
+                if server.let_go.wait(every_s):
                     return
                 try:
-                    self.wfile.write(bytes([drop]))
+                    self.wfile.write(drop)
                 except OSError:  # who asked has lost its patience
                     self.close_connection = True
                     return
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """The server's time."""
+            return format_datetime(server.now(), usegmt=True)
 
         def log_message(self, *_: object) -> None:
             """Nothing: tests look at `asked`."""

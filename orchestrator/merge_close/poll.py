@@ -70,9 +70,12 @@ class Checkpoint(BaseModel):
         """The checkpoint once this one is settled."""
         return self.model_copy(update={"settled": self.settled | {pull.identity: pull.closed_at}})
 
-    def moved(self, pulls: Iterable[PullRequest], lookback: timedelta) -> Checkpoint:
-        """The checkpoint once these are settled: at the last change seen, without what the lookback leaves out."""
-        watermark = max([self.watermark, *(pull.updated_at for pull in pulls)])
+    def moved(self, pulls: Iterable[PullRequest], lookback: timedelta, *, now: datetime) -> Checkpoint:
+        """The checkpoint once these are settled: at the last change seen, without what the lookback leaves out.
+
+        Never later than `now`: a forge whose clock is wrong must not hide what comes.
+        """
+        watermark = max([self.watermark, *(min(pull.updated_at, now) for pull in pulls)])
         kept = {identity: at for identity, at in self.settled.items() if at >= watermark - lookback}
         return Checkpoint(watermark=watermark, settled=kept)
 
@@ -134,7 +137,7 @@ class MergePoll:
             done.append(Settled(pull, self._settle(pull)))
             checkpoint = checkpoint.with_settled(pull)
             self.store.write(checkpoint.model_dump_json())
-        moved = checkpoint.moved(pulls, self.lookback)
+        moved = checkpoint.moved(pulls, self.lookback, now=self.now())
         if moved != checkpoint:
             self.store.write(moved.model_dump_json())
         return done

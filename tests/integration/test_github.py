@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from orchestrator.adapters.github import pulls
+from orchestrator.adapters.github.clock import ahead, quiet
 from orchestrator.adapters.github.pulls import GitHub
 from orchestrator.errors import GitHubRateLimited, GitHubRefused, GitHubUnavailable, NothingToMerge
 from orchestrator.merge_close.events import PullRequest, PullText
@@ -16,6 +24,8 @@ from tests.merges import pull as a_pull
 from tests.support import NOON
 
 HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+LIMIT_HEADERS = ("retry-after", "x-ratelimit-reset", "date")
 TEXT = PullText("Parse empty input", "All of it.\n\nSudocode-Issue: i-a1b2\n", ("needs-review",))
 
 
@@ -40,7 +50,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def github(server: GitHubServer, clock: Clock) -> Iterator[GitHub]:
-    with GitHub("acme/shop", token=TOKEN, api=server.url, timeout_s=0.5, now=clock) as github:
+    server.now = clock
+    with GitHub("acme/shop", token=TOKEN, api=server.url, timeout_s=1, now=clock) as github:
         yield github
 
 
@@ -48,6 +59,10 @@ def merged(server: GitHubServer, *, at: datetime = NOON, branch: str = "orch/i-a
     number = server.open(branch, body=body)
     server.merge(number, at=at)
     return number
+
+
+def next_page(home: str) -> dict[str, str]:
+    return {"Link": f'<{home}/?page=2>; rel="next"'}
 
 
 # Listing
@@ -142,7 +157,7 @@ def test_a_reading_that_broke_off_is_not_remembered(server: GitHubServer, github
     """The second page failed: the next look reads all pages again."""
     for n in range(150):
         merged(server, at=NOON + timedelta(minutes=n))
-    one_page = Fault(200, "[]", {"ETag": 'W/"x"', "Link": f'<{server.url}/?page=2>; rel="next"'})
+    one_page = Fault(200, json.dumps([server.pulls[1]]), {"ETag": 'W/"x"', **next_page(server.url)})
     server.fail(one_page, error(502, "Bad Gateway"))
     with pytest.raises(GitHubUnavailable):
         github.closed_since(NOON)
@@ -265,6 +280,70 @@ def test_a_refused_pull_request_says_why(server: GitHubServer, github: GitHub, b
     assert (branch == "orch/i-empty") == isinstance(refused.value, NothingToMerge)
 
 
+# Without end, and elsewhere
+
+
+def test_a_list_that_says_the_same_for_ever_is_an_error(server: GitHubServer, github: GitHub) -> None:
+    """The second page is the first again, and says that there is another: two calls, one line."""
+    merged(server)
+    server.fail(*[Fault(200, json.dumps([server.pulls[1]]), next_page(server.url))] * 5)
+    with pytest.raises(GitHubUnavailable, match=r"no end: after page 2 of acme/shop .* nothing new"):
+        github.closed_since(NOON)
+
+    assert 2 == len(server.asked)
+
+
+def endless(server: GitHubServer, count: int) -> list[Fault]:
+    """Pages of one pull request each, always another, and never the last."""
+    one = server.pulls[merged(server)]
+    return [Fault(200, json.dumps([one | {"number": n}]), next_page(server.url)) for n in range(count)]
+
+
+def test_a_list_of_ever_more_is_an_error(server: GitHubServer, github: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many pages, however new each is."""
+    monkeypatch.setattr(pulls, "MOST_PAGES", 7)
+    server.fail(*endless(server, 20))
+    with pytest.raises(GitHubUnavailable, match="no end: after page 7 of"):
+        github.closed_since(NOON)
+
+    assert 8 == len(server.asked)
+
+
+def test_a_list_that_takes_for_ever_is_an_error(
+    server: GitHubServer, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so much time, however few pages there were."""
+    monkeypatch.setattr(pulls, "LIST_WITHIN_S", -1.0)
+    server.fail(*endless(server, 20))
+
+    with pytest.raises(GitHubUnavailable, match="no end: after page 1 of"):
+        github.closed_since(NOON)
+
+
+@pytest.mark.parametrize("status", [200, 301, 302, 307, 308])
+def test_the_token_goes_to_no_other_host(server: GitHubServer, github: GitHub, status: int) -> None:
+    """Neither a next page nor a redirect leads it there."""
+    number = merged(server)
+    with GitHubServer() as other:
+        away = {"Location": f"{other.url}/", **next_page(other.url)}
+        server.fail(Fault(status, json.dumps([server.pulls[number]]), away))
+        with suppress(GitHubUnavailable, GitHubRefused):
+            github.closed_since(NOON)
+        with suppress(GitHubUnavailable, GitHubRefused):
+            github.on_branch("a" * 40, "main")
+
+        assert [] == other.asked
+
+
+def test_an_etag_that_cannot_be_sent_back_is_not(server: GitHubServer, github: GitHub) -> None:
+    """The next look reads all of it again."""
+    merged(server)
+    server.fail(Fault(200, "[]", {"ETag": "\u00e9"}))
+    github.closed_since(NOON)
+
+    assert 1 == len(github.closed_since(NOON))
+
+
 # Later, and no
 
 TRANSIENT = {
@@ -278,6 +357,23 @@ TRANSIENT = {
     "somebody else's page": Fault(200, "<html>Log in to the hotel's network</html>"),
     "another shape": Fault(200, '{"message": "hello"}'),
     "a pull request without its number": Fault(200, '[{"title": "x"}]'),
+    "an answer to nothing that was asked": Fault(304),
+    "nothing": Fault(200, ""),
+    "a page of nothing that is not the last": Fault(200, "[]", next_page("https://api.github.com")),
+    "JSON without a bottom": Fault(200, "[" * 200_000 + "]" * 200_000),
+    "a number without end": Fault(200, f'[{{"number": {"9" * 100_000}}}]'),
+    "200 MB in a small parcel": Fault(200, gzip.compress(b" " * 200_000_000, 1), {"Content-Encoding": "gzip"}),
+    "parcels in parcels": Fault(200, "[]", {"Content-Encoding": ", ".join(["gzip"] * 50)}),
+    "a parcel that is none": Fault(200, "[]", {"Content-Encoding": "gzip"}),
+    "a flood of headers": Fault(200, "[]", {f"X-{n}": "y" * 60 for n in range(2000)}),
+    "a header without end": Fault(body=b"HTTP/1.1 200 OK\r\nX-Slow: ", again=b"x"),
+    "news of an answer without end": Fault(again=b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "no HTTP": Fault(body=b"\x15\x03\x01\x00\x02\x02\x16\r\n\r\n", again=b"\r\n"),
+    "a login page elsewhere": Fault(302, "", {"Location": "https://login.hotel.example/"}),
+    "a way to nowhere": Fault(302, "", {"Location": "http://["}),
+    "an error of many lines": Fault(500, json.dumps({"message": "one\ntwo\x1b[2J" * 10_000})),
+    "an error without a bottom": Fault(502, "[" * 200_000),
+    "an error of another shape": Fault(500, '{"message": {"a": 1}, "errors": [1, {"message": []}]}'),
 }
 
 
@@ -289,7 +385,8 @@ def test_a_failure_that_may_pass_is_told_as_such(server: GitHubServer, github: G
     with pytest.raises(GitHubUnavailable) as raised:
         github.closed_since(NOON)
 
-    assert "\n" not in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 500
     assert 1 == len(github.closed_since(NOON))
 
 
@@ -297,8 +394,14 @@ def test_nobody_there() -> None:
     """A closed port is a failure that may pass."""
     nowhere = GitHub("acme/shop", token=TOKEN, api="http://127.0.0.1:1", timeout_s=0.5)
 
-    with nowhere, pytest.raises(GitHubUnavailable, match="Connection refused"):
+    with nowhere, pytest.raises(GitHubUnavailable, match="Connect call failed"):
         nowhere.closed_since(NOON)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    """In one line that names the setting."""
+    with pytest.raises(GitHubRefused, match=r"'http://\xe9\.\.x' is no address .*\[github\] api"):
+        GitHub("acme/shop", token=TOKEN, api="http://\xe9..x")
 
 
 LIMITS: dict[str, tuple[Fault, timedelta]] = {
@@ -306,6 +409,17 @@ LIMITS: dict[str, tuple[Fault, timedelta]] = {
     "a burst, with a time": (secondary_limit(retry_after="90"), timedelta(seconds=90)),
     "a burst, without": (secondary_limit(), timedelta(seconds=60)),
     "429": (error(429, "Too Many Requests"), timedelta(seconds=60)),
+    "a date": (secondary_limit(retry_after=format_datetime(NOON + timedelta(seconds=90), usegmt=True)), 90 * SECOND),
+    "a date that is over": (secondary_limit(retry_after=format_datetime(NOON - HOUR, usegmt=True)), 60 * SECOND),
+    "a date that never comes": (secondary_limit(retry_after="Fri, 31 Dec 9999 23:59:59 GMT"), HOUR),
+    "less than nothing": (secondary_limit(retry_after="-5"), 60 * SECOND),
+    "nothing at all": (secondary_limit(retry_after="0"), 60 * SECOND),
+    "words": (secondary_limit(retry_after="soon"), 60 * SECOND),
+    "a trillion seconds": (secondary_limit(retry_after=f"{10**12}"), HOUR),
+    "5000 digits": (secondary_limit(retry_after="9" * 5000), HOUR),
+    "a reset that is over": (rate_limit_exceeded(NOON - 3 * HOUR), 60 * SECOND),
+    "a reset that never comes": (error(403, "x", x_ratelimit_remaining="0", x_ratelimit_reset=f"{10**12}"), HOUR),
+    "a reset in words": (error(403, "x", x_ratelimit_remaining="0", x_ratelimit_reset="soon"), 60 * SECOND),
 }
 
 
@@ -325,6 +439,59 @@ def test_while_github_asks_for_quiet_there_is_quiet(
     assert [NOON + wait] * 3 == errors
     assert 1 == len(server.asked)
     assert [] == github.closed_since(NOON)
+
+
+@pytest.mark.parametrize("off", [-50 * 60 * SECOND, 50 * 60 * SECOND], ids=["behind", "ahead"])
+def test_a_wait_is_as_long_by_any_clock(server: GitHubServer, github: GitHub, clock: Clock, off: timedelta) -> None:
+    """GitHub's reset is a moment of its own clock; ours may be ahead of it, or behind."""
+    server.now = lambda: clock.now - off
+    server.fail(rate_limit_exceeded(server.now() + 7 * 60 * SECOND))
+    with pytest.raises(GitHubRateLimited) as raised:
+        github.closed_since(NOON)
+
+    assert clock.now + 7 * 60 * SECOND == raised.value.until
+
+
+def test_a_clock_that_is_set_back_makes_no_longer_wait(server: GitHubServer, github: GitHub, clock: Clock) -> None:
+    """It was a day ahead when GitHub asked for quiet; now it is right, and GitHub is asked."""
+    clock.now += 24 * HOUR
+    server.fail(secondary_limit(retry_after="90"))
+    with pytest.raises(GitHubRateLimited):
+        github.closed_since(NOON)
+    clock.now = NOON
+
+    assert [] == github.closed_since(NOON)
+
+
+@pytest.mark.parametrize(("off", "words"), [(2 * HOUR, "120 min ahead of"), (-30 * HOUR, "1800 min behind")])
+def test_a_clock_that_is_far_off_is_told(
+    server: GitHubServer, github: GitHub, clock: Clock, off: timedelta, words: str
+) -> None:
+    """Nothing is judged by it, and one line says what to do."""
+    merged(server)
+    server.now = lambda: clock.now - off
+
+    with pytest.raises(GitHubUnavailable, match=f"this host is {words} GitHub's: set it right.*timedatectl"):
+        github.closed_since(NOON)
+
+
+@pytest.mark.parametrize("off", [-40 * 60 * SECOND, 40 * 60 * SECOND], ids=["behind", "ahead"])
+def test_a_merge_is_told_in_our_time(server: GitHubServer, github: GitHub, clock: Clock, off: timedelta) -> None:
+    """It is compared with when a session began, by our clock; what was closed and changed stays in GitHub's time."""
+    merged(server, at=NOON)
+    server.now = lambda: clock.now - off
+    (pull,) = github.closed_since(NOON)
+
+    assert (NOON + off, NOON, NOON) == (pull.merged_at, pull.closed_at, pull.updated_at)
+
+
+@given(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])), st.sampled_from(LIMIT_HEADERS))
+def test_whatever_a_limit_says_the_wait_is_bounded(text: str, header: str) -> None:
+    """No error, no wait below a second's fraction or above an hour."""
+    headers = {"x-ratelimit-remaining": "0", header: text}
+
+    assert timedelta() < quiet(403, headers, "", NOON) <= HOUR
+    assert isinstance(ahead(headers, NOON), timedelta)
 
 
 def test_the_last_allowed_call_is_the_last(server: GitHubServer, github: GitHub) -> None:

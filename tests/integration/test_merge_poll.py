@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -42,6 +43,10 @@ class Memory:
         self.text = text
 
 
+def noon_tomorrow() -> datetime:
+    return NOON + timedelta(days=1)
+
+
 @dataclass
 class World:
     """A GitHub, a tracker, and polls between them. Each poll is a new process, so nothing is remembered but `store`."""
@@ -51,14 +56,14 @@ class World:
     store: Memory = field(default_factory=Memory)
 
     def poll(self, *, gateway: SudocodeGateway | None = None) -> list[Settled]:
-        with GitHub("acme/shop", token=TOKEN, api=self.server.url, timeout_s=2) as feed:
+        with GitHub("acme/shop", token=TOKEN, api=self.server.url, timeout_s=2, now=noon_tomorrow) as feed:
             return MergePoll(
                 feed=feed,
                 tracker=gateway or gateway_to(self.tracker),
                 store=self.store,
                 trust=Trust("acme/shop", "main"),
                 delivered=lambda _issue: None,
-                now=lambda: NOON + timedelta(days=1),
+                now=noon_tomorrow,
             )()
 
     def delivered(self, issue_id: str) -> int:
@@ -73,6 +78,7 @@ class World:
 @pytest.fixture
 def world() -> Iterator[World]:
     with GitHubServer() as server:
+        server.now = noon_tomorrow
         yield World(server)
 
 
@@ -116,12 +122,28 @@ def test_a_page_that_fails_halfway_settles_nothing_yet(world: World) -> None:
     """Only a whole listing is in order; the next poll has it."""
     for n in range(150):
         world.server.merge(world.delivered(f"i-{n:03d}"))
-    world.server.fail(Fault(200, "[]", {"Link": f'<{world.server.url}/?page=2>; rel="next"'}), error(500, "Oops"))
+    first_page = Fault(
+        200, json.dumps([world.server.pulls[150]]), {"Link": f'<{world.server.url}/?page=2>; rel="next"'}
+    )
+    world.server.fail(first_page, error(500, "Oops"))
     with pytest.raises(GitHubUnavailable):
         world.poll()
 
     assert [] == world.closings()
     assert 150 == len(world.poll())
+
+
+def test_a_forge_of_the_future_hides_nothing(world: World) -> None:
+    """A pull request that says it was changed in the year 9999 closes its issue; so do those that come after it."""
+    number = world.delivered("i-0001")
+    world.server.merge(number)
+    world.server.comment(number, at=datetime(9999, 1, 1, tzinfo=UTC))
+    first = world.poll()
+    world.server.merge(world.delivered("i-0002"), at=NOON + timedelta(days=1))
+    second = world.poll()
+
+    assert [True, True] == [done.result.applied for done in first + second]
+    assert ["i-0001", "i-0002"] == world.closings()
 
 
 def test_what_github_shows_late_is_still_found(world: World) -> None:

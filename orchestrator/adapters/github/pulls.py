@@ -5,15 +5,17 @@ What this file knows: GitHub's pages and ETags, and which of its many fields we 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
-from orchestrator.adapters.github.calls import GitHubCalls, NotFound, Reply
+from orchestrator.adapters.github.calls import GitHubCalls, NotFound
+from orchestrator.adapters.github.exchange import Reply
 from orchestrator.errors import GitHubRefused, GitHubUnavailable, NothingToMerge
 from orchestrator.merge_close.events import Commit, PullRequest, PullText, taken_back
 
@@ -24,6 +26,15 @@ PAGE = 100
 MAX_PAGES = 30
 """So many pages of commits are searched for one that takes a merge back."""
 NO_COMMITS = "No commits between"
+MOST_PAGES = 300
+LIST_WITHIN_S = 600.0
+"""One listing is over after so many pages, and this long: a first look of a busy repo has thirty."""
+
+CLOCKS_AGREE = timedelta(seconds=5)
+"""What a slow answer makes clocks look apart."""
+
+CLOCKS_DIFFER = timedelta(hours=1)
+"""With clocks further apart than that no time of GitHub's says what is new: looks go back as far."""
 
 
 class _Repo(BaseModel):
@@ -67,7 +78,8 @@ class _Pull(BaseModel):
     closed_at: AwareDatetime | None
     updated_at: AwareDatetime
 
-    def closed(self) -> PullRequest:
+    def closed(self, *, ahead: timedelta = timedelta()) -> PullRequest:
+        """Merged by our clock, which is so far ahead of GitHub's: that moment is compared with moments of ours."""
         return PullRequest(
             repo=self.base.repo_name,
             number=self.number,
@@ -79,7 +91,7 @@ class _Pull(BaseModel):
             base=self.base.ref,
             # Of an unmerged one this is a trial merge, which is on no branch.
             merge_sha=(self.merge_commit_sha or "") if self.merged_at else "",
-            merged_at=self.merged_at,
+            merged_at=self.merged_at + ahead if self.merged_at else None,
             closed_at=self.closed_at or self.updated_at,
             updated_at=self.updated_at,
         )
@@ -155,6 +167,7 @@ class GitHub:
         """
         known = self._listed if self._listed and self._listed.since <= since else None
         first = self._page(1, etag=known.etag if known else "")
+        self._mind_the_clocks()
         if first.status != 304 or known is None:
             known = self._listed = _Listed(since, first.headers.get("etag", ""), self._all_since(since, first))
         return [pull for pull in known.pulls if pull.closed_at >= since]
@@ -228,17 +241,33 @@ class GitHub:
         found = _parsed(_PULLS, answer)
         return found[0] if found else None
 
+    def _mind_the_clocks(self) -> None:
+        apart = self._call.ahead
+        if abs(apart) > CLOCKS_DIFFER:
+            which = "ahead of" if apart > timedelta() else "behind"
+            raise GitHubUnavailable(
+                f"the clock of this host is {abs(apart) // timedelta(minutes=1)} min {which} GitHub's: set it right,"
+                " e.g. with `timedatectl set-ntp true`; until then no pull request is looked at"
+            )
+
     def _all_since(self, since: datetime, first: Reply) -> list[PullRequest]:
         """Page by page, newest change first, until what is older; a pull request that moved meanwhile comes once."""
         found: dict[int, PullRequest] = {}
-        answer, page = first, 1
-        while True:
-            pulls = [pull.closed() for pull in _parsed(_PULLS, answer)]
+        answer, deadline = first, time.monotonic() + LIST_WITHIN_S
+        ahead = self._call.ahead if abs(self._call.ahead) > CLOCKS_AGREE else timedelta()
+        for page in range(1, MOST_PAGES + 1):
+            pulls = [pull.closed(ahead=ahead) for pull in _parsed(_PULLS, answer)]
+            known = len(found)
             found |= {pull.number: pull for pull in pulls if pull.updated_at >= since}
             if not answer.more or any(pull.updated_at < since for pull in pulls):
                 return sorted(found.values(), key=lambda pull: (pull.closed_at, pull.number))
-            page += 1
-            answer = self._page(page)
+            if len(found) == known or time.monotonic() > deadline:
+                break
+            answer = self._page(page + 1)
+        raise GitHubUnavailable(
+            f"GitHub's list of closed pull requests has no end: after page {page} of {self._repo} it names a next one"
+            + ("" if len(found) > known else ", but has nothing new")
+        )
 
     def _page(self, page: int, *, etag: str = "") -> Reply:
         newest_first: dict[str, str | int] = {

@@ -262,6 +262,18 @@ def _calm(**_: Any) -> None:
     logging.getLogger("celery.worker.consumer.consumer").addFilter(logs.OncePerMinute())
 
 
+@signals.worker_init.connect
+def _settle_sandbox(sender: Any, **_: Any) -> None:
+    """Before the pool is forked, so that all of it has one answer, which no agent was there to change."""
+    if SESSIONS not in sender.app.amqp.queues.consume_from:
+        return
+    try:
+        log.info("sandbox", works=here().settle_sandbox())
+    except OrchestratorError as error:
+        log.error("no_sessions_here", reason=str(error))
+        raise SystemExit(1) from None  # an error would be logged, and the worker would go on
+
+
 @signals.worker_ready.connect
 def _look_at_once(sender: Any, **_: Any) -> None:
     tick(POLL)

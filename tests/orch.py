@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from orchestrator import wiring
 from orchestrator.adapters.git import create_project
+from orchestrator.adapters.process import sandbox
 from orchestrator.cli import main
 from orchestrator.wiring import merges
 from tests.support import ROOT
@@ -118,4 +119,6 @@ def orch_here(*words: str, cwd: Path, env: Mapping[str, str], stdin: str = "") -
 def _forget_projects() -> None:
     """What a process knows of the project it is in is known once; here, one comes after the other."""
     wiring.here.cache_clear()
+    sandbox.why_not.cache_clear()
+    sandbox._program.cache_clear()
     merges.here.cache_clear()

@@ -23,7 +23,15 @@ from orchestrator.adapters.mcp import probe
 from orchestrator.adapters.process import foreign
 from orchestrator.adapters.redis import RedisLeases, connect, why_no_writes
 from orchestrator.adapters.redis import server as redis_server
-from orchestrator.cli.project import FILE, Settings, Wiring, from_environment, merges_of, tracker_command
+from orchestrator.cli.project import (
+    FILE,
+    Settings,
+    Wiring,
+    from_environment,
+    merges_of,
+    sandbox_report,
+    tracker_command,
+)
 from orchestrator.cli.recipes import recipe_for_tests
 from orchestrator.cli.set_ups import recipe_for_set_up
 from orchestrator.errors import OrchestratorError, RedisUnavailable, SettingsError
@@ -225,6 +233,18 @@ def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str])
     return _ok(f"{who}: {program}{version}")
 
 
+def _sandbox(wiring: Wiring) -> Iterator[Finding]:
+    says, fix = sandbox_report(wiring.settings)
+    if not fix:
+        yield _ok(says)
+    elif wiring.settings.sandbox == "bubblewrap":
+        yield _fail(f'{says}; sandbox = "bubblewrap", so no session runs on this host', fix)
+    elif wiring.settings.sandbox == "off":
+        yield _ok(says)
+    else:
+        yield _warn(says, fix)
+
+
 def _verification(wiring: Wiring) -> Iterator[Finding]:
     settings = wiring.settings
     commands = {
@@ -342,6 +362,7 @@ CHECKS: dict[str, Check] = {
     "tracker": _tracker,
     "agents": _agents,
     "set-up": _set_up,
+    "sandbox": _sandbox,
     "verify": _verification,
     "delivery": _delivery,
     "workers": _workers,

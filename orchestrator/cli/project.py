@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.settings import FILE, Settings, from_environment
-from orchestrator.wiring import Wiring, here, tracker_command
+from orchestrator.wiring import Wiring, here, sandbox_report, tracker_command
 
 if TYPE_CHECKING:
     from orchestrator.wiring.merges import MergeWiring
@@ -19,6 +19,7 @@ __all__ = [
     "merges",
     "merges_of",
     "poll_soon",
+    "sandbox_report",
     "tracker_command",
 ]
 

@@ -57,6 +57,7 @@ L2 = [{python}, "-W", "error", "-m", "unittest"]
 
 [agents]
 env = ["PYTHONPATH"]
+write = [{playbooks}]
 
 [agents.default]
 command = [

@@ -23,7 +23,7 @@ from orchestrator.errors import LockTimeout, OrchestratorError, RedisUnavailable
 from orchestrator.local import flower_login
 from orchestrator.local.programs import program
 from orchestrator.settings import Settings
-from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands
+from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands, sandboxed
 
 FLOWER_PORT = 5555
 STEADY_S = 60.0
@@ -86,6 +86,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         agent_commands(self.settings)  # report a missing agent now, not in every session
+        sandboxed(self.settings)
         _ = self.wiring.workspace
         self._take_lock()
         try:

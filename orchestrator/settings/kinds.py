@@ -88,6 +88,7 @@ HostName = Annotated[
     ),
 ]
 VariableName = Annotated[str, fits(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+HomePath = Annotated[str, fits(r"(/|~/|~$)[^\0]*", "a whole path, from / or ~ on")]
 AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 RedisUrl = Annotated[str, AfterValidator(_accepted)]
 WholePath = Annotated[Path, AfterValidator(_absolute)]

@@ -17,6 +17,7 @@ from orchestrator.settings.kinds import (
     Command,
     Commands,
     Count,
+    HomePath,
     HostName,
     ProjectName,
     RedisUrl,
@@ -126,6 +127,18 @@ class Agents(_Table):
         examples=[["ANTHROPIC_API_KEY"]],
         description="Names of environment variables that agents get too; all others are kept from them",
     )
+    read: tuple[HomePath, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["~/.npmrc"]],
+        description="Files and folders that the sandbox shows, too, though secrets are kept there",
+    )
+    write: tuple[HomePath, ...] = Field(
+        default=(),
+        strict=False,
+        examples=[["~/.my-agent"]],
+        description="Files and folders that the sandbox lets agents and verifications write to, too",
+    )
     default: AgentSettings | None = None
     implementer: AgentSettings | None = None
     spec_reviewer: AgentSettings | None = None
@@ -219,6 +232,10 @@ class RepoSettings(_Table):
         le=600,
         json_schema_extra={"unit": "seconds"},
         description="How long after its last sign of life a worker loses its session to another",
+    )
+    sandbox: Literal["auto", "bubblewrap", "off"] = Field(
+        default="auto",
+        description="Agents and verifications run in bubblewrap; auto: where it works; bubblewrap: else not at all",
     )
     limits: LimitSettings = LimitSettings()
     workspace: WorkspaceSettings = WorkspaceSettings()

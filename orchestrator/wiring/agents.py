@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from threading import Event
 
-from orchestrator.adapters.agents import AgentCommand, CheckoutSetUp, CommandTransport, CommandVerifier
+from orchestrator.adapters.agents import (
+    Access,
+    AgentCommand,
+    CheckoutSetUp,
+    CommandTransport,
+    CommandVerifier,
+    Reach,
+    reach_given,
+    reach_of_machine,
+    reach_of_objects,
+    reach_without,
+    remedy,
+    why_not,
+)
 from orchestrator.adapters.process import marked
 from orchestrator.adapters.process.foreign import Bounds, clean_env
 from orchestrator.errors import SettingsError
@@ -54,6 +68,28 @@ def prompt_template(settings: Settings) -> str:
     return resources.files("orchestrator").joinpath("prompt_template.md").read_text(encoding="utf-8")
 
 
+def sandboxed(settings: Settings) -> bool:
+    """True when agents and verifications run in a sandbox here. Raises SettingsError when they must and cannot."""
+    if settings.sandbox == "off":
+        return False
+    reason = why_not()
+    if reason and settings.sandbox == "bubblewrap":
+        raise SettingsError(
+            f'orch.toml: sandbox = "bubblewrap", but {reason}: no session runs on this host; {remedy()}, '
+            'or set sandbox = "auto"'
+        )
+    return not reason
+
+
+def sandbox_report(settings: Settings) -> tuple[str, str]:
+    """Whether agents and verifications run in a sandbox here, in words, and what to do if they do not."""
+    if settings.sandbox == "off":
+        return "off, by orch.toml: agents reach all that you do", 'set sandbox = "auto"'
+    if reason := why_not():
+        return f"none: {reason}; agents reach all that you do", remedy()
+    return "bubblewrap: agents and verifications reach their workspace, and what docs/threat-model.md lists", ""
+
+
 @dataclass(frozen=True)
 class Work:
     """The work that a process is for: its folder below the logs, and the markers in its environment."""
@@ -73,11 +109,17 @@ class UsedBy(StrEnum):
 class SessionProcesses:
     """The processes of sessions on this host: agents, set-ups, verifications, each with its markers and its logs.
 
-    `state` gives a path in the project's state folder.
+    `state` gives a path in the project's state folder, `git` the git folder of the user's repo.
     """
 
     settings: Settings
     state: Callable[[str], Path]
+    git: Callable[[], Path]
+
+    @cached_property
+    def sandboxed(self) -> bool:
+        """As `sandboxed` finds it. Once: a worker asks before it forks, so that no agent can change the answer."""
+        return sandboxed(self.settings)
 
     def transport(self, lease: Lease, worktree: Worktree, cut: Event) -> CommandTransport:
         """The agents of a session, as commands in its worktree, until `cut`."""
@@ -89,6 +131,7 @@ class SessionProcesses:
             issue_id=lease.issue_id,
             env=os.environ | caches | work.markers,
             cancel=cut,
+            reach=partial(self._reach, caches.values(), worktree.path) if self.sandboxed else None,
         )
 
     def verifier(self, work: Work, cut: Event) -> CommandVerifier:
@@ -111,6 +154,24 @@ class SessionProcesses:
         """The work on the base branch, which is of no session."""
         return Work(BASE, self._of(BASE))
 
+    def _reach(self, caches: Iterable[str], workspace: Path, role: str = Role.IMPLEMENTER) -> Reach:
+        """What a role's agent, or a verification, finds on this machine. Reviewers only read the workspace.
+
+        Of ours it finds the workspace alone: not the state folder, nor the tracker's; of the user's checkout not what
+        git does not know, as secrets may be in it, and of the repo the objects that the workspace borrows.
+        """
+        settings, env = self.settings, clean_env(os.environ, allow=self.settings.agents.env)
+        ours = (settings.state_dir, *(settings.root / name for name in (".sudocode", ".git")), self.git())
+        named = reach_given(env.get("HOME", ""), write=settings.agents.write, read=settings.agents.read)
+        return (
+            reach_of_machine(env)
+            | reach_without(*ours, *settings.root.glob(".env*"))
+            | reach_of_objects(self.git())
+            | named
+            | dict.fromkeys((Path(path).resolve() for path in caches), Access.WRITE)
+            | {workspace.resolve(): Access.WRITE if role == Role.IMPLEMENTER else Access.READ}
+        )
+
     def end(self, issue_id: str, token: int, session_id: str = "") -> int:
         """End the processes here of an issue, or of one session of it, of this token and older; how many there were."""
         of_session = {"ORCH_SESSION": session_id} if session_id else {}
@@ -125,11 +186,13 @@ class SessionProcesses:
         return agent_commands(self.settings)
 
     def _command(self, work: Work, cut: Event, by: UsedBy, what: str, wall_s: float) -> CommandVerifier:
+        caches = self._caches(by)
         return CommandVerifier(
             logs=self._logs(work),
             bounds=Bounds(wall_s=wall_s, silence_s=None, output_bytes=self.settings.limits.output_mb * MB),
-            env=clean_env(os.environ, allow=self.settings.agents.env, extra={**self._caches(by), **work.markers}),
+            env=clean_env(os.environ, allow=self.settings.agents.env, extra={**caches, **work.markers}),
             cancel=cut,
+            reach=partial(self._reach, caches.values()) if self.sandboxed else None,
             what=what,
         )
 

@@ -314,7 +314,11 @@ class Wiring:
 
     @functools.cached_property
     def _processes(self) -> SessionProcesses:
-        return SessionProcesses(self.settings, self.state)
+        return SessionProcesses(self.settings, self.state, git=lambda: self.workspace.git_folder)
+
+    def settle_sandbox(self) -> bool:
+        """Find out whether sessions here are boxed, before this process forks; raises SettingsError as that does."""
+        return self._processes.sandboxed
 
     def state(self, name: str) -> Path:
         """A file in the project's state folder, which is made if need be, and for its owner only."""

@@ -40,6 +40,7 @@ CLEAN = ["SESSION_START", "IMPLEMENT_DONE", "SPEC_REVIEW_PASS", "QUALITY_REVIEW_
 ORCH_TOML = """\
 project = "{name}"
 tracker = "bundled"
+sandbox = "{sandbox}"
 poll_interval = {poll_s}
 lease_seconds = {lease_s}
 {top}
@@ -62,6 +63,8 @@ command = {agent}
 class Project:
     """A git repo with one commit, an orch.toml and a tracker, as a context manager; all of it below `folder`.
 
+    Its agents run without a sandbox: on machines with one and without, tests see the same.
+
     Leaving it leaves no process behind, and fails if there was one.
     """
 
@@ -74,6 +77,7 @@ class Project:
         verify: str = "",
         lease_s: float = 3,
         poll_s: float = 0.5,
+        sandbox: str = "off",
     ) -> None:
         self.folder = folder
         self.repo = folder / "repo"
@@ -87,7 +91,14 @@ class Project:
         agent = json.dumps([*AGENT, "--role", "{role}", "--issue", "{issue}", "--playbook", str(self.playbooks)])
         self.toml.write_text(
             ORCH_TOML.format(
-                name=self._name, poll_s=poll_s, lease_s=lease_s, top=top, limits=limits, verify=verify, agent=agent
+                name=self._name,
+                sandbox=sandbox,
+                poll_s=poll_s,
+                lease_s=lease_s,
+                top=top,
+                limits=limits,
+                verify=verify,
+                agent=agent,
             )
         )
         self.playbooks.mkdir()

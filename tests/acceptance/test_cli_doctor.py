@@ -15,6 +15,9 @@ from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.leases import RedisLeases
 from tests.orch import Orch, OrchHere
 
+BOXES = "#!/bin/sh\n"
+"""A bubblewrap that works, as far as doctor can see."""
+
 
 @pytest.fixture
 def orch(tmp_path: Path) -> Orch:
@@ -51,6 +54,7 @@ def test_all_is_well_where_all_is_there(tmp_path: Path) -> None:
     """Exit 0, a line for each thing, with the agent's version; and nothing was started that stays."""
     orch = Orch(tmp_path)
     set_up(orch)
+    orch.install("bwrap", BOXES)
 
     lines = orch.says("doctor").splitlines()
 
@@ -58,9 +62,8 @@ def test_all_is_well_where_all_is_there(tmp_path: Path) -> None:
     rows = [line.split(None, 2) for line in lines[:-2]]
     assert {"ok"} == {level for level, _, _ in rows}
     names = [name for _, name, _ in rows]
-    assert ["python", "git", "orch.toml", "repo", "state", "redis", "tracker", "agents", "agents", "verify"] == names[
-        :10
-    ]
+    assert ["agents", "agents", "sandbox", "verify"] == names[7:11]
+    assert ["python", "git", "orch.toml", "repo", "state", "redis", "tracker"] == names[:7]
     assert f"implementer: {orch.bin / 'claude'} 1.2.3" in [says for _, name, says in rows if name == "agents"]
     assert redis_server.find(orch.state) is None
 
@@ -155,6 +158,49 @@ def test_a_script_of_the_repos_own_is_not_run(orch: Orch) -> None:
 
     assert [("ok", f"implementer, spec_reviewer, quality_reviewer: {orch.repo / 'agent.sh'}", "")] == found["agents"]
     assert not (orch.repo / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "remedy"),
+    [
+        (None, "bubblewrap is not installed", "install bubblewrap 0.5 or newer (apt install bubblewrap)"),
+        (
+            "#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2; exit 1\n",
+            "bubblewrap does not work here (bwrap: setting up uid map: Permission denied)",
+            "docs/threat-model.md",
+        ),
+    ],
+)
+def test_a_sandbox_that_does_not_work_is_named(orch: Orch, script: str | None, reason: str, remedy: str) -> None:
+    """With why, and what to install: a warning, unless orch.toml wants no session without; off is as it was wanted."""
+    set_up(orch)
+    toml = (orch.repo / "orch.toml").read_text()
+    if script:
+        orch.install("bwrap", script)
+
+    def found(how: str) -> tuple[str, str, str]:
+        (orch.repo / "orch.toml").write_text(f'sandbox = "{how}"\n{toml}')
+        return findings(orch)["sandbox"][0]
+
+    level, says, fix = found("auto")
+    assert ("warn", f"none: {reason}; agents reach all that you do") == (level, says)
+    assert remedy in fix
+    level, says, fix = found("bubblewrap")
+    assert ("fail", True, True) == (level, reason in says, remedy in fix)
+    assert "ok" == found("off")[0]
+
+
+def test_no_stack_starts_without_the_sandbox_that_it_must_have(orch: Orch) -> None:
+    """One line says why and what to do; a worker that is started by itself ends with that line, too."""
+    set_up(orch)
+    path = orch.repo / "orch.toml"
+    path.write_text(f'sandbox = "bubblewrap"\n{path.read_text()}')
+
+    done = orch("up", "--no-flower")
+
+    assert 1 == done.returncode
+    [line] = done.stderr.splitlines()
+    assert 'sandbox = "bubblewrap", but bubblewrap is not installed: no session runs on this host; install' in line
 
 
 def test_a_wrong_orch_toml_is_all_that_is_said(orch: Orch) -> None:

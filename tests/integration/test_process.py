@@ -367,7 +367,7 @@ def _send_to_shim(where: Path, session: str, number: int) -> None:
         (["--", "--parent"], 127, "orch: cannot run --parent: command not found\n"),
         (["/dev/null/x"], 127, "orch: cannot run /dev/null/x: Not a directory\n"),
         (["/dev/null"], 126, "orch: cannot run /dev/null: Permission denied\n"),
-        ([], 2, "orch: usage: python -m orchestrator.adapters.process.shim [--parent PID] [--] argv...\n"),
+        ([], 2, "orch: usage: python -m orchestrator.adapters.process.shim [--parent PID] [--box] [--] argv...\n"),
     ],
 )
 def test_exit_codes(argv: list[str], exit_code: int, stderr: str) -> None:

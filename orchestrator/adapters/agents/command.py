@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -17,6 +17,7 @@ from typing import Literal, assert_never
 
 from orchestrator.adapters.process import foreign, marked, shim
 from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
+from orchestrator.adapters.process.sandbox import Access, Reach
 from orchestrator.errors import (
     AgentFailed,
     AgentSilent,
@@ -81,7 +82,8 @@ class CommandTransport:
 
     `env` is what may be passed on, by `foreign.clean_env`; the markers in it always are. Each call leaves
     `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`, as they came; what is given back, and what an error says,
-    is redacted. Running it again means another run of the agent.
+    is redacted. With a `reach`, a role's runs are boxed in what it gives. Running it again means another run of the
+    agent.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class CommandTransport:
         issue_id: str,
         env: Mapping[str, str],
         cancel: Event | None,
+        reach: Callable[[str], Reach] | None = None,
     ) -> None:
         markers = marked.of(env) | {"ORCH_ISSUE": issue_id}
         self._envs = {role: foreign.clean_env(env, allow=it.allow_env, extra=markers) for role, it in agents.items()}
@@ -101,6 +104,7 @@ class CommandTransport:
         self._cwd, self._logs = cwd.resolve(), logs.resolve()
         self._issue_id = issue_id
         self._cancel = cancel
+        self._reach = reach
 
     def __call__(self, role: str, prompt: str) -> str:
         """Raises `AgentFailed`, `AgentTimedOut`, `AgentSilent`; `SessionStopped` when it was cancelled."""
@@ -119,6 +123,7 @@ class CommandTransport:
                 bounds=agent.bounds,
                 stdout=prompt_file.with_suffix(".stdout"),
                 stderr=prompt_file.with_suffix(".stderr"),
+                reach=self._reach(role) | {prompt_file: Access.READ} if self._reach else None,
                 cancel=self._cancel,
             )
         except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -11,6 +11,7 @@ from typing import assert_never
 
 from orchestrator.adapters.process import foreign, shim
 from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
+from orchestrator.adapters.process.sandbox import Reach
 from orchestrator.errors import SessionStopped
 from orchestrator.models import VerificationEvidence, Worktree
 from orchestrator.text import redactor
@@ -20,7 +21,7 @@ OVER_LIMIT = 124
 
 
 class CommandVerifier:
-    """Run verification commands with `env` as their environment.
+    """Run verification commands with `env` as their environment, boxed in what `reach` gives for a checkout.
 
     The whole output, both streams as a terminal would show them, stays in `logs`; evidence carries its last
     `max_output_chars` characters, redacted. Running it again gives new evidence and another log, which begins with
@@ -34,6 +35,7 @@ class CommandVerifier:
         bounds: Bounds,
         env: Mapping[str, str],
         cancel: Event | None,
+        reach: Callable[[Path], Reach] | None = None,
         max_output_chars: int = 4000,
         what: str = "verification",
     ) -> None:
@@ -42,6 +44,7 @@ class CommandVerifier:
         self._env = dict(env)
         self._redact = redactor(env)
         self._cancel = cancel
+        self._reach = reach
         self._max_output_chars = max_output_chars
         self._what = what
 
@@ -53,7 +56,14 @@ class CommandVerifier:
         """
         log = foreign.new_log(self._logs, self._what, ".log")
         ran = foreign.run(
-            command, cwd=worktree.path, env=self._env, bounds=self._bounds, stdout=log, stderr=None, cancel=self._cancel
+            command,
+            cwd=worktree.path,
+            env=self._env,
+            bounds=self._bounds,
+            stdout=log,
+            stderr=None,
+            reach=self._reach(worktree.path) if self._reach else None,
+            cancel=self._cancel,
         )
         produced_at = datetime.now(UTC)
         if ran.ended is Ended.CANCELLED:

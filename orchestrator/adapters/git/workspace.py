@@ -288,6 +288,11 @@ class GitWorkspace:
                 f"{issue_id}: the worktree could not be changed: {error}; check disk and owner"
             ) from error
 
+    @property
+    def git_folder(self) -> Path:
+        """The git folder that all worktrees share."""
+        return self._git_folders[0]
+
     @cached_property
     def _git_folders(self) -> tuple[Path, Path]:
         """The git folder that all worktrees share, and the main checkout's own (most often the same)."""

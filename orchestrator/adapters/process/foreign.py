@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Event
 
-from orchestrator.adapters.process import marked, shim
+from orchestrator.adapters.process import marked, sandbox, shim
 from orchestrator.errors import SettingsError, WorkspaceError
 
 RUN_MARKER = "ORCH_RUN"
@@ -83,6 +83,7 @@ def run(
     bounds: Bounds,
     stdout: Path,
     stderr: Path | None,
+    reach: sandbox.Reach | None = None,
     cancel: Event | None = None,
     on_output: Callable[[], None] | None = None,
 ) -> Ran:
@@ -90,7 +91,7 @@ def run(
 
     Output is in the files as soon as it is printed; `stderr=None` writes both streams into one, in the order in which
     they came. `on_output` is called after each piece, and may raise to end the run. `cancel` is seen within 50 ms,
-    and ends the program without grace.
+    and ends the program without grace. With a `reach` it runs in a box, as `sandbox.boxed` has it.
     A program that cannot be started exits with 127 (not found) or 126, and a line in stderr.
 
     Raises `WorkspaceError` when cwd is no directory, OSError when the system cannot start a process or write a file.
@@ -104,7 +105,8 @@ def run(
         out = stack.enter_context(stdout.open("wb"))
         err = stack.enter_context(stderr.open("wb")) if stderr else None
         errors = subprocess.PIPE if err else subprocess.STDOUT
-        child = stack.enter_context(_start(argv, cwd, {**env, **mark}, stdin, errors))
+        words = ["--box", "--", *sandbox.boxed(argv, reach, cwd=cwd)] if reach is not None else ["--", *argv]
+        child = stack.enter_context(_start(words, cwd, {**env, **mark}, stdin, errors))
         stack.callback(_end, child, mark)
         for pipe, file in ((child.stdout, out), (child.stderr, err)):
             if pipe and file:
@@ -165,7 +167,7 @@ class _Copy:
 
 
 def _start(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes, stderr: int
+    words: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes, stderr: int
 ) -> subprocess.Popen[bytes]:
     """The program under a shim of its own, in a session of its own: a Ctrl-C at our terminal is for us to handle."""
     with TemporaryFile() as source:
@@ -173,7 +175,7 @@ def _start(
         source.write(stdin)
         source.seek(0)
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", shim.__file__, "--parent", str(os.getpid()), "--", *argv],
+            [sys.executable, "-I", "-S", shim.__file__, "--parent", str(os.getpid()), *words],
             cwd=cwd,
             env=env,
             stdin=source,

@@ -1,6 +1,6 @@
 """Run one command and let nothing of it survive.
 
-    python -m orchestrator.adapters.process.shim [--parent PID] [--] argv...
+    python -m orchestrator.adapters.process.shim [--parent PID] [--box] [--] argv...
 
 The one file that knows how to end a whole family of processes. It is the subreaper of everything the command starts,
 so daemons and grandchildren in sessions of their own stay below it, and it ends them all
@@ -12,6 +12,10 @@ so daemons and grandchildren in sessions of their own stay below it, and it ends
 First SIGTERM, then up to GRACE_S to leave, then SIGKILL until none is left. With SIGUSR1 (AT_ONCE), or once that
 comes, SIGKILL only. The exit code is the command's: 128+n
 when signal n ended it, 127 when it was not found, 126 when it could not be executed (one line on stderr says so).
+
+A command that is a sandbox (--box) hears no SIGTERM, or it would die before those inside could leave in their grace.
+Inside it runs this file once more, with `--inside [--copy FILE AS]... [--] argv...`: it copies the files, and becomes
+the command, which hears SIGTERM again.
 
 Standard library only and free of the rest of the package, so that it starts in a few milliseconds, and can be run by
 path under `python -I -S`: from a worktree, `-m` would import whatever the worktree happens to hold.
@@ -57,16 +61,18 @@ _HAVE_PROC = os.path.isdir("/proc/self")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command in `arguments` to its end, or to ours; its exit code."""
-    parent, command = _parse(arguments)
+    if arguments[:1] == ["--inside"]:
+        _become(_copied(list(arguments[1:])))
+    parent, box, command = _parse(arguments)
     if not command:
-        _say("usage: python -m orchestrator.adapters.process.shim [--parent PID] [--] argv...")
+        _say("usage: python -m orchestrator.adapters.process.shim [--parent PID] [--box] [--] argv...")
         return MISUSED
     signals = _Signals()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before we asked to be told
         return 128 + signal.SIGTERM
-    family = _Family(_start(command))
+    family = _Family(_start(command, signal.SIG_IGN if box else signal.SIG_DFL))
     heard: set[int] = set()
     while family.status is None and not _STOP & (heard := signals.wait(PARENT_CHECK_S)) and os.getppid() == parent:
         family.reap()
@@ -163,14 +169,26 @@ class _Family:
         _signal_groups(_groups(os.getpid()) if _HAVE_PROC else {self._child}, number)
 
 
-def _parse(arguments: Sequence[str]) -> tuple[int, list[str]]:
+def _parse(arguments: Sequence[str]) -> tuple[int, bool, list[str]]:
     parent, command = os.getppid(), list(arguments)
     if command[:1] == ["--parent"] and len(command) > 1 and command[1].isdecimal():
         parent, command = int(command[1]), command[2:]
-    return parent, command[1:] if command[:1] == ["--"] else command
+    box = command[:1] == ["--box"]
+    command = command[box:]
+    return parent, box, command[1:] if command[:1] == ["--"] else command
 
 
-def _start(command: list[str]) -> int:
+def _copied(arguments: list[str]) -> list[str]:
+    """Copy the files that are named before the command, which is the rest. One that is not there is passed over."""
+    while arguments[:1] == ["--copy"]:
+        if os.path.exists(arguments[1]):
+            with open(arguments[1], "rb") as source, open(arguments[2], "xb") as copy:
+                copy.write(source.read())
+        arguments = arguments[3:]
+    return arguments[1:] if arguments[:1] == ["--"] else arguments
+
+
+def _start(command: list[str], on_term: signal.Handlers) -> int:
     """The process id of the command, in a session of its own; it dies with us even if we are killed."""
     shim = os.getpid()
     child = os.fork()
@@ -178,21 +196,29 @@ def _start(command: list[str]) -> int:
         return child
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, *_STOP, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
         os.setsid()
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.nice(NICENESS)
         if os.getppid() != shim:
             os._exit(128 + signal.SIGKILL)
+        _become(command, on_term)
+    finally:
+        os._exit(NOT_EXECUTABLE)
+
+
+def _become(command: list[str], on_term: signal.Handlers = signal.SIG_DFL) -> None:
+    """Turn this process into the command, or exit as a shell would. Never returns."""
+    for number in (signal.SIGCHLD, *_STOP, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, on_term)
+    try:
         os.execvp(command[0], command)  # noqa: S606 - no shell is the point
     except (FileNotFoundError, NotADirectoryError) as error:
         _say(f"cannot run {command[0]}: {error.strerror if '/' in command[0] else 'command not found'}")
         os._exit(NOT_FOUND)
     except OSError as error:
         _say(f"cannot run {command[0]}: {error.strerror}")
-    finally:
-        os._exit(NOT_EXECUTABLE)
+    os._exit(NOT_EXECUTABLE)
 
 
 def _children(pid: int) -> set[int]:

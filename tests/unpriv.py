@@ -7,23 +7,32 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+# A Python in root's home is shown to the user where it was, in a mount namespace of its own.
+SHOWN = """
+set -e
+if [ "$2" ]; then
+    mount -t tmpfs tmpfs /mnt; mkdir /mnt/python; mount --bind "$1" /mnt/python
+    mount -t tmpfs -o mode=755 tmpfs "$2"; mkdir -p "$1"; mount --bind /mnt/python "$1"
+fi
+shift 2
+exec setpriv --reuid 65534 --regid 65534 --clear-groups -- "$@"
+"""
 # Once more by itself: setpriv gives what it runs a last look with the rights of root.
-AGAIN = (
-    "import subprocess, sys; assert sys.version_info >= (3, 11); subprocess.run([sys.executable, '-c', ''], check=True)"
-)
+AGAIN = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
 
 
 @functools.cache
 def python_as_a_user() -> tuple[str, ...]:
-    """The argv of a Python that runs as an ordinary user; empty where there is none for it."""
+    """The argv of this Python that runs as an ordinary user; empty where that cannot be."""
     if os.getuid():
         return (sys.executable,)
-    if not shutil.which("setpriv"):
+    if not (shutil.which("setpriv") and shutil.which("unshare")):
         return ()
-    for program in (sys.executable, "/usr/bin/python3"):
-        asked = [*NOBODY, program, "-c", AGAIN]
-        if not subprocess.run(asked, cwd="/", capture_output=True, check=False).returncode:
-            return (*NOBODY, program)
-    return ()
+    python = Path(sys.base_prefix)
+    closed = next((str(folder) for folder in reversed(python.parents) if not folder.stat().st_mode & 0o001), "")
+    alone = ("unshare", "--mount", "--propagation", "private")
+    argv = (*alone, "sh", "-c", SHOWN, "sh", str(python), closed, sys.executable)
+    tried = subprocess.run([*argv, "-c", AGAIN], cwd="/", capture_output=True, check=False)
+    return () if tried.returncode else argv

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.adapters.mcp import probe
-from orchestrator.cli.project import from_environment
+from orchestrator.cli.project import here
 from orchestrator.local.up import Stack
 
 COLOURS = {"worker": "green", "control": "cyan", "beat": "magenta", "flower": "yellow", "redis": "red", "orch": "bold"}
@@ -50,7 +50,7 @@ def command(flower: bool) -> None:
         stopping = True
         asked.put(number)
 
-    stack = Stack(from_environment(), os.environ, say=say, flower=flower)
+    stack = Stack(here().settings, os.environ, say=say, flower=flower)
     on_signals(on_signal)
     with stack:
         stack.wait_ready(unless=lambda: stopping)

@@ -55,7 +55,12 @@ SECRETS = ("ORCH_GITHUB_TOKEN", "ORCH_GITHUB_WEBHOOK_SECRET", "FLOWER_BASIC_AUTH
 """The variables that begin so and hold a secret."""
 
 PROGRAMS = (
-    Program("redis", "the private Redis, where no other is named", arguments=("-m", "orchestrator.redis_service")),
+    Program(
+        "redis",
+        "the private Redis, where no other is named",
+        arguments=("-m", "orchestrator.redis_service"),
+        hidden=(GITHUB, FLOWER_LOGIN),
+    ),
     Program(
         "worker",
         "runs sessions; agents are its children",

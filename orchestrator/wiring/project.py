@@ -14,7 +14,7 @@ import redis
 
 from orchestrator import logs
 from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
-from orchestrator.adapters.process.bound import bound_env
+from orchestrator.adapters.process.bound import bound_env, unreadable
 from orchestrator.adapters.process.lock import locked
 from orchestrator.adapters.redis import (
     Keys,
@@ -328,5 +328,6 @@ class Wiring:
 
 @functools.cache
 def here() -> Wiring:
-    """The wiring of this process, by its environment and current folder."""
+    """The wiring of this process, by its environment and current folder; no other process reads that from now on."""
+    unreadable()
     return Wiring(from_environment())

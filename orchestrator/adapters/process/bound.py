@@ -22,6 +22,16 @@ def bound_env(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, "PYTHONPATH": f"{home}{os.pathsep}{rest}" if rest else home}
 
 
+def unreadable() -> None:
+    """Have no other process of this user read this one's environment and memory, or trace it; root still may.
+
+    It holds for forks, and ends with an exec: what this process starts is as it was. There is no core dump either.
+    """
+    if sys.platform == "linux":
+        pr_set_dumpable = 4
+        ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)
+
+
 def become(owner: int, command: Sequence[str]) -> None:
     """Turn this process into the program, bound to end when its owner does. Never returns.
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.adapters.process.bound import bound_argv, bound_env
+from orchestrator.adapters.process.foreign import clean_env
 from orchestrator.adapters.process.lock import holder, open_lock, sign, try_lock
 from orchestrator.errors import RedisUnavailable
 
@@ -149,7 +150,8 @@ def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
             stdout=output,
             stderr=output,
             pass_fds=[lock],
-            env=bound_env(os.environ),
+            # It can be looked into, so it gets none of our secrets.
+            env=bound_env(clean_env(os.environ, allow=("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH"))),
             # Ctrl-C must reach the workers first; they still have to write.
             start_new_session=True,
         )

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from orchestrator.adapters.redis.password import password_in
 from tests import old_state
 from tests.acceptance.project import CLEAN, Project, Running, up
 from tests.github_server import TOKEN, GitHubServer
@@ -124,7 +125,8 @@ class Old:
     @property
     def client(self) -> Any:
         path = self.project.state / "r.sock"
-        return redis.Redis(unix_socket_path=str(path), decode_responses=True)
+        password = password_in(self.project.state / "redis")
+        return redis.Redis(unix_socket_path=str(path), password=password, decode_responses=True)
 
     def key(self, name: str, of: str = "") -> str:
         return f"orch:{{{NAME}}}:{name}" + (f":{of}" if of else "")

@@ -155,7 +155,7 @@ def test_an_ordinary_user_sweeps_what_is_in_a_box(folder: Path) -> None:
 
     assert "" == done.stderr
     (_, swept), (_, code) = map(json.loads, done.stdout.splitlines())
-    assert (True, 137) == (swept >= 4, code)
+    assert (True, 137) == (swept >= 1, code)
 
 
 def test_what_is_found_at_a_path(run: Callable[..., Ran], folder: Path) -> None:
@@ -216,18 +216,18 @@ def test_a_copy_can_be_replaced(run: Callable[..., Ran], folder: Path) -> None:
     assert ("ours\nnew\n", "ours\n") == (said(ran), (folder / "home/settings").read_text())
 
 
-@AS_A_USER
-def test_an_agents_own_sandbox_works_within_ours(folder: Path) -> None:
-    """Codex and Claude box their commands themselves; as an ordinary user they still can."""
-    inner = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
-    box = ["bwrap", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+@pytest.mark.parametrize("who", ["we", pytest.param("an ordinary user", marks=AS_A_USER)])
+def test_an_agents_own_sandbox_works_within_ours(who: str) -> None:
+    """Codex and Claude box their commands themselves; root's have the /proc of ours then, ordinary users' their own."""
+    python = python_as_a_user() if who != "we" else (sys.executable,)
+    proc = ("--unshare-pid", "--proc", "/proc") if who != "we" or os.getuid() else ()
+    inner = ("bwrap", "--unshare-user", "--ro-bind", "/", "/", "--dev", "/dev", *proc, "true")
     code = (
-        "import sys; from pathlib import Path; from orchestrator.adapters.process.sandbox import *\n"
-        "import os; argv = boxed(sys.argv[1:], {Path('/tmp'): Access.EMPTY}, cwd=Path('/')); os.execvp(argv[0], argv)"
+        "import os, sys; from pathlib import Path; from orchestrator.adapters.process.sandbox import *\n"
+        "argv = boxed(sys.argv[1:], {Path('/tmp'): Access.EMPTY}, cwd=Path('/')); os.execvp(argv[0], argv)"
     )
-    python = python_as_a_user()
     done = subprocess.run(
-        [*python, "-c", code, python[-1], "-c", inner, *box],
+        [*python, "-c", code, *inner],
         cwd="/",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -125,6 +125,24 @@ def test_private_and_durable(state: Path, ensure: Ensure) -> None:
     assert server.owned
 
 
+def test_nobody_gets_in_without_the_password(state: Path, ensure: Ensure) -> None:
+    """Only its owner can read that, on no command line and in no log; it is the same after a restart."""
+    server = ensure(state)
+    with redis.Redis(unix_socket_path=str(server.socket)) as stranger:
+        for command in ("PING", "KEYS *", "ACL WHOAMI", "CONFIG GET dir"):
+            with pytest.raises(redis.AuthenticationError):
+                stranger.execute_command(*command.split())
+    process = Path(f"/proc/{pid(server.url)}")
+    lines = process.joinpath("cmdline").read_bytes() + (state / "redis" / "server.log").read_bytes()
+
+    assert {0o600} == {(state / "redis" / name).stat().st_mode & 0o777 for name in ("password", "users")}
+    assert server.password in server.url
+    assert server.password not in repr(server)
+    assert server.password.encode() not in lines
+    server.stop()
+    assert server.url == ensure(state).url
+
+
 def test_celery_reaches_it(tmp_path: Path, ensure: Ensure) -> None:
     """The address for Celery leads to the same server, also where the folder's name would have to be encoded."""
     folder = tmp_path / "a b;c%d"

@@ -21,11 +21,14 @@ from threading import Event
 
 import pytest
 
-from orchestrator.adapters.process import sandbox
+from orchestrator.adapters.agents import Access, reach_of_machine, reach_of_objects, reach_without
+from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.process import foreign, sandbox
 from orchestrator.models import Lease, Role, Worktree
 from orchestrator.settings import load, toml
 from orchestrator.wiring.agents import SessionProcesses
 from tests.engine import a_record
+from tests.support import ROOT
 
 CANARY, WRITTEN = "canary-5f1d", "written-by-the-agent"
 NEEDS_BOX = pytest.mark.skipif(bool(sandbox.why_not()), reason=f"no sandbox: {sandbox.why_not()}")
@@ -83,7 +86,7 @@ ATTEMPTS = [
     Attempt("read the environment of a process", "cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep SECRET_OF_ANOTHER"),
     Attempt("read the command line of a process", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep CANARY_IN_ARGV"),
     Attempt("read the files that a process has open", "cat /proc/$VICTIM/cwd/secret"),
-    Attempt("end a process", "kill -9 $VICTIM", lambda machine: machine.victim.poll() is not None),
+    Attempt("end a process", f"kill -9 $VICTIM && echo {CANARY}"),
     Attempt(
         "trace a process",
         python(
@@ -281,3 +284,41 @@ def test_without_a_sandbox(attempt: Attempt, machine: Machine) -> None:
 def test_with_the_sandbox(attempt: Attempt, machine: Machine) -> None:
     """It gets at its workspace, what its CLI keeps, the network, and to read at what is no known secret."""
     assert attempt.boxed == got_there(attempt, machine, "bubblewrap")
+
+
+def test_the_threat_model_lists_each_attempt() -> None:
+    """With what becomes of it, in a row of its own."""
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    answers = {True: "yes", False: "no"}
+
+    for attempt in ATTEMPTS:
+        assert f"| {attempt.name} | {answers[attempt.open]} | {answers[attempt.boxed]} |" in page
+
+
+@NEEDS_BOX
+def test_a_clone_reaches_the_objects_alone(machine: Machine) -> None:
+    """Of the repo that it borrows from, and of the one that lends to that; no refs, hooks, or address with a token."""
+    lender, repo, clone = (machine.home / name for name in ("lender", "borrower", "clone"))
+    create_project(lender, {"README.md": "lent\n"})
+    for source, target in ((lender, repo), (repo, clone)):
+        subprocess.run(["git", "clone", "--quiet", "--shared", source, target], check=True, capture_output=True)
+    (repo / ".git" / "config").write_text(CANARY)
+    reach = reach_of_machine(os.environ) | reach_without(repo / ".git") | reach_of_objects(repo / ".git")
+    # The lender's own git folder is the user's to hide, as any other repo of the home; its objects must be there.
+    reach |= reach_without(lender / ".git") | reach_of_objects(lender / ".git")
+    script = f"git status --short; git log -p --format=%s; cat {repo}/.git/config; ls -A {repo}/.git {lender}/.git"
+    ran = foreign.run(
+        ["sh", "-c", script],
+        cwd=clone,
+        env={"PATH": os.environ["PATH"], "HOME": str(machine.home)},
+        bounds=foreign.Bounds(20),
+        stdout=machine.folder / "said",
+        stderr=None,
+        reach=reach | {clone: Access.WRITE},
+    )
+    said = ran.stdout.read_text()
+
+    assert "+lent" in said
+    assert CANARY not in said
+    assert said.endswith(f"{lender}/.git:\nobjects\n")
+    assert f"{repo}/.git:\nobjects\n" in said

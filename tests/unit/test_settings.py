@@ -228,7 +228,7 @@ def test_unknown_keys(root: Path, key: str, meant: str) -> None:
 def test_unknown_key_like_nothing(root: Path) -> None:
     """An unknown key that resembles none is answered with what its table knows."""
     assert [
-        "orch.toml: unknown key `agents.bob`; known are env, default, implementer, spec_reviewer, quality_reviewer"
+        "orch.toml: unknown key `agents.bob`; known are env, read, write, default, implementer, spec_reviewer, quality_reviewer"
     ] == said(root, "agents.bob = 1")
 
 

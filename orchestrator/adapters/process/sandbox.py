@@ -25,11 +25,15 @@ _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _COPIES = "/dev/orch"  # the one folder that every box has as its own
 
 # Root may turn the kernel's knobs without any capability. Not for others: over a /proc that is covered in part, a
-# sandbox of an agent's own could not mount one.
-_KERNEL_OF_ROOT = tuple(
-    word
-    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs")
-    for word in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")
+# sandbox of an agent's own could not mount one. And it has another number inside, or no such sandbox could be made at
+# all: Codex, which makes one, would do nothing and call it done.
+_ROOT = (
+    *("--uid", "1000", "--gid", "1000"),
+    *(
+        word
+        for name in ("sys", "sysrq-trigger", "irq", "bus", "fs")
+        for word in ("--ro-bind-try", *[f"/proc/{name}"] * 2)
+    ),
 )
 
 
@@ -71,7 +75,7 @@ def boxed(argv: Sequence[str], reach: Reach, *, cwd: Path) -> list[str]:
         # No terminal is in reach either: the shim's session has none.
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--cap-drop", "ALL"),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
-        *(_KERNEL_OF_ROOT if os.getuid() == 0 else ()),
+        *(_ROOT if os.getuid() == 0 else ()),
         *mounts,
         *("--chdir", str(cwd), "--"),
         *(sys.executable, "-I", "-S", shim.__file__, "--inside", *inside, "--", *argv),

@@ -4,6 +4,8 @@ One file makes this safe, `redis/lock`. The process that starts a server takes a
 open file down to the server, so the lock is held from just before the start until the server has ended, in whatever
 way. Two servers on one append-only file would destroy it; the lock cannot be held twice. In the file stands the owner,
 the process that the server ends with.
+
+Nobody gets in without the password, which `password` makes at the first start.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.adapters.process.bound import bound_argv, bound_env
 from orchestrator.adapters.process.foreign import clean_env
 from orchestrator.adapters.process.lock import holder, open_lock, sign, try_lock
+from orchestrator.adapters.redis.password import USERS, made_password, password_in
 from orchestrator.errors import RedisUnavailable
 
 OLDEST_MAJOR = 7
@@ -44,12 +47,13 @@ class RedisServer:
     """A running private server. Only its owner, the process that started it, can stop it."""
 
     socket: Path
+    password: str = field(repr=False)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """The address for redis-py."""
-        return socket_url(str(self.socket))
+        return socket_url(str(self.socket), self.password)
 
     @property
     def owned(self) -> bool:
@@ -92,7 +96,8 @@ def find(state_dir: Path) -> str | None:
     """The address, for redis-py, of the server that runs for this folder; None when there is none. Starts nothing."""
     state_dir = state_dir.resolve()
     path = _socket_path(state_dir)
-    return socket_url(str(path)) if _ours(path.parent) and _stays(state_dir, path) else None
+    found = _ours(path.parent) and _stays(state_dir, path)
+    return socket_url(str(path), password_in(state_dir / "redis")) if found else None
 
 
 def ensure(state_dir: Path) -> RedisServer:
@@ -121,7 +126,7 @@ def _ensure(state_dir: Path) -> RedisServer:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if _stays(state_dir, path):
-            return RedisServer(path)
+            return RedisServer(path, password_in(state_dir / "redis"))
         lock = open_lock(_lock_file(state_dir))
         try:
             if try_lock(lock):
@@ -141,7 +146,7 @@ def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
         raise RuntimeError("redis_server.ensure starts a server from the main thread only")
     binary = find_server()
     sign(lock)
-    log = _log_file(state_dir)
+    log, password = _log_file(state_dir), made_password(state_dir / "redis")
     with log.open("ab") as output:
         told = output.tell()
         process = subprocess.Popen(
@@ -155,7 +160,7 @@ def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
             # Ctrl-C must reach the workers first; they still have to write.
             start_new_session=True,
         )
-    server = RedisServer(path, process)
+    server = RedisServer(path, password, process)
     try:
         _wait_until_up(server, log, told)
     except BaseException:
@@ -167,6 +172,7 @@ def _start(state_dir: Path, path: Path, lock: int) -> RedisServer:
 
 def _options(home: Path, path: Path) -> list[str]:
     options = {
+        "aclfile": str(home / USERS),
         "port": "0",
         "unixsocket": str(path),
         "unixsocketperm": "700",
@@ -186,7 +192,7 @@ def _options(home: Path, path: Path) -> list[str]:
 def _wait_until_up(server: RedisServer, log: Path, told: int) -> None:
     assert server.process is not None
     deadline = time.monotonic() + START_SECONDS
-    while not _answers(server.socket):
+    while not _answers(server.socket, server.password):
         if server.process.poll() is not None:
             raise RedisUnavailable(
                 f"Redis ended at its start with code {server.process.returncode}: {_last_line(log, told)} (see {log})"
@@ -203,21 +209,23 @@ def _last_line(log: Path, told: int) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def _answers(path: Path) -> bool:
-    """True when a server answers PING there; False while it loads its data."""
+def _answers(path: Path, password: str) -> bool:
+    """True when a server lets us in there and answers PING; False while it loads its data."""
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answers:
             connection.settimeout(2)
             connection.connect(str(path))
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            return (answers.readline(), answers.readline()) == (b"+OK\r\n", b"+PONG\r\n")
     except OSError:
         return False
 
 
 def _stays(state_dir: Path, path: Path) -> bool:
     """True when a server answers there and its owner lives; without its owner it ends within moments."""
-    return _answers(path) and (sys.platform != "linux" or _lives(_lock_file(state_dir)))
+    return _answers(path, password_in(state_dir / "redis")) and (
+        sys.platform != "linux" or _lives(_lock_file(state_dir))
+    )
 
 
 def _lives(lock_file: Path) -> bool:
@@ -270,6 +278,6 @@ def _major(server: str) -> int:
     return int(version[1]) if version else 0
 
 
-def socket_url(path: str) -> str:
+def socket_url(path: str, password: str) -> str:
     """The address, for redis-py, of the server that listens on a Unix socket."""
-    return f"unix://{quote(path)}?db=0"
+    return f"unix://:{quote(password)}@{quote(path)}?db=0"

@@ -302,6 +302,7 @@ class Wiring:
             # By the issue: if Redis lost its memory, an earlier session's agent may still be at work in this worktree.
             sweep=lambda lease: processes.end(lease.issue_id, lease.token),
             now=utc_now,
+            watch=not processes.sandboxed,
             set_up=(lambda lease, cut: processes.set_up(processes.of(lease), cut, UsedBy.AGENTS)) if needed else None,
             set_up_commands=settings.workspace.setup or (),
             trust_agent=settings.verify.trust_agent,

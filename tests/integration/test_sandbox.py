@@ -22,7 +22,7 @@ from threading import Event
 import pytest
 
 from orchestrator.adapters.agents import Access, reach_of_machine, reach_of_objects, reach_without
-from orchestrator.adapters.git.workspace import create_project
+from orchestrator.adapters.git import create_project
 from orchestrator.adapters.process import foreign, sandbox
 from orchestrator.models import Lease, Role, Worktree
 from orchestrator.settings import load, toml

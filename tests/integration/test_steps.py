@@ -260,8 +260,9 @@ def test_what_a_reviewer_changes_is_thrown_away(session: Session) -> None:
 def test_what_changes_outside_meanwhile_is_remarked(session: Session) -> None:
     """A file of the main checkout, by whoever it was; where agents cannot reach it nobody is suspected."""
 
-    def leak(session: Session, _worktree: Path) -> None:
+    def leak(session: Session, worktree: Path) -> None:
         (session.host.repo / "leaked.py").write_text("x\n")
+        (worktree / "work.py").write_text("x\n")
 
     session.deeds = {Role.IMPLEMENTER: leak}
     report = session.steps(Step(Stage.RUNNING), Progress())
@@ -279,6 +280,7 @@ def test_what_cannot_be_committed_is_remarked(session: Session) -> None:
     def clone(session: Session, here: Path) -> None:
         session.project.git("clone", "--quiet", str(session.host.repo), "copy", cwd=here)
         session.project.git("config", "core.bare", "true", cwd=here)
+        (here / "work.py").write_text("x\n")
 
     session.deeds = {Role.IMPLEMENTER: clone}
 
@@ -347,9 +349,8 @@ def test_an_implementer_that_changes_nothing_is_asked_once_more_and_then_it_is_a
         NothingChanged, match=f"^{ISSUE}: nothing to merge: .* `orch issue close {ISSUE}`; it said: did it"
     ):
         perform(About(RECORD.issue, "s-1", "o"), session.steps, history, limits=DEFAULT_LIMITS, now=noon)
-    assert ["sweep", *[Role.IMPLEMENTER] * 2] == session.asked
+    assert ["sweep", "set up", *[Role.IMPLEMENTER] * 2] == session.asked
     assert ["already_done" in prompt for prompt in session.prompts] == [False, True]
-    assert session.prompts[1].startswith(session.prompts[0])
     assert Verdict.ERROR == history.verdict
 
 
@@ -372,7 +373,8 @@ def test_a_claim_that_all_is_there_already_is_reviewed_and_verified(session: Ses
     outcome = perform(About(RECORD.issue, "s-1", "o"), session.steps, history, limits=DEFAULT_LIMITS, now=noon)
 
     assert Verdict.DONE == outcome.final_state
-    assert ["sweep", *[Role.IMPLEMENTER] * asked, *list(Role)[1:], "make test"] == session.asked
+    by_agents = [*[Role.IMPLEMENTER] * asked, *list(Role)[1:]]
+    assert ["sweep", "set up", *by_agents, "set up clean", "make test"] == session.asked
     assert all("Nothing was changed" in prompt for prompt in session.prompts[asked:])
     assert "nothing to merge: the implementer says that the work is there already: did it" == history.reason
     assert session.git("rev-parse", "main") == history.reports[-1].commit
@@ -656,7 +658,7 @@ def test_only_what_is_in_the_commit_is_verified(session: Session) -> None:
 
     session.verifies = look
     _, progress = session.implemented()
-    (session.host.workspace.prepare(ISSUE).path / "made.cache").write_text("x\n")
+    (session.host.workspace.prepare(ISSUE, token=1).path / "made.cache").write_text("x\n")
     evidence = ran(session.steps(Step(Stage.VERIFICATION), progress))
 
     assert [{".git", ".gitignore", ".sudocode", "README.md", "src", "work.py"}] == seen
@@ -782,7 +784,7 @@ def test_what_a_set_up_leaves_is_not_the_agents_work(session: Session) -> None:
     session.implemented()
 
     assert "A\twork.py" == session.git("diff", "--name-status", "main", session.branch)
-    assert (session.host.workspace.prepare(ISSUE).path / "kept.cache").exists()
+    assert (session.host.workspace.prepare(ISSUE, token=1).path / "kept.cache").exists()
 
 
 def test_a_base_that_cannot_be_set_up_is_no_issues_fault(session: Session) -> None:

@@ -112,7 +112,7 @@ class Checkout:
         what `target` does not hold.
         """
         found = self.git.commit_of(self.branch_ref)
-        tree = self.files.write(target).tree
+        tree = self.files.write(target).id
         refs = self.put_aside(tree, known=(target,))
         self.move(found, target)
         self.show(target)

@@ -21,10 +21,10 @@ _ECHO = re.compile(r"(error: unable to index file|fatal: (adding|updating) files
 
 
 @dataclass(frozen=True)
-class Taken:
+class Tree:
     """The files as a tree, and a line for each thing that is there and could not be in it."""
 
-    tree: str
+    id: str
     left_out: tuple[str, ...] = ()
 
 
@@ -36,7 +36,7 @@ class Files:
         self._path = path
         self.index = index
 
-    def write(self, onto: str | None, *, without: str = "") -> Taken:
+    def write(self, onto: str | None, *, without: str = "") -> Tree:
         """The files as a tree: those of commit `onto` with all that was changed, added or deleted since.
 
         Ignored files are not in it; of the folder `without` it has what `onto` has. Leaves the same in our index.
@@ -46,7 +46,7 @@ class Files:
         left_out = submodules.take_up()
         spared = [name for name in (without, *submodules.paths) if name]
         left_out += self._add(self._path, self.index, spared)
-        return Taken(self._git("write-tree", folder=self._path, GIT_INDEX_FILE=self.index), tuple(left_out))
+        return Tree(self._git("write-tree", folder=self._path, GIT_INDEX_FILE=self.index), tuple(left_out))
 
     def _add(self, folder: Path, index: Path, spared: Sequence[str]) -> list[str]:
         """Add all that is in the folder. Of repos in it those that an agent only works with are left out.

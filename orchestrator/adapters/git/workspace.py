@@ -123,7 +123,7 @@ class GitWorkspace:
             checkout.free_branch(found)
             checkout.path.mkdir(parents=True, exist_ok=True)
             checkout.make_folders(self._base, base)
-            checkout.put_aside(checkout.files.write(tip).tree, known=(tip, base))
+            checkout.put_aside(checkout.files.write(tip).id, known=(tip, base))
             checkout.move(found, tip)
             checkout.show(tip)
             checkout.files.sweep()
@@ -149,10 +149,10 @@ class GitWorkspace:
             known = [commit for commit in (start, self._find_base(checkout.git)) if commit]
             written = checkout.files.write(start, without=TRACKER_FOLDER)
             new = start
-            if written.tree != checkout.git.tree_of(start):
+            if written.id != checkout.git.tree_of(start):
                 head, agents = checkout.clone.head(), checkout.agents_commits(known)
                 own = [commit for commit in (found, head if head in agents else None) if commit]
-                new = checkout.git.record(written.tree, start, _with_list(message, checkout.subjects(own, known)))
+                new = checkout.git.record(written.id, start, _with_list(message, checkout.subjects(own, known)))
             remarks = (*written.left_out, *_settings_remark(checkout.clone.settings_changed()))
             checkout.put_aside(None, known=(new,))
             checkout.move(found, new)
@@ -242,7 +242,7 @@ class GitWorkspace:
         """
         with self._checkout(issue_id) as checkout:
             tip = checkout.git.commit_of(checkout.branch_ref)
-            tree = checkout.files.write(tip).tree if checkout.path.is_dir() else None
+            tree = checkout.files.write(tip).id if checkout.path.is_dir() else None
             checkout.put_aside(tree, known=(tip,) if tip else ())
             checkout.remove()
 

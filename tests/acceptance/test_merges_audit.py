@@ -118,7 +118,7 @@ def test_the_same_for_programs(ci: Checkout) -> None:
         "pull_request": "https://github.com/acme/shop/pull/1",
         "reason": "merged",
         "ruling": "CLOSE",
-        "unchecked": ["i-a1b2's last session began before the merge"],
+        "unchecked": ["i-a1b2's last session changed something, which the merge took and nobody took back"],
     } == json.loads(said)
 
 

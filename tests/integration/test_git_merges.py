@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -198,6 +199,27 @@ def test_what_is_no_merge_is_not_seen_as_one(project: Project, how: Callable[[Pr
 def test_a_session_that_changed_nothing_was_not_merged(project: Project) -> None:
     """Its branch stands on the base, which holds it, but there is nothing that anybody could have merged."""
     assert [] == look(project, session(project, steps=0))
+
+
+def test_with_its_base_on_record_work_needs_no_trailer_of_its_own(project: Project) -> None:
+    """A [FIX] whose reviews passed at once hands over the commits of its original, which name that one."""
+    original = session(project)
+    fix = Delivered("i-fix", original.commit, base=project.first)
+    merge(project)
+
+    assert ["i-fix"] == [payload.issue_id for payload in look(project, fix)]
+    assert [] == look(project, replace(fix, base=""), replace(fix, base=fix.commit))
+
+
+def test_a_history_that_has_nothing_in_common_keeps_no_other_from_being_seen(project: Project) -> None:
+    """As after a base was begun anew."""
+    lost, seen = session(project, "i-lost"), session(project)
+    project.git("switch", "--quiet", "--orphan", "anew")
+    project.commit("src/calc.py", "x\n")
+    project.git("commit", "--quiet", "--allow-empty", "-m", "All of it", "-m", "Sudocode-Issue: i-lost")
+    project.git("merge", "--quiet", "--allow-unrelated-histories", "-X", "theirs", "--no-edit", seen.commit)
+
+    assert ["i-abc"] == [payload.issue_id for payload in look(project, lost, seen, base="anew")]
 
 
 def test_a_second_session_is_not_merged_with_the_first(project: Project) -> None:

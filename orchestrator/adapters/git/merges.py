@@ -142,7 +142,8 @@ class GitMerges:
         return bool(taken_back(names, (Commit(sha, message) for sha, _, message in commits)))
 
     def _start(self, work: Delivered, before: str) -> str:
-        return self._git("merge-base", before, work.commit)
+        """The commit from which the work and the base went apart; where they never met, the one that it began from."""
+        return self._git.ask("merge-base", before, work.commit) or work.base or f"{work.commit}^1"
 
     def _files(self, work: Delivered, before: str) -> set[str]:
         """The files that the work touches."""

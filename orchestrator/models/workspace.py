@@ -62,6 +62,11 @@ class Outside:
     hooks: Mapping[str, object]
     files: Mapping[str, object] | None
 
+    @property
+    def base_commit(self) -> str:
+        """The commit that work starts from."""
+        return self.refs.get(self.base, "")
+
     def since(self, before: Self) -> list[str]:
         """A line for each kind of thing that is not as it was; none when all is."""
         kinds = {
@@ -126,6 +131,14 @@ class Workspace(Protocol):
 
     def outside(self, before: Outside | None = None) -> Outside:
         """A look at what is the user's and no agent's, to be compared with the one `before`."""
+
+    def intrusion(
+        self, worktree: Worktree, commit: str, *, base_was: str = "", fetched: Fetched = NOTHING_FETCHED
+    ) -> str:
+        """Why the base is not what people made it, as far as a session at work can tell; empty when nothing shows it.
+
+        It has `commit`, which nobody could merge yet; or since it stood at `base_was` it got what nobody delivered.
+        """
 
     def put_aside(self, issue_id: str) -> list[str]:
         """Put tree and branch back to where the running step started; the refs that keep what was done since.

@@ -15,6 +15,7 @@ import structlog
 from orchestrator.agent_roles import AgentTransport, RoleAgentAdapter, Steps, to_review
 from orchestrator.errors import AgentError, CommitMissing, NothingChanged, RedBase, SettingsError, WorkspaceError
 from orchestrator.models import (
+    NOTHING_FETCHED,
     NOTHING_TO_MERGE,
     ImplementerResult,
     Lease,
@@ -46,7 +47,8 @@ MAX_CHANGE_CHARS = 60_000
 class SessionTools:
     """The tools of a session. What is made per lease ends when the event is set.
 
-    `set_up` is for the agents' worktree; without it there is nothing to do. `doubt_base` has the base verified anew.
+    `set_up` is for the agents' worktree; without it there is nothing to do. `doubt_base` has the base verified anew,
+    `hold_base` lets nothing start from it or be closed by it until a person says so.
     `watch` is False where agents cannot reach what is the user's: then nothing is compared.
     """
 
@@ -63,6 +65,7 @@ class SessionTools:
     set_up_commands: Sequence[Sequence[str]] = ()
     trust_agent: bool = False
     doubt_base: Callable[[], object] = lambda: None
+    hold_base: Callable[[str], object] = lambda _reason: None
 
 
 def put_aside(lease: Lease, tools: SessionTools) -> list[str]:
@@ -126,9 +129,19 @@ class WorktreeSteps(Steps):
         if before and (changed := self._tools.workspace.outside(before).since(before)):
             by = "changed outside the worktree meanwhile, by its agent or by somebody else"
             self._remarks.append(f"{by}: {'; '.join(changed)}")
+        self._look_at_base(report, before.base_commit if before else "")
         if self._remarks:
             log.warning("remarked", remarks=self._remarks)
         return replace(report, base=self._here.base, remarks=tuple(self._remarks))
+
+    def _look_at_base(self, report: Report, base_was: str) -> None:
+        """Hold everything until a person has looked, when the base has got what only an agent can have put there."""
+        # The remote is asked once, before the work counts as finished.
+        fetched = self._remote.fetch() if report.stage is Stage.VERIFICATION else NOTHING_FETCHED
+        intrusion = self._tools.workspace.intrusion(self._here, report.commit, base_was=base_was, fetched=fetched)
+        if intrusion:
+            self._tools.hold_base(intrusion)
+            self._remarks.append(intrusion)
 
     def implement(self, step: Step) -> ImplementerResult:
         """Ask the implementer, and make one commit of what it changed, on the remote too.

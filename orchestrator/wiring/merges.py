@@ -77,7 +77,8 @@ class MergeWiring:
             publish=self._here.publish,
             tracker=self._here.gateway,
             finished=self.finished,
-            local=self._here.workspace.merges().merged,
+            # Nothing is closed by a base that is in doubt.
+            local=lambda work: () if self._here.controls.base_held() else self._here.workspace.merges().merged(work),
             poll=self._poll,
             # Found out only when something is to be delivered: a missing token keeps nothing from being closed.
             deliver=lambda work, text: self.delivery(work, text),

@@ -307,6 +307,7 @@ class Wiring:
             set_up_commands=settings.workspace.setup or (),
             trust_agent=settings.verify.trust_agent,
             doubt_base=lambda: self.controls.doubt_base(),
+            hold_base=lambda reason: self.controls.hold_base(reason),
         )
 
     def _verification(self, work: Work, cut: Event) -> Verification:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.models import Worktree
+from orchestrator.models import Fetched, Worktree
 from tests.git_project import FILES, Project
 
 Deed = Callable[[Project, Path], object]
@@ -386,3 +386,65 @@ def test_a_clean_checkout_has_the_commit_and_nothing_else(project: Project) -> N
 
     assert not clean.path.exists()
     assert (worktree.path / "later.py").exists()
+
+
+# The base
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("its own commit", "main has commit {commit} of i-abc, which nobody could merge yet"),
+        ("its own work as another commit", "by nobody known: {top} Agent: Squashed"),
+        ("a commit of nobody", "by nobody known: {top} Agent: Add x.py"),
+        ("one step back", "by nobody known: {top} does not have what was there"),
+    ],
+)
+def test_a_base_that_an_agent_may_have_moved_is_told(project: Project, how: str, said: str) -> None:
+    """What is neither from a remote nor the finished work of another issue."""
+    project.commit("later.py")
+    workspace = project.workspace()
+    worktree = workspace.prepare("i-abc")
+    write("work.py")(project, worktree.path)
+    commit = workspace.commit(worktree, "Work\n\nSudocode-Issue: i-abc\n").commit
+    match how:
+        case "its own commit":
+            project.git("merge", "--quiet", "--ff-only", commit)
+        case "its own work as another commit":
+            project.git("merge", "--quiet", "--squash", commit)
+            project.git("commit", "--quiet", "-m", "Squashed\n\nSudocode-Issue: i-abc")
+        case "a commit of nobody":
+            project.commit("x.py")
+        case _:
+            project.git("reset", "--quiet", "--hard", "HEAD~1")
+    top = project.git("rev-parse", "HEAD")
+    told = workspace.intrusion(worktree, commit, base_was=worktree.base)
+
+    wanted = said.format(commit=commit[:12], top=top[:12] if "step" in how else top[:7])
+    assert told.endswith(wanted), told
+
+
+@pytest.mark.parametrize("how", ["a merge", "a fast-forward", "a squash", "a pull", "nothing"])
+def test_what_people_do_to_the_base_meanwhile_is_no_intrusion(project: Project, how: str) -> None:
+    """They merge the finished work of other issues, and pull."""
+    workspace = project.workspace()
+    other, worktree = workspace.prepare("i-other"), workspace.prepare("i-abc")
+    write("other.py")(project, other.path)
+    done = workspace.commit(other, "Other\n\nSudocode-Issue: i-other\n").commit
+    match how:
+        case "a merge":
+            project.git("merge", "--quiet", "--no-ff", "--no-edit", "orch/i-other")
+        case "a fast-forward":
+            project.git("merge", "--quiet", "--ff-only", done)
+        case "a squash":
+            project.git("merge", "--quiet", "--squash", done)
+            project.git("commit", "--quiet", "-m", "Squashed\n\nSudocode-Issue: i-other\n\nCo-authored-by: B <b@c>")
+        case "a pull":
+            project.commit("theirs.py")
+            project.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    write("work.py")(project, worktree.path)
+    commit = workspace.commit(worktree, "Work\n\nSudocode-Issue: i-abc\n").commit
+
+    assert "" == workspace.intrusion(worktree, commit, base_was=worktree.base)
+    assert "" == workspace.intrusion(worktree, worktree.base, base_was=worktree.base)
+    assert "" != workspace.intrusion(worktree, commit, fetched=Fetched(base=commit))

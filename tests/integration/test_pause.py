@@ -25,6 +25,21 @@ def test_nothing_is_claimed_while_orch_is_paused(engine: Engine) -> None:
     assert isinstance(engine.leases.claim(ISSUE), Claim)
 
 
+def test_a_base_in_doubt_pauses_until_a_person_resumes(engine: Engine) -> None:
+    """The first reason holds, also where a person had paused before; one word of theirs ends both."""
+    engine.controls.pause(by="anna@here", reason="lunch")
+    engine.controls.hold_base("main moved")
+    engine.controls.hold_base("main moved again")
+
+    assert "main moved" == engine.controls.base_held()
+    assert Refusal.PAUSED == engine.leases.claim(ISSUE)
+
+    engine.controls.resume()
+
+    assert "" == engine.controls.base_held()
+    assert engine.controls.paused() is None
+
+
 def test_the_first_pause_holds(engine: Engine) -> None:
     """Who pauses again is told who did so before, and since when; resuming ends it, once."""
     first = engine.controls.pause(by="anna@here", reason="lunch")

@@ -274,6 +274,31 @@ def test_what_changes_outside_meanwhile_is_remarked(session: Session) -> None:
     assert ((said,), ()) == (report.remarks, unwatched.remarks)
 
 
+def test_a_base_that_a_reviewer_moved_is_held(session: Session) -> None:
+    """By the step at the latest after which the work counts as finished; the verdict is the session's own."""
+
+    def merge(session: Session, _worktree: Path) -> None:
+        session.git("update-ref", "refs/heads/main", f"orch/{ISSUE}")
+
+    def push(session: Session, _worktree: Path) -> None:
+        session.git("push", "--quiet", "origin", f"orch/{ISSUE}:main")
+
+    held: list[str] = []
+    session.tools = replace(session.tools, hold_base=held.append)
+    session.steps = WorktreeSteps(session.lease, session.tools, session.keeper)
+    _, progress = session.implemented()
+    said = f"main has commit {session.branch[:12]} of {ISSUE}, which nobody could merge yet"
+    assert [] == held
+    session.deeds = {Role.QUALITY_REVIEWER: merge}
+    report = session.steps(Step(Stage.QUALITY_REVIEW), progress)
+    assert ([said], True) == (held, said in report.remarks)
+    session.git("update-ref", "refs/heads/main", "refs/remotes/origin/main")
+    session.verifies = push
+    verified = session.steps(Step(Stage.VERIFICATION), progress)
+
+    assert ([said] * 2, True) == (held, verified.passed)
+
+
 def test_what_cannot_be_committed_is_remarked(session: Session) -> None:
     """A repo that the agent cloned into its worktree, and a setting of its own git."""
 

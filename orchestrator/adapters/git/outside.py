@@ -13,10 +13,12 @@ from orchestrator.adapters.git.clone import content, listed_settings
 from orchestrator.adapters.git.command import Git, question, reason
 from orchestrator.adapters.git.files import TRACKER_FOLDER
 from orchestrator.adapters.git.refs import BRANCHES, REMOTE
-from orchestrator.models import Outside
+from orchestrator.merge_close.events import issue_of_message
+from orchestrator.models import Outside, Worktree, branch_of
 from orchestrator.text import one_line
 
 MAX_FILES = 1000
+NAMED = 5
 
 
 def look_outside(git: Git, root: Path, *, base: str, before: Outside | None = None) -> Outside:
@@ -65,3 +67,30 @@ def _stamp(path: Path) -> object:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def intrusion(git: Git, worktree: Worktree, commit: str, *, base: str, base_was: str, theirs: str) -> str:
+    """Why the branch `base` is not what people made it; empty when nothing shows it. `theirs` is the remote's."""
+    issue_id, here = worktree.issue_id, git.commit_of(f"refs/heads/{base}") or ""
+    new = commit and git.beyond(commit, worktree.base)
+    if new and any(git.commit_of(tip) and git.holds(tip, commit) for tip in (here, theirs) if tip):
+        return f"{base} has commit {commit[:12]} of {issue_id}, which nobody could merge yet"
+    strange = _strangers(git, base_was, here, own=issue_id) if base_was not in ("", here) else []
+    if not strange:
+        return ""
+    moved = f"{base} moved from {base_was[:12]} to {here[:12]} while an agent of {issue_id} was at work"
+    return f"{moved}, by nobody known: {'; '.join(strange[:NAMED])}"
+
+
+def _strangers(git: Git, old: str, new: str, *, own: str) -> list[str]:
+    """What brought the base from `old` to `new` that is neither on a remote's nor finished work, a line each.
+
+    Finished may be the work of every issue but `own`, which a session is at.
+    """
+    if not git.commit_of(new) or not git.holds(new, old):
+        return [f"{new[:12] or 'nothing'} does not have what was there"]
+    others = (f"--exclude={branch_of(own)}", f"--branches={branch_of('*')}", "--remotes")
+    shape = ("--no-show-signature", "--no-color", "--no-merges", "-z", "--format=%h %an: %s%x01%B")
+    listed = git("log", *shape, f"{old}..{new}", "--not", *others)
+    rows = (row.partition("\1") for row in listed.split("\0") if row)
+    return [one_line(told) for told, _, message in rows if issue_of_message(message) in ("", own)]

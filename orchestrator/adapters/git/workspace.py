@@ -26,7 +26,7 @@ from orchestrator.adapters.git.command import Git, question, reason
 from orchestrator.adapters.git.files import TRACKER_FOLDER
 from orchestrator.adapters.git.leftovers import GitLeftovers
 from orchestrator.adapters.git.merges import GitMerges
-from orchestrator.adapters.git.outside import look_outside
+from orchestrator.adapters.git.outside import intrusion, look_outside
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.errors import WorkspaceError
 from orchestrator.models import BASE, ISSUE_ID, NOTHING_FETCHED, Committed, Fetched, Lease, Outside, Worktree
@@ -193,6 +193,16 @@ class GitWorkspace:
     def outside(self, before: Outside | None = None) -> Outside:
         """What is the user's: refs, settings and main checkout as they are now. WorkspaceError when git refuses."""
         return look_outside(self._git("outside"), self._repo, base=self._base, before=before)
+
+    def intrusion(
+        self, worktree: Worktree, commit: str, *, base_was: str = "", fetched: Fetched = NOTHING_FETCHED
+    ) -> str:
+        """Why the base is not what people made it, as far as a session at work can tell; empty when nothing shows it.
+
+        It has `commit`, which nobody could merge yet; or since it stood at `base_was` it got what nobody delivered.
+        """
+        git = self._git(worktree.issue_id)
+        return intrusion(git, worktree, commit, base=self._base, base_was=base_was, theirs=fetched.base)
 
     def put_aside(self, issue_id: str) -> list[str]:
         """Put branch and files back to where the running step started; the refs that keep what was done since.

@@ -11,6 +11,9 @@ from orchestrator.adapters.redis.scripts import Scripts
 from orchestrator.adapters.redis.stored import BASES
 from orchestrator.models import BaseVerified, Paused
 
+ORCH = "orch"
+"""Who paused, when no person did."""
+
 
 class RedisControls:
     """Pausing, and the base. While orch is paused no claim is won (the claim's script looks here), and none is tried
@@ -21,6 +24,7 @@ class RedisControls:
         self._scripts = Scripts(client, keys)
         self._paused = keys("paused")
         self._base, self._under_way = keys("base"), keys("base-under-way")
+        self._held = keys("base-held")
 
     def pause(self, *, by: str, reason: str) -> Paused:
         """Claim nothing new from now on. Gives the pause that holds: the first one, if there was one already."""
@@ -28,8 +32,18 @@ class RedisControls:
         return Paused(by, reason, int(at_ms))
 
     def resume(self) -> Paused | None:
-        """Let new sessions start again. Gives the pause that was ended, if there was one."""
+        """Let new sessions start again, from a base that was held too. Gives the pause that was ended, if any."""
+        self._scripts.client.delete(self._held)
         return _pause(self._scripts.run("resume"))
+
+    def hold_base(self, reason: str) -> None:
+        """Pause because the base is in doubt; no merge into it closes anything either. The first reason holds."""
+        self._scripts.client.set(self._held, reason, nx=True)
+        self.pause(by=ORCH, reason=f"{reason}; look at it, put it right, then `orch resume`")
+
+    def base_held(self) -> str:
+        """Why the base is in doubt; empty when it is not."""
+        return str(self._scripts.client.get(self._held) or "")
 
     def paused(self) -> Paused | None:
         """The pause that holds, if any."""

@@ -17,6 +17,7 @@ PER_PROJECT = {
     "errors": "hash: sessions in a row that ended in an error, by issue",
     "paused": "hash: who paused the project, why, when",
     "base": "JSON: the last verification of the base branch",
+    "base-held": "text: why nothing starts from the base or is closed by it, until a person resumes",
     "base-under-way": "text: the verification of the base that is under way; 15 s",
     "installation": "text: whose control side this Redis served last",
     "outbox": "stream: what the tracker has still to be told, in order",

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -28,11 +27,9 @@ from orchestrator.adapters.git.leftovers import GitLeftovers
 from orchestrator.adapters.git.merges import GitMerges
 from orchestrator.adapters.git.outside import intrusion, look_outside
 from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
+from orchestrator.adapters.git.wording import cut, settings_remark, with_list
 from orchestrator.errors import WorkspaceError
 from orchestrator.models import BASE, ISSUE_ID, NOTHING_FETCHED, Committed, Fetched, Lease, Outside, Worktree
-from orchestrator.text import one_line
-
-TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
 
 
 class GitWorkspace:
@@ -152,8 +149,8 @@ class GitWorkspace:
             if written.id != checkout.git.tree_of(start):
                 head, agents = checkout.clone.head(), checkout.agents_commits(known)
                 own = [commit for commit in (found, head if head in agents else None) if commit]
-                new = checkout.git.record(written.id, start, _with_list(message, checkout.subjects(own, known)))
-            remarks = (*written.left_out, *_settings_remark(checkout.clone.settings_changed()))
+                new = checkout.git.record(written.id, start, with_list(message, checkout.subjects(own, known)))
+            remarks = (*written.left_out, *settings_remark(checkout.clone.settings_changed()))
             checkout.put_aside(None, known=(new,))
             checkout.move(found, new)
             checkout.show(new)
@@ -226,7 +223,7 @@ class GitWorkspace:
         listed = checkout.git("diff-tree", "-r", "-M", "--name-status", *span)
         diff = checkout.git("diff-tree", "-r", "-M", "-p", "--no-ext-diff", "--no-textconv", "--no-color", *span)
         whole = os.fsencode(f"{listed}\n\n{diff}\n" if listed else "").decode("utf-8", "replace")
-        return _cut(whole.replace("\0", "\ufffd"), max_chars, rest=f"git diff {worktree.base[:12]}..{worktree.branch}")
+        return cut(whole.replace("\0", "\ufffd"), max_chars, rest=f"git diff {worktree.base[:12]}..{worktree.branch}")
 
     def adds(self, commit: str, *, grown_from: str = "") -> bool:
         """True if the commit has other files than the base it grew from, and the base has not got them since.
@@ -316,29 +313,3 @@ class GitWorkspace:
 def _ahead(git: Git, ours: str | None, theirs: str | None) -> str | None:
     """Theirs, unless ours has all of it: every host that sees the remote then comes to the same."""
     return theirs if theirs and (not ours or git.beyond(theirs, ours)) else ours
-
-
-def _settings_remark(names: Sequence[str]) -> list[str]:
-    return [f"git settings of its own repository, which ended with the step: {', '.join(names)}"] if names else []
-
-
-def _with_list(message: str, subjects: Sequence[str]) -> str:
-    """The message with the subjects of squashed commits, before its trailers: those stay the last block."""
-    text = message.rstrip()
-    if not subjects:
-        return f"{text}\n"
-    listing = "\n".join(("Squashed, as the agent had named them:", *(f"- {one_line(line)}" for line in subjects)))
-    before, _, last = text.rpartition("\n\n")
-    if before and all(TRAILER.match(line) for line in last.splitlines()):
-        return f"{before}\n\n{listing}\n\n{last}\n"
-    return f"{text}\n\n{listing}\n"
-
-
-def _cut(text: str, max_chars: int, *, rest: str) -> str:
-    """Text in max_chars characters, cut after a whole line, with a last line that says so."""
-    if len(text) <= max_chars:
-        return text
-    note = "[cut: {} of {} characters are not shown; `{}` shows all]\n"
-    room = max(0, max_chars - len(note.format(len(text), len(text), rest)))
-    shown = text[: text.rfind("\n", 0, room) + 1] or text[:room]
-    return shown + note.format(len(text) - len(shown), len(text), rest)

@@ -156,7 +156,7 @@ class GitHubServer:
 
     def merge(self, number: int, *, at: datetime = NOON, message: str = "", parents: int = 2, files: int = 1) -> str:
         """Merge a pull request; gives the merge commit."""
-        commit = hashlib.sha1(f"{number} {len(self.commits)}".encode()).hexdigest()
+        commit = hashlib.sha1(f"{number}".encode()).hexdigest()
         pull = self.pulls[number]
         words = message or f"Merge pull request #{number} from {pull['head']['label'].replace(':', '/')}"
         self.commit(commit, words, at=at, branch=pull["base"]["ref"], parents=parents, files=files)

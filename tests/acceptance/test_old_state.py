@@ -160,9 +160,9 @@ class Old:
         return self.project.status(ISSUES[name])
 
     def merge(self, name: str) -> None:
-        """Merge the branch as a person does; which of two greetings stays does not matter here."""
+        """Merge the branch as a person does. Its greeting stays: a merge that takes none of the work closes nothing."""
         who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-        self.project.git(*who, "merge", "--quiet", "--strategy-option=ours", f"orch/{ISSUES[name]}")
+        self.project.git(*who, "merge", "--quiet", "--strategy-option=theirs", f"orch/{ISSUES[name]}")
 
 
 def answers(client: Any) -> bool:

@@ -76,4 +76,6 @@ def _finding(level: str, ran: VerificationEvidence, watched: _Watched, *, on: st
     )
     if ran.exit_code == 0:
         return Finding(Level.WARN if ran.red_before else Level.OK, says)
-    return Finding(Level.FAIL, says, f"less {shlex.quote(ran.output_ref)}")
+    # A red level keeps nothing from being claimed, and a set-up keeps all.
+    red = Level.FAIL if level == "default" or ran.set_up else Level.WARN
+    return Finding(red, says, f"less {shlex.quote(ran.output_ref)}")

@@ -31,7 +31,7 @@ def test_a_holder_that_wakes_ends_nothing_of_the_one_that_followed(tmp_path: Pat
     wiring = Wiring(load(project.repo, {"ORCH_STATE_DIR": str(tmp_path / "state")}))
     lease = Lease("i-a1b2", 18, a_record("i-a1b2"))
     worktree = Worktree("i-a1b2", project.repo, "orch/i-a1b2", "HEAD")
-    begun = tmp_path / "begun"
+    begun = project.repo / "begun"  # in the workspace: a sandbox has its own /tmp
     verify = wiring.tools.verification(lease, Event()).run
     with ThreadPoolExecutor(1) as worker:
         running = worker.submit(verify, ["sh", "-c", f"touch {begun}; exec sleep 60"], worktree, "HEAD")

@@ -177,8 +177,16 @@ def test_garbage_is_asked_for_once_more(night: Night, title: str, role: str) -> 
             "no verification command: orch.toml has none for level -; "
             'write e.g. [verify] default = ["make", "test"] in orch.toml',
         ),
-        ("Failing verification", "`sh -c 'echo 1 test failed; exit 3'` exited with 3: 1 test failed"),
-        ("Endless verification", "`sleep 60` exited with 124: orch: ended after 2 s, the time limit of a verification"),
+        (
+            "Failing verification",
+            "`sh -c 'echo 1 test failed; exit 3'` exited with 3: 1 test failed "
+            "(red again: exited with 3 before, on the same commit)",
+        ),
+        (
+            "Endless verification",
+            "`sleep 60` exited with 124: orch: ended after 2 s, the time limit of a verification "
+            "(red again: exited with 124 before, on the same commit)",
+        ),
     ],
 )
 def test_a_failed_verification(night: Night, title: str, why: str) -> None:

@@ -94,15 +94,16 @@ def test_a_step_is_told_with_its_result(night: Night) -> None:
 
 
 def test_logs_lists_every_run_and_shows_the_end_of_the_last(night: Night) -> None:
-    """With its number, name, size and file."""
+    """With its number, name, size and file; what was red was run again."""
     text = night.says("logs", night.failed)
     found = night.json("logs", night.failed)
 
-    assert ["implement", "spec_review", "quality_review", "verification"] == [run["step"] for run in found["runs"]]
-    assert [1, 2, 3, 4] == [run["number"] for run in found["runs"]]
+    steps = ["implement", "spec_review", "quality_review", "verification", "verification"]
+    assert steps == [run["step"] for run in found["runs"]]
+    assert [1, 2, 3, 4, 5] == [run["number"] for run in found["runs"]]
     assert all(Path(path).is_file() for run in found["runs"] for path in run["files"])
     assert re.search(r"^  1  implement .* 1-implementer.stdout$", text, re.MULTILINE)
-    assert "==> 4 verification <==" in text
+    assert "==> 5 verification <==" in text
 
 
 def test_logs_of_a_step_are_whole_and_harmless(night: Night) -> None:
@@ -133,7 +134,8 @@ def test_the_report_has_what_is_ready_and_what_needs_a_person(night: Night) -> N
     commit = night.project.git("rev-parse", f"orch/{night.clean}")
 
     assert f"  {night.clean}  Go well\n" in text.partition("Ready for review")[2]
-    assert f"`test -s work.txt` passed at {commit[:12]}; 2 reviews" in text
+    touched = "  # the work touched the verification itself: work.txt"
+    assert f"`test -s work.txt{touched}` passed at {commit[:12]}; 2 reviews" in text
     assert f"\nNeeds a person\n  {night.failed}  Go wrong\n" in text
     assert f"`orch logs {night.failed} --step verification`; `orch enqueue {night.failed}`" in text
     assert "verification failed: `test -s work.txt` exited with 1" in text

@@ -23,6 +23,7 @@ from orchestrator.adapters.agents import (
     reach_given,
     reach_of_machine,
     reach_of_objects,
+    reach_of_programs,
     reach_without,
     remedy,
     why_not,
@@ -87,7 +88,7 @@ def sandbox_report(settings: Settings) -> tuple[str, str]:
         return "off, by orch.toml: agents reach all that you do", 'set sandbox = "auto"'
     if reason := why_not():
         return f"none: {reason}; agents reach all that you do", remedy()
-    return "bubblewrap: agents and verifications reach their workspace, and what docs/threat-model.md lists", ""
+    return "bubblewrap: agents reach their workspace, not the main checkout, and what docs/threat-model.md lists", ""
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,12 @@ class SessionProcesses:
         settings, env = self.settings, clean_env(os.environ, allow=self.settings.agents.env)
         ours = (settings.state_dir, *(settings.root / name for name in (".sudocode", ".git")), self.git())
         named = reach_given(env.get("HOME", ""), write=settings.agents.write, read=settings.agents.read)
+        verify = settings.verify
+        checks = filter(None, (verify.default, verify.L0, verify.L1, verify.L2))
+        commands = (*(agent.argv for agent in self._agents.values()), *checks)
         return (
             reach_of_machine(env)
+            | reach_of_programs(env, commands)
             | reach_without(*ours, *settings.root.glob(".env*"))
             | reach_of_objects(self.git())
             | named

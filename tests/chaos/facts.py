@@ -146,12 +146,15 @@ def _commits(sessions: Iterable[Session]) -> list[str]:
 def _session(project: Project, issue_id: str, session_id: str, taken_up: Sequence[datetime]) -> Session:
     rows: Any = project.redis.lrange(project.keys("history", session_id), 0, -1)
     folder = project.state / "logs" / issue_id / session_id
+    reports = tuple(_reports.validate_json(row) for row in rows)
+    # A red verification is run again within its step.
+    again = sum(len(report.evidence.red_before) for report in reports if report.evidence)
     return Session(
         id=session_id,
         issue_id=issue_id,
-        reports=tuple(_reports.validate_json(row) for row in rows),
+        reports=reports,
         texts=tuple(project.leases.snapshots(session_id)),
-        begun=len([*folder.glob("*.prompt"), *folder.glob("*-verification.log")]),
+        begun=len([*folder.glob("*.prompt"), *folder.glob("*-verification.log")]) - again,
         taken_up=tuple(taken_up),
     )
 

@@ -14,6 +14,7 @@ from threading import Event
 
 import pytest
 
+from orchestrator.adapters.agents import reach_of_programs
 from orchestrator.adapters.process import foreign, marked, sandbox
 from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
 from orchestrator.adapters.process.sandbox import Access, Link, Reach
@@ -246,3 +247,20 @@ def children(pid: int) -> list[int]:
 
 def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_what_a_command_starts_is_there(tmp_path: Path) -> None:
+    """Folders on PATH and that of a program named by its path, wherever they are; not what lies beside it in /tmp."""
+    for name in ("bin/tool", "agents/agent.sh", "agents/part.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    shared = Path("/tmp/orch-agent-of-a-test")
+    shared.touch()
+    try:
+        commands = (("sh", "-c", "x"), (str(tmp_path / "agents/agent.sh"), "{role}"), (str(shared),), ())
+        reach = reach_of_programs({"PATH": f"{tmp_path / 'bin'}::relative:/tmp", "HOME": str(tmp_path)}, commands)
+    finally:
+        shared.unlink()
+
+    assert {tmp_path / "bin", tmp_path / "agents", shared} == reach.keys()
+    assert {Access.READ} == set(reach.values())

@@ -9,7 +9,7 @@ be made, in memory. What an agent's own CLI keeps (a session, a renewed login) s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.adapters.process.sandbox import Access, Link, Reach
@@ -67,13 +67,14 @@ _XDG = {
     ".local/state": "XDG_STATE_HOME",
 }
 _OWN_HOMES = ("CLAUDE_CONFIG_DIR", "CODEX_HOME")
+_SHARED = ("/tmp", "/var/tmp", "/run")  # noqa: S108
 _OF_THE_SYSTEM = ("/run/current-system", "/run/opengl-driver")
 
 
 def reach_of_machine(env: Mapping[str, str]) -> Reach:
     """The reach of a program with this environment: none of the sockets in /run, its own temporary files, its home."""
     temporary = (Path(env[name]) for name in ("TMPDIR", "XDG_RUNTIME_DIR") if env.get(name, "").startswith("/"))
-    places: Reach = dict.fromkeys(_real("/tmp", "/var/tmp", "/run", *temporary), Access.EMPTY)  # noqa: S108
+    places: Reach = dict.fromkeys(_real(*_SHARED, *temporary), Access.EMPTY)
     # Where names are looked up, and what NixOS has its programs in.
     places |= dict.fromkeys(_real("/etc/resolv.conf", *_OF_THE_SYSTEM), Access.READ)
     home = Path(env.get("HOME", "")).resolve()
@@ -87,6 +88,18 @@ def reach_given(home: str, *, write: Iterable[str] = (), read: Iterable[str] = (
     )
     places: Reach = dict.fromkeys(_real(*to_read), Access.READ)
     return places | dict.fromkeys(_real(*to_write), Access.WRITE)
+
+
+def reach_of_programs(env: Mapping[str, str], commands: Iterable[Sequence[str]]) -> Reach:
+    """The reach of what these commands start: the folders on PATH, and that of a program named by its whole path.
+
+    A script may need what lies beside it. Of a folder that others put their files into it is the program alone.
+    """
+    shared = {Path("/"), *map(Path, _SHARED), Path(env.get("HOME", "")).resolve()}
+    named = (Path(command[0]) for command in commands if command and command[0].startswith("/"))
+    found = (path if path.resolve().parent in shared else path.parent for path in named)
+    on_path = (Path(folder) for folder in env.get("PATH", "").split(os.pathsep) if folder.startswith("/"))
+    return dict.fromkeys((path for path in _real(*on_path, *found) if path not in shared), Access.READ)
 
 
 def reach_of_objects(git: Path) -> Reach:

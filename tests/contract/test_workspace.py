@@ -352,6 +352,22 @@ def test_a_clean_checkout_is_a_repository_of_its_own(project: Project, workspace
     assert [] == workspace.put_aside("i-abc")
 
 
+def test_one_clean_checkout_at_a_time(project: Project) -> None:
+    """A second verification of the same issue, or of the base, takes no files from under the first one."""
+    hasty = project.workspace(lock_s=0.2)
+    for what in ("i-abc", BASE):
+        with hasty.clean(what, project.first) as clean:
+            hasty.prepare("i-abc")
+            with (
+                pytest.raises(WorkspaceError, match=r"has held .*verifying for 0\.2 s"),
+                hasty.clean(what, project.first),
+            ):
+                pass
+            assert (clean.path / "README.md").exists()
+        with hasty.clean(what, project.first) as again:
+            assert (again.path / "README.md").exists()
+
+
 def test_a_clean_checkout_of_the_base_is_no_issues(project: Project, workspace: Workspace) -> None:
     """The base can be had without any issue."""
     with workspace.clean(BASE, project.first) as clean:

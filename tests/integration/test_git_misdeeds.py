@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.git import outside
 from orchestrator.models import Fetched, Worktree
-from tests.git_project import FILES, Project
+from tests.git_project import FILES, Project, put_before_git
 
 Deed = Callable[[Project, Path], object]
 
@@ -205,6 +206,17 @@ def test_work_of_others_is_not_named(project: Project) -> None:
     project.git("update-ref", "refs/remotes/origin/main", "HEAD")
     write(".sudocode/issues.jsonl", "{}\n")(project, project.repo)
     workspace.commit(workspace.prepare("i-other"), "x\n")
+
+    assert [] == workspace.outside(before).since(before)
+
+
+def test_a_checkout_too_slow_to_be_seen_is_nobodys_fault(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs under the user's checkout ends no session, and is no change either."""
+    workspace = project.workspace()
+    before = workspace.outside()
+    slow = put_before_git(project.repo.parent / "bin", 'case "$*" in *status*) sleep 30;; esac')
+    monkeypatch.setenv("PATH", slow)
+    monkeypatch.setattr(outside, "STATUS_S", 0.2)
 
     assert [] == workspace.outside(before).since(before)
 

@@ -13,12 +13,14 @@ from orchestrator.adapters.git.clone import content, listed_settings
 from orchestrator.adapters.git.command import Git, question, reason
 from orchestrator.adapters.git.files import TRACKER_FOLDER
 from orchestrator.adapters.git.refs import BRANCHES, REMOTE
+from orchestrator.errors import WorkspaceError
 from orchestrator.merge_close.events import issue_of_message
 from orchestrator.models import Outside, Worktree, branch_of
 from orchestrator.text import one_line
 
 MAX_FILES = 1000
 NAMED = 5
+STATUS_S = 60.0
 
 
 def look_outside(git: Git, root: Path, *, base: str, before: Outside | None = None) -> Outside:
@@ -51,10 +53,16 @@ def _hooks(common: Path) -> Mapping[str, object]:
     }
 
 
-def _changed_files(root: Path) -> Mapping[str, object]:
-    """The files that git status names, with what tells one change of a file from the next."""
+def _changed_files(root: Path) -> Mapping[str, object] | None:
+    """The files that git status names, with what tells one change of a file from the next; None where it is too slow.
+
+    What cannot be seen of the user's checkout is no fault of the issue.
+    """
     asked = ("--no-optional-locks", "status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=all")
-    done = question(root, *asked, "--", ".", f":(top,exclude,literal){TRACKER_FOLDER}", timeout_s=60)
+    try:
+        done = question(root, *asked, "--", ".", f":(top,exclude,literal){TRACKER_FOLDER}", timeout_s=STATUS_S)
+    except WorkspaceError:
+        return None
     if done.returncode:
         return {f"(git status: {one_line(reason(done.stderr))})": ()}
     rows = [row for row in done.stdout.split("\0") if row][:MAX_FILES]

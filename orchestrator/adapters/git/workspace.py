@@ -175,7 +175,7 @@ class GitWorkspace:
         One at a time for each issue. Running it again is harmless: what a killed one left is removed first.
         """
         look = self._look(issue_id)
-        with flock(look.state / "clean.lock", patience_s=self._lock_s):
+        with flock(look.state / "verifying", patience_s=self._lock_s):
             with self._checkout(issue_id) as checkout:
                 target = checkout.need(commit, do="check out a commit that `head` or `commit` gave")
                 if not checkout.has_folders():

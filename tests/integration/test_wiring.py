@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
+from orchestrator.merge_close.events import Delivered
 from orchestrator.models import Lease, Worktree
 from orchestrator.settings import load
+from orchestrator.wiring.merges import MergeWiring
 from orchestrator.wiring.project import Wiring
 from tests.engine import a_record
 from tests.git_project import Project
@@ -23,6 +25,23 @@ def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
         _ = wiring.workspace if name == "worktrees" else wiring.state("up.lock")
 
         assert 0o700 == wiring.settings.state_dir.stat().st_mode & 0o777
+
+
+def test_a_base_in_doubt_closes_nothing(tmp_path: Path, redis_url: str) -> None:
+    """A merge in the repo is seen again once a person has said that the base is as it should be."""
+    project = Project(tmp_path)
+    wiring = Wiring(load(project.repo, {"ORCH_STATE_DIR": str(tmp_path / "state"), "ORCH_REDIS_URL": redis_url}))
+    worktree = wiring.workspace.prepare("i-a1b2")
+    (worktree.path / "work.py").write_text("x\n")
+    commit = wiring.workspace.commit(worktree, "Work\n\nSudocode-Issue: i-a1b2\n").commit
+    project.git("merge", "--quiet", "--no-ff", "--no-edit", commit)
+    work = [Delivered("i-a1b2", commit, worktree.base)]
+    local = MergeWiring(wiring).merge_look.local
+
+    wiring.controls.hold_base("main moved")
+    assert [] == list(local(work))
+    wiring.controls.resume()
+    assert ["i-a1b2"] == [merge.issue_id for merge in local(work)]
 
 
 def test_a_holder_that_wakes_ends_nothing_of_the_one_that_followed(tmp_path: Path) -> None:

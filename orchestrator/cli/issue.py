@@ -130,13 +130,7 @@ def reopen(issue_id: str, as_json: bool) -> None:
     \b
       orch issue reopen i-a1b2
     """
-    with project.here().tracker as tracker:
-        _show(tracker.show_issue, issue_id)
-        tracker.upsert_issue(issue_id=issue_id, status=IssueStatus.OPEN)
-    if as_json:
-        print_json({"id": issue_id, "status": IssueStatus.OPEN})
-    else:
-        click.echo(f"{issue_id} is {IssueStatus.OPEN}; `orch enqueue {issue_id}` runs it next")
+    _set_status(issue_id, IssueStatus.OPEN, f"`orch enqueue {issue_id}` runs it next", as_json=as_json)
 
 
 @command.command
@@ -151,13 +145,18 @@ def close(issue_id: str, as_json: bool) -> None:
     For an issue whose session found nothing to merge, or that is not wanted any more. What waits for it may start then.
     A session that runs is not ended by this: `orch stop` does that.
     """
+    _set_status(issue_id, IssueStatus.CLOSED, f"`orch issue reopen {issue_id}` undoes that", as_json=as_json)
+
+
+def _set_status(issue_id: str, status: IssueStatus, then: str, *, as_json: bool) -> None:
+    """Set it in the tracker, by a person's word; `then` says what follows. Running it again is harmless."""
     with project.here().tracker as tracker:
         _show(tracker.show_issue, issue_id)
-        tracker.upsert_issue(issue_id=issue_id, status=IssueStatus.CLOSED)
+        tracker.upsert_issue(issue_id=issue_id, status=status)
     if as_json:
-        print_json({"id": issue_id, "status": IssueStatus.CLOSED})
+        print_json({"id": issue_id, "status": status})
     else:
-        click.echo(f"{issue_id} is {IssueStatus.CLOSED}; `orch issue reopen {issue_id}` undoes that")
+        click.echo(f"{issue_id} is {status}; {then}")
 
 
 def _body(body: str | None, body_file: TextIO | None) -> str | None:

@@ -22,6 +22,7 @@ from celery import Celery, Task, bootsteps, signals, states
 from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
+from redis import RedisError
 
 from beat import CONTROL, MERGE_CLOSE, POLL, QUEUES, SESSIONS, TASKS, TICKS, entries
 from orchestrator import logs, wiring
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 ANNOUNCED_EVERY_S = 2.0
 ANNOUNCED_FOR_S = 10.0
+
+REPEAT_THEMSELVES = ("celery.worker.consumer.consumer", "kombu.transport.redis")
+"""Who tries a Redis that refuses us (it is full, or a replica) up to five times a second, and says so each time."""
 
 
 def configuration() -> dict[str, Any]:
@@ -253,13 +257,13 @@ app.steps["worker"].add(Announcer)
 @signals.after_setup_task_logger.connect
 @signals.after_setup_logger.connect
 def _one_look(logger: logging.Logger, **_: Any) -> None:
-    logs.adopt(logger)
+    logs.adopt(logger, brief=RedisError)
 
 
 @signals.after_setup_logger.connect
 def _calm(**_: Any) -> None:
-    # While Redis refuses it (it is full, or a replica), Celery's consumer tries five times a second.
-    logging.getLogger("celery.worker.consumer.consumer").addFilter(logs.OncePerMinute())
+    for name in REPEAT_THEMSELVES:
+        logging.getLogger(name).addFilter(logs.OncePerMinute())
 
 
 @signals.worker_init.connect

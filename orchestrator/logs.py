@@ -52,8 +52,15 @@ def configure(level: str, form: str, *, redact: Callable[[str], str] = str) -> N
     )
 
 
-def adopt(logger: logging.Logger) -> None:
-    """Give the lines of a library that uses `logging` the form of ours."""
+def adopt(logger: logging.Logger, *, brief: type[Exception]) -> None:
+    """Give the lines of a library that uses `logging` the form of ours; an error that is `brief` has no traceback."""
+
+    def one_line(record: logging.LogRecord) -> bool:
+        error = record.exc_info and record.exc_info[1]
+        if isinstance(error, brief):
+            record.msg, record.args, record.exc_info = f"{record.getMessage()}: {error}", (), None
+        return True
+
     *told, render = structlog.get_config()["processors"]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *told],
@@ -61,6 +68,7 @@ def adopt(logger: logging.Logger) -> None:
     )
     for handler in logger.handlers:
         handler.setFormatter(formatter)
+        handler.addFilter(one_line)
 
 
 def _redacted(value: object, redact: Callable[[str], str]) -> object:

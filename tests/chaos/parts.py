@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,18 @@ class Parts:
         """kill -9 of the worker that polls and publishes, and another one."""
         kill_worker(self.control)
         self.start_control()
+
+    def cut_telling_off(self, kill: Callable[[], None]) -> None:
+        """Do that to the worker that publishes while it stands still, after it told some of what waits."""
+        before, deadline = self.project.outbox.waiting(), time.monotonic() + 60
+        told = False
+        while not told:  # without a pause: all may be told within one
+            assert time.monotonic() < deadline, "telling should go on"
+            publishers = pool(self.control)
+            told = self.project.outbox.waiting() < before
+        send(signal.SIGSTOP, publishers)
+        kill()
+        send(signal.SIGCONT, publishers)
 
     # Looking
 

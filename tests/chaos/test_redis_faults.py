@@ -82,7 +82,8 @@ def all_told(project: Project, *issues: str) -> bool:
 
 def no_pages(stack: Running, *, but: Sequence[str] = ()) -> None:
     """No part said anything in more than a line, `but` those."""
-    assert [] == [line for line in stack.lines("Traceback") if not any(part in line for part in but)]
+    pages = [line for line in stack.lines("Traceback") if not any(part in line for part in but)]
+    assert [] == pages, stack.printed
 
 
 def test_redis_dies_ten_times_in_a_row(project: Project, server: OwnRedis, stack: Running) -> None:

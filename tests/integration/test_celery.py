@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import redis
 import structlog
 from celery import Celery, signals
+from kombu.transport.redis import MultiChannelPoller
 from structlog.testing import capture_logs
 
 from orchestrator import celery, wiring
@@ -222,6 +224,25 @@ def test_a_failing_tick_is_said_once() -> None:
         task.on_failure(away, "an id", (), {}, None)
 
     assert ["the tracker is away"] * 2 == [line["reason"] for line in lines]
+
+
+def test_a_redis_that_refuses_the_broker_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """kombu prolongs its queues from time to time, and prints a page each time a replica takes no writes."""
+
+    class Refused:
+        connection_errors, ResponseError = redis.ConnectionError, redis.ResponseError
+
+        def maybe_refresh_binding_expiry(self) -> None:
+            raise redis.ReadOnlyError("You can't write against a read only replica.")
+
+    signals.after_setup_logger.send(None, logger=logging.getLogger("nobody's"))
+    poller: Any = MultiChannelPoller()  # type: ignore[no-untyped-call] # as all of kombu
+    poller._channels = [Refused()]  # it asks each
+    for _ in range(3):
+        poller.maybe_refresh_binding_expiry()
+
+    (line,) = caplog.records
+    assert ("kombu.transport.redis", None) == (line.name, line.exc_info)
 
 
 def test_what_a_session_has_said_is_not_said_again() -> None:

@@ -55,7 +55,11 @@ from orchestrator import logs
 logger = logging.getLogger("celery.worker")
 logger.addHandler(logging.StreamHandler())
 logs.configure("info", "auto", redact=lambda text: text.replace("hunter2", "[redacted]"))
-logs.adopt(logger)
+logs.adopt(logger, brief=ConnectionError)
+try:
+    raise ConnectionError("as hunter2: refused")
+except ConnectionError:
+    logger.exception("cannot %s", "ack")
 try:
     raise KeyError("hunter2")
 except KeyError:
@@ -65,11 +69,15 @@ structlog.get_logger().warning("refused", url="redis://:hunter2@box", tried=["hu
 
 
 def test_what_a_library_says_looks_like_our_own_lines() -> None:
-    """Where no terminal reads them, all lines are JSON objects, tracebacks included; and no secret is in any."""
+    """Where no terminal reads them, all lines are JSON objects, with the tracebacks that say more than a line does.
+
+    No secret is in any.
+    """
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", ANOTHERS], capture_output=True, text=True, env=environ, check=True)
-    theirs, ours = map(json.loads, done.stderr.splitlines())
+    brief, theirs, ours = map(json.loads, done.stderr.splitlines())
 
+    assert ("cannot ack: as [redacted]: refused", False) == (brief["event"], "exception" in brief)
     assert ("cannot connect", "error", "celery.worker") == (theirs["event"], theirs["level"], theirs["logger"])
     assert "KeyError: '[redacted]'" in theirs["exception"]
     assert ("redis://:[redacted]@box", ["[redacted]", 7], 12) == (ours["url"], ours["tried"], ours["token"])

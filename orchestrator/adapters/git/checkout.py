@@ -79,7 +79,7 @@ class Checkout:
         """
         head = self.clone.head()
         tips = sorted(self.clone.tips().difference(known), key=lambda commit: (commit != head, commit))
-        strange = [commit for commit in tips if self.git.commit_of(commit) is None]
+        strange = [tip for tip, found in zip(tips, self.git.commits_of(*tips), strict=True) if found is None]
         if strange:
             revisions = "\n".join((*strange, *(f"^{commit}" for commit in known)))
             target = str(self._common / "objects/pack/pack")
@@ -94,7 +94,7 @@ class Checkout:
         Gives the refs.
         """
         agents = self.agents_commits(known)
-        left = {self.git.commit_of(self.branch_ref), self.git.commit_of(self.start_ref)}.difference(known)
+        left = set(self.git.commits_of(self.branch_ref, self.start_ref)).difference(known)
         aside = {*agents, *(commit for commit in left if commit and self.git.beyond(commit, *known))}
         if tree is not None:
             head = self.clone.head()
@@ -169,8 +169,9 @@ class Checkout:
         refs = [self._common / f"{ref}.lock" for ref in (self.branch_ref, self.start_ref)]
         for lock in (*self.state.glob("*.lock"), *refs):
             lock.unlink(missing_ok=True)
-        if self.git.ask("ls-files", "--unmerged", GIT_INDEX_FILE=self.files.index) is None:
-            self.files.index.unlink(missing_ok=True)  # only costs reading every file once more
+        index = self.files.index
+        if index.exists() and self.git.ask("ls-files", "--unmerged", GIT_INDEX_FILE=index) is None:
+            index.unlink()  # only costs reading every file once more
         if self.path.is_symlink() or self.path.is_file():
             self.path.unlink()
 

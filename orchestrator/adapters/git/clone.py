@@ -41,7 +41,7 @@ def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -
     Running it again makes them anew: agents must not be at work meanwhile.
     """
     settings = _settings(git)
-    empty = _empty_repo(git, state / "new", branch)
+    empty = _empty_repo(git, state / "new", branch, kind=dict(settings).get("extensions.objectformat", "sha1"))
     for name, carried in (("ours", _OURS), ("theirs", _THEIRS)):
         made = state / "new" / name
         shutil.copytree(empty, made)
@@ -52,7 +52,8 @@ def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -
                 (made / of_the_user).parent.mkdir(exist_ok=True)
                 shutil.copyfile(git.common / of_the_user, made / of_the_user)
     _borrow(state / "new/theirs", git.common / "objects")
-    _share_large_files(state / "new/ours", large_files(git), used="filter.lfs.clean" in dict(settings))
+    if "filter.lfs.clean" in dict(settings):
+        _share_large_files(state / "new/ours", large_files(git))
     tags = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/tags")
     named, commit = base
     known = (f"{commit} refs/heads/{named}", f"{commit} refs/remotes/origin/{named}", tags)
@@ -86,18 +87,16 @@ def large_files(git: Git) -> Path:
     return git.common / (git.ask("config", "lfs.storage") or "lfs")
 
 
-def _share_large_files(ours: Path, store: Path, *, used: bool) -> None:
+def _share_large_files(ours: Path, store: Path) -> None:
     """A link, as the setting for it would hold for a remote on this disk too."""
-    if used:
-        store.mkdir(parents=True, exist_ok=True)
-        (ours / "lfs").symlink_to(store)
+    store.mkdir(parents=True, exist_ok=True)
+    (ours / "lfs").symlink_to(store)
 
 
-def _empty_repo(git: Git, folder: Path, branch: str) -> Path:
+def _empty_repo(git: Git, folder: Path, branch: str, *, kind: str) -> Path:
     """The git directory of a repo with nothing in it, as git makes it for this disk."""
     remove(folder)
     folder.mkdir(parents=True)
-    kind = git.ask("rev-parse", "--show-object-format") or "sha1"
     chosen = ("-c", "init.defaultRefFormat=files", "init", "--quiet", "--template=", f"--object-format={kind}")
     done = question(folder, *chosen, f"--initial-branch={branch}")
     if done.returncode:

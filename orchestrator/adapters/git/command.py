@@ -85,7 +85,14 @@ class Git:
 
     def commit_of(self, name: str) -> str | None:
         """The commit that a ref or an id stands for, if there is one."""
-        return self.ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        return self.commits_of(name)[0]
+
+    def commits_of(self, *names: str) -> list[str | None]:
+        """The same for several, in one call."""
+        asked = "".join(f"{name}^{{commit}}\n" for name in names)
+        said = (self.ask("cat-file", "--batch-check=%(objectname)", stdin=asked) or "").split("\n")
+        found = [None if " " in line else line for line in said]
+        return found if len(found) == len(names) else [None] * len(names)
 
     def tree_of(self, commit: str) -> str:
         """The commit's files."""

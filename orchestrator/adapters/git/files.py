@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,8 +104,9 @@ class Files:
     def _show(self, commit: str) -> None:
         reset = ("read-tree", "--no-recurse-submodules", "--reset", "-u", commit)
         self._git(*reset, folder=self._path, GIT_INDEX_FILE=self.index)
-        clean = ("clean", "-ffdxq", "--", f":(top,literal){TRACKER_FOLDER}")
-        self._git(*clean, folder=self._path, GIT_INDEX_FILE=self.index)
+        if os.path.lexists(self._path / TRACKER_FOLDER):
+            clean = ("clean", "-ffdxq", "--", f":(top,literal){TRACKER_FOLDER}")
+            self._git(*clean, folder=self._path, GIT_INDEX_FILE=self.index)
 
     def sweep(self) -> None:
         """Remove what is neither in the index nor ignored: empty folders, git folders of embedded repos."""

@@ -118,12 +118,14 @@ class GitWorkspace:
             tip = next((there for there in (own, first) if there and git.beyond(there, base)), base)
             grown_from = checkout.merge_base(base, tip)
             checkout.free_branch(found)
+            fresh = not checkout.path.is_dir()
             checkout.path.mkdir(parents=True, exist_ok=True)
             checkout.make_folders(self._base, base)
-            checkout.put_aside(checkout.files.write(tip).id, known=(tip, base))
+            checkout.put_aside(None if fresh else checkout.files.write(tip).id, known=(tip, base))
             checkout.move(found, tip)
             checkout.show(tip)
-            checkout.files.sweep()
+            if not fresh:
+                checkout.files.sweep()
             return Worktree(issue_id, checkout.path, checkout.branch, grown_from, token)
 
     def head(self, worktree: Worktree) -> str:
@@ -264,8 +266,8 @@ class GitWorkspace:
 
     def _find_base(self, git: Git, fetched: str = "") -> str | None:
         """The commit sessions start from. A clone that only runs sessions is not pulled: its own branch may be old."""
-        theirs = fetched or git.commit_of(f"refs/remotes/{self._remote}/{self._base}")
-        return _ahead(git, git.commit_of(f"refs/heads/{self._base}"), theirs)
+        ours, theirs = git.commits_of(f"refs/heads/{self._base}", f"refs/remotes/{self._remote}/{self._base}")
+        return _ahead(git, ours, fetched or theirs)
 
     def _look(self, issue_id: str) -> Checkout:
         if issue_id != BASE and not ISSUE_ID.fullmatch(issue_id):

@@ -27,7 +27,7 @@ class SudocodeGateway:
     A callable raises TransientMCPError when trying again may help: it is called three times in all, with 1 s and 2 s
     between, and then TrackerUnavailable is raised. Anything else it raises is passed on at once. An answer that is not
     in the contract is InvalidMCPResponseError. Without `mcp_list_issues`, a [FIX] issue that may have been made already
-    is looked for among the ready ones only.
+    is looked for among the ready ones only. What is written passes through `redact`.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class SudocodeGateway:
         mcp_link: Callable[..., object],
         mcp_list_issues: Callable[..., object] | None = None,
         sleep: Callable[[float], object] = time.sleep,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._ready = mcp_ready
         self._show = mcp_show_issue
@@ -48,6 +49,7 @@ class SudocodeGateway:
         self._link = mcp_link
         self._list = mcp_list_issues
         self._sleep = sleep
+        self._redact = redact
 
     def get_ready_issues(self) -> list[object]:
         """The records the tracker holds ready, as they came: unsorted, each still to be validated."""
@@ -74,6 +76,7 @@ class SudocodeGateway:
 
     def add_feedback(self, issue_id: str, content: str, *, look_first: bool = False) -> None:
         """Append one feedback entry of the issue on itself, once: it is looked for before a retry."""
+        content = self._redact(content)
         self._once(
             f"feedback on {issue_id}",
             make=lambda: self._feedback(issue_id=issue_id, to_id=issue_id, content=content),
@@ -83,6 +86,7 @@ class SudocodeGateway:
 
     def create_fix_issue(self, title: str, body: str, *, look_first: bool = False) -> str:
         """Create an issue and give its id, once: one like it is looked for before a retry."""
+        title, body = self._redact(title), self._redact(body)
 
         def make() -> str:
             answer = self._upsert(title=title, description=body)

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from orchestrator.errors import InvalidMCPResponseError
 from orchestrator.models import ISSUE_ID, UNSAID, IssueContext, IssueStatus
+from orchestrator.text import redacted
 
 FIX_TITLE = "[FIX] "
 """How the title of an issue begins that goes on with one whose reviews failed too often."""
@@ -177,9 +178,10 @@ def _edges(record: Mapping[str, object], kinds: tuple[str, ...], side: str, end:
             yield named
 
 
-def context(issue: Issue) -> IssueContext:
+def context(issue: Issue, *, redact: Callable[[str], str] = redacted) -> IssueContext:
     """The issue as the roles need it. A host may give the fields of IssueContext in the record directly; they win.
 
+    All of it passes through `redact`: from here it goes into prompts, commits, pull requests and Redis.
     InvalidMCPResponseError when its id is not usable.
     """
     if not ISSUE_ID.fullmatch(issue.id):
@@ -192,7 +194,7 @@ def context(issue: Issue) -> IssueContext:
         return str(issue.record.get(field) or facts.get(fact) or default)
 
     level = said("verify_level", "verify").upper()
-    return IssueContext(
+    found = IssueContext(
         issue_id=issue.id,
         manifest_id=said("manifest_id", "manifest", facts.get("source doc", UNSAID)),
         task_id=said("task_id", "roadmap task id", issue.id),
@@ -206,6 +208,7 @@ def context(issue: Issue) -> IssueContext:
         source_doc=said("source_doc", "source doc"),
         description=_prose(head, rest) if checklist else "",
     )
+    return replace(found, **{name: redact(text) for name, text in asdict(found).items() if isinstance(text, str)})
 
 
 def _split(body: str) -> tuple[list[str], str, list[str]]:

@@ -63,7 +63,12 @@ def an_answer(prompt: str, fields: Mapping[str, object]) -> str:
     return json.dumps({"nonce": re.findall(r'"nonce": "(\w+)"', prompt)[-1], **fields})
 
 
-def gateway_to(tracker: MemoryTracker, *, sleep: Callable[[float], object] = lambda _seconds: None) -> SudocodeGateway:
+def gateway_to(
+    tracker: MemoryTracker,
+    *,
+    sleep: Callable[[float], object] = lambda _seconds: None,
+    redact: Callable[[str], str] = str,
+) -> SudocodeGateway:
     """A gateway over the five callables, as the runbook wires it; it does not wait between its tries."""
     return SudocodeGateway(
         mcp_ready=tracker.ready,
@@ -72,6 +77,7 @@ def gateway_to(tracker: MemoryTracker, *, sleep: Callable[[float], object] = lam
         mcp_add_feedback=tracker.add_feedback,
         mcp_link=tracker.link,
         sleep=sleep,
+        redact=redact,
     )
 
 

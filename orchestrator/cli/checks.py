@@ -208,12 +208,14 @@ def _agents(wiring: Wiring) -> Iterator[Finding]:
         if command is None:
             yield _fail(f"{who}: no agent", "install an agent CLI, then `orch init`; or name yours in [agents.default]")
         elif program := _program(settings, command):
-            yield _agent(who, command, program, env)
+            yield _agent(who, command, program, env, wiring.redact)
         else:
             yield _fail(f"{who}: there is no {command[0]}", f"install {command[0]}, or change [agents] in orch.toml")
 
 
-def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str]) -> Finding:
+def _agent(
+    who: str, command: Sequence[str], program: Path, env: dict[str, str], redact: Callable[[str], str]
+) -> Finding:
     """Report an installed agent, with its version. A script of the repo's own is not run: it may do anything."""
     if "/" in command[0]:
         return _ok(f"{who}: {program}")
@@ -225,6 +227,7 @@ def _agent(who: str, command: Sequence[str], program: Path, env: dict[str, str])
             bounds=foreign.Bounds(wall_s=VERSION_S, output_bytes=10_000),
             stdout=Path(folder, "said"),
             stderr=None,
+            redact=redact,
         )
         words = (foreign.tail(said.stdout, 10_000).strip().splitlines() or [""])[0][:60]
     if said.exit_code in (126, 127):

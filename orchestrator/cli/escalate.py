@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +22,6 @@ from orchestrator.cli.terminal import IssueId, json_option, print_json
 from orchestrator.models import Report, utc_now
 from orchestrator.status import SessionTold, look_at
 from orchestrator.status import explain as explanation_of
-from orchestrator.text import redactor
 
 LOG_BYTES = 200_000
 """How much of the end of each log goes in."""
@@ -61,7 +59,9 @@ def command(*, issue: str, output: Path | None, as_json: bool) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         part.touch(mode=0o600)  # redacted or not, only its owner reads it
-        packed = pack(part, bundle(project.here(), issue, now=now), folder=f"escalation-{issue}", now=now)
+        here = project.here()
+        parts = bundle(here, issue, now=now)
+        packed = pack(part, parts, folder=f"escalation-{issue}", now=now, redact=here.redact)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -76,9 +76,10 @@ def command(*, issue: str, output: Path | None, as_json: bool) -> None:
 Parts = Iterator[tuple[str, str]]
 
 
-def pack(path: Path, parts: Parts, *, folder: str, now: datetime) -> list[tuple[str, int]]:
+def pack(
+    path: Path, parts: Parts, *, folder: str, now: datetime, redact: Callable[[str], str]
+) -> list[tuple[str, int]]:
     """Write the parts into a tar.gz, redacted; gives the name and size of each."""
-    redact = redactor(os.environ)
     packed = []
     with tarfile.open(path, "w:gz") as tar:
         for name, text in parts:

@@ -4,7 +4,7 @@ Adapters import the facts of `events`; all others import what they need from her
 """
 
 from orchestrator.merge_close.audit import Audit, audit_merge
-from orchestrator.merge_close.events import NEVER, LastLook, MergeClosePayload, PullRequest
+from orchestrator.merge_close.events import NEVER, LastLook, MergeClosePayload, PullRequest, PullText
 from orchestrator.merge_close.look import Delivery, Health, MergeLook, health
 from orchestrator.merge_close.poll import MergePoll, fresh_checkpoint
 from orchestrator.merge_close.record import Marker, MergeMarker, markers_of
@@ -23,6 +23,7 @@ __all__ = [
     "MergeMarker",
     "MergePoll",
     "PullRequest",
+    "PullText",
     "Ruling",
     "Trust",
     "apply_merge_close",

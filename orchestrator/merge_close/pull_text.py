@@ -1,7 +1,8 @@
 """The text of the pull request that a finished session hands over.
 
 Issues, agents and commands wrote most of them. What users wrote is quoted and what agents and commands wrote is fenced,
-so that none of it mentions people, closes issues of the forge, or spoils what comes after it.
+so that none of it spoils what comes after it; and all of it is made `inert`, so that it mentions nobody and closes
+nothing, here and in the commit that a squash makes of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.merge_close.events import ISSUE_LINE, MENTION, PullText
 from orchestrator.models import UNSAID, IssueContext, Progress, Report, SessionRecord, Stage, VerificationEvidence
 from orchestrator.snapshot import utc_text
-from orchestrator.text import bounded, bounded_text, one_line, sendable
+from orchestrator.text import bounded, bounded_text, inert, one_line, sendable
 
 NEEDS_REVIEW = "needs-review"
 """The label of a pull request that a person has to approve; not the issue's status needs_review."""
@@ -53,9 +54,9 @@ def pull_text(record: SessionRecord, reports: Sequence[Report]) -> PullText:
         _evidence(progress.evidence),
         f"Session `{record.session_id}`.",
     ]
-    body = MENTION.sub("Sudocode issue", "\n\n".join(filter(None, parts)))
+    body = MENTION.sub("Sudocode issue", inert("\n\n".join(filter(None, parts))))
     return PullText(
-        title=one_line(_title(issue))[:MAX_TITLE] or issue.issue_id,
+        title=inert(one_line(_title(issue)))[:MAX_TITLE] or issue.issue_id,
         body=f"{body}\n\n{ISSUE_LINE.format(issue.issue_id)}\n",
         labels=(NEEDS_REVIEW,) if issue.approval == "manual" else (),
     )

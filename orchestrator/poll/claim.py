@@ -17,6 +17,7 @@ from orchestrator.logs import Once
 from orchestrator.models import (
     BaseTrouble,
     Claim,
+    IssueContext,
     IssueStatus,
     IssueTracker,
     Limits,
@@ -44,6 +45,10 @@ _ANSWERS = {
     Refusal.WAITING: ("it waits after an error", False),
 }
 _BASE = "base"
+MAKE_ANEW = (
+    "its text in the tracker has what looks like a secret, and whoever wrote it there should make that secret anew"
+    " and take it out of the text; agents and all that is stored have [redacted] instead"
+)
 _RUNNABLE = {IssueStatus.OPEN, IssueStatus.IN_PROGRESS}
 
 
@@ -51,7 +56,8 @@ _RUNNABLE = {IssueStatus.OPEN, IssueStatus.IN_PROGRESS}
 class Poll:
     """One look at the tracker. `start` enqueues a session; `once` is handed on from one poll to the next.
 
-    `base` gives the reason why the base branch lets nothing be claimed, if there is one.
+    `base` gives the reason why the base branch lets nothing be claimed, if there is one. The text of an issue passes
+    through `redact` before it is stored.
     """
 
     tracker: IssueTracker
@@ -62,6 +68,7 @@ class Poll:
     limits: Limits
     once: Once = field(default_factory=Once)
     base: Callable[[], BaseTrouble | None] = lambda: None
+    redact: Callable[[str], str] = str
 
     def __call__(self) -> list[str]:
         """Take up what fell silent, then what was asked for, then what is ready; the ids started, in order."""
@@ -171,8 +178,15 @@ class Poll:
         return SessionRecord(
             session_id=session_id_for(claim.issue_id, str(claim.claimed_at_ms)),
             orchestrator_id=self.orchestrator_id,
-            issue=context(issue),
+            issue=self._redacted(issue),
             spec_limit=self.limits.spec,
             quality_limit=self.limits.quality,
             start_from=branch_of(issue.original) if issue.original else "",
         )
+
+    def _redacted(self, issue: Issue) -> IssueContext:
+        """The issue for its session, without the secrets that its author wrote into it."""
+        found = context(issue, redact=self.redact)
+        if found != context(issue, redact=str):
+            log.warning("secret_in_issue", issue=issue.id, hint=MAKE_ANEW)
+        return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -182,6 +183,13 @@ class TrackerCommand(_Table):
     )
 
 
+IN_FILE = "_FILE"
+"""What the name of a secret's variable ends in that gives a file instead of the secret itself."""
+
+FLOWER_LOGIN = "FLOWER_BASIC_AUTH"
+"""Flower's own variable, the one that is none of ours."""
+
+
 class RepoSettings(_Table):
     """The keys of orch.toml."""
 
@@ -253,7 +261,8 @@ class Environment(_Table):
         alias="ORCH_REDIS_URL",
         examples=["redis://localhost:6379/0"],
         repr=False,
-        description="The Redis to use: redis://, rediss://, unix:// or redis+socket://. Unset: a private one",
+        description="The Redis to use: redis://, rediss://, unix:// or redis+socket://. Unset: a private one."
+        " May be given as ORCH_REDIS_URL_FILE",
     )
     project_root: Path | None = Field(
         default=None,
@@ -274,14 +283,16 @@ class Environment(_Table):
         alias="ORCH_GITHUB_TOKEN",
         examples=["github_pat_..."],
         repr=False,
-        description="For pull requests: may read contents and write pull requests. Agents never see it",
+        description="For pull requests: may read contents and write pull requests."
+        " Best given as ORCH_GITHUB_TOKEN_FILE",
     )
     github_webhook_secret: str | None = Field(
         default=None,
         alias="ORCH_GITHUB_WEBHOOK_SECRET",
         examples=["a long random text"],
         repr=False,
-        description="The secret that GitHub signs its webhooks with, for `orch web`",
+        description="The secret that GitHub signs its webhooks with, for `orch web`."
+        " Best given as ORCH_GITHUB_WEBHOOK_SECRET_FILE",
     )
     log: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
         default="info", alias="ORCH_LOG", description="How much is logged"
@@ -291,6 +302,10 @@ class Environment(_Table):
         alias="ORCH_LOG_FORMAT",
         description="One line per event: key=value text, or JSON. auto: text on a terminal and in `orch up`, else JSON",
     )
+
+
+SECRETS = (*(str(field.alias) for field in Environment.model_fields.values() if not field.repr), FLOWER_LOGIN)
+"""The variables that hold a secret."""
 
 
 class Settings(RepoSettings):
@@ -304,6 +319,12 @@ class Settings(RepoSettings):
     github_webhook_secret: str | None = Field(default=None, repr=False)
     log: str = "info"
     log_format: str = "auto"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must stand in no text."""
+        password = urlsplit(self.redis_url or "").password or ""
+        return tuple(filter(None, (self.github_token, self.github_webhook_secret, password, unquote(password))))
 
     @property
     def worktrees(self) -> Path:

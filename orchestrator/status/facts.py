@@ -30,7 +30,7 @@ from orchestrator.models import (
 )
 from orchestrator.poll.candidates import too_many_fixes
 from orchestrator.status.told import SessionTold, limit_of, step_name
-from orchestrator.text import last_line, span
+from orchestrator.text import last_line, redacted, span
 
 T = TypeVar("T")
 
@@ -180,9 +180,9 @@ class IssueFacts:
 
     @property
     def title(self) -> str:
-        """Its title in the tracker, or the one that its session started with."""
+        """Its title in the tracker, or the one that its session started with; without secrets, as it is passed on."""
         known = (self.tracked.issue if self.tracked else None) or (self.record.issue if self.record else None)
-        return known.title if known else ""
+        return redacted(known.title) if known else ""
 
     @property
     def holding(self) -> Holding | None:

@@ -116,6 +116,7 @@ class SessionProcesses:
     settings: Settings
     state: Callable[[str], Path]
     git: Callable[[], Path]
+    redact: Callable[[str], str]
 
     @cached_property
     def sandboxed(self) -> bool:
@@ -131,6 +132,7 @@ class SessionProcesses:
             logs=self._logs(work),
             issue_id=lease.issue_id,
             env=os.environ | caches | work.markers,
+            redact=self.redact,
             cancel=cut,
             reach=partial(self._reach, caches.values(), worktree.path) if self.sandboxed else None,
         )
@@ -196,6 +198,7 @@ class SessionProcesses:
             logs=self._logs(work),
             bounds=Bounds(wall_s=wall_s, silence_s=None, output_bytes=self.settings.limits.output_mb * MB),
             env=clean_env(os.environ, allow=self.settings.agents.env, extra={**caches, **work.markers}),
+            redact=self.redact,
             cancel=cut,
             reach=partial(self._reach, caches.values()) if self.sandboxed else None,
             what=what,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,6 +24,7 @@ from orchestrator.merge_close import (
     MergeCloseResult,
     MergeLook,
     MergePoll,
+    PullText,
     Trust,
     fresh_checkpoint,
     health,
@@ -123,10 +125,18 @@ class MergeWiring:
         github, base = self.github, self._here.base
         if github is None:
             raise SettingsError(
-                'orch.toml: deliver = "pr" needs ORCH_GITHUB_TOKEN in the environment and, unless the remote is on '
+                'orch.toml: deliver = "pr" needs ORCH_GITHUB_TOKEN_FILE and, unless the remote is on '
                 "GitHub, [github] repo"
             )
-        return Delivery(branches.push, lambda branch, text: github.deliver(branch, base=base, text=text))
+        redact = self._here.redact
+
+        def request(branch: str, text: PullText) -> str:
+            """Open the pull request; an older version's record of a session may have secrets in it."""
+            return github.deliver(
+                branch, base=base, text=replace(text, title=redact(text.title), body=redact(text.body))
+            )
+
+        return Delivery(branches.push, request)
 
     @functools.cached_property
     def _poll(self) -> MergePoll | None:

@@ -16,6 +16,7 @@ from orchestrator import logs
 from orchestrator.adapters.git import GitWorkspace, base_branch, installation_of, name_installation
 from orchestrator.adapters.process.bound import bound_env, unreadable
 from orchestrator.adapters.process.lock import locked
+from orchestrator.adapters.process.private import private
 from orchestrator.adapters.redis import (
     Keys,
     RedisControls,
@@ -63,7 +64,8 @@ class Wiring:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.project)
-        logs.configure(settings.log, settings.log_format, redact=redactor(os.environ))
+        self.redact = redactor(os.environ, *settings.secrets)
+        logs.configure(settings.log, settings.log_format, redact=self.redact)
 
     @functools.cached_property
     def redis_url(self) -> str:
@@ -73,7 +75,7 @@ class Wiring:
     @functools.cached_property
     def own_redis(self) -> redis_server.RedisServer:
         """Our own Redis. It ends with the process that started it."""
-        return redis_server.ensure(self.settings.state_dir)
+        return redis_server.ensure(self._state_dir)
 
     @property
     def is_up(self) -> bool:
@@ -83,17 +85,17 @@ class Wiring:
     @functools.cached_property
     def client(self) -> redis.Redis:
         """A connection pool; safe to use after a fork."""
-        return connect(self.redis_url, patience_s=2.0)
+        return connect(self.redis_url, patience_s=2.0, redact=self.redact)
 
     @functools.cached_property
     def patient_client(self) -> redis.Redis:
         """Waits for Redis for a lease time: a step's record that is lost costs an agent's work."""
-        return connect(self.redis_url, patience_s=self.settings.lease_seconds)
+        return connect(self.redis_url, patience_s=self.settings.lease_seconds, redact=self.redact)
 
     @functools.cached_property
     def hasty_client(self) -> redis.Redis:
         """Gives up after 1 s; for callers that must not block."""
-        return connect(self.redis_url, patience_s=1.0)
+        return connect(self.redis_url, patience_s=1.0, redact=self.redact)
 
     @functools.cached_property
     def leases(self) -> RedisLeases:
@@ -144,6 +146,7 @@ class Wiring:
             mcp_add_feedback=timed(tracker.add_feedback, self._tracker_called),
             mcp_link=timed(tracker.link, self._tracker_called),
             mcp_list_issues=timed(tracker.list_issues, self._tracker_called),
+            redact=self.redact,
         )
 
     def _tracker_called(self, tool: str, outcome: str, seconds: float) -> None:
@@ -169,6 +172,7 @@ class Wiring:
             worktrees=self.state(self.settings.worktrees.name),
             base=self.base,
             remote=self.settings.remote,
+            redact=self.redact,
         )
 
     def sources(self) -> Sources:
@@ -225,6 +229,7 @@ class Wiring:
             limits=Limits(self.settings.limits.spec_attempts, self.settings.limits.quality_attempts),
             once=self._logged,
             base=self.base_check.trouble,
+            redact=self.redact,
         )
 
     def rescue_silent(self, *, start: Callable[[str, int], None], sessions: Sessions) -> Rescue:
@@ -316,16 +321,20 @@ class Wiring:
 
     @functools.cached_property
     def _processes(self) -> SessionProcesses:
-        return SessionProcesses(self.settings, self.state, git=lambda: self.workspace.git_folder)
+        return SessionProcesses(self.settings, self.state, lambda: self.workspace.git_folder, self.redact)
 
     def settle_sandbox(self) -> bool:
         """Find out whether sessions here are boxed, before this process forks; raises SettingsError as that does."""
         return self._processes.sandboxed
 
     def state(self, name: str) -> Path:
-        """A file in the project's state folder, which is made if need be, and for its owner only."""
-        self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self.settings.state_dir / name
+        """A file in the project's state folder."""
+        return self._state_dir / name
+
+    @functools.cached_property
+    def _state_dir(self) -> Path:
+        """The project's state folder, made if need be, and for its owner only."""
+        return private(self.settings.state_dir)
 
 
 @functools.cache

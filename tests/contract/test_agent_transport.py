@@ -21,6 +21,7 @@ from orchestrator.errors import (
     SessionStopped,
     SettingsError,
 )
+from orchestrator.text import redactor
 
 ROLE = "spec_reviewer"
 Make = Callable[..., AgentTransport]
@@ -46,6 +47,7 @@ def transport(tmp_path: Path) -> Make:
             logs=tmp_path / "logs",
             issue_id="i-0001",
             env=env or dict(os.environ),
+            redact=redactor(env or {}),
             cancel=cancel,
         )
 

@@ -49,7 +49,7 @@ class Base:
         )
 
     def verifier(self, cut: Event) -> Verifier:
-        return CommandVerifier(logs=self.logs, bounds=Bounds(60), env={"PATH": "/usr/bin:/bin"}, cancel=cut)
+        return CommandVerifier(logs=self.logs, bounds=Bounds(60), env={"PATH": "/usr/bin:/bin"}, redact=str, cancel=cut)
 
     def watch(self) -> BaseWatch:
         """The watch of an `orch up` that starts now."""

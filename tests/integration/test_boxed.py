@@ -52,6 +52,7 @@ def run(folder: Path) -> Iterator[Callable[..., Ran]]:
             "bounds": Bounds(wall_s=20),
             "stdout": folder / "stdout",
             "stderr": folder / "stderr",
+            "redact": str,
             "reach": {Path("/tmp"): Access.EMPTY, folder: Access.WRITE} | (reach or {}),
         }
         return foreign.run(argv, **(defaults | options))  # type: ignore[arg-type]
@@ -132,7 +133,7 @@ def sweep():
     print(json.dumps(["swept", marked.sweep({"ORCH_SESSION": str(folder)})]), flush=True)
 ran = foreign.run(
     [sys.executable, "-S", "-c", sys.argv[2]], cwd=folder, bounds=foreign.Bounds(20), stdout=folder / "out",
-    stderr=None, env={"PATH": "/usr/bin:/bin", "ORCH_SESSION": str(folder)}, on_output=sweep,
+    stderr=None, env={"PATH": "/usr/bin:/bin", "ORCH_SESSION": str(folder)}, on_output=sweep, redact=str,
     reach={Path("/tmp"): sandbox.Access.EMPTY, folder: sandbox.Access.WRITE},
 )
 print(json.dumps(["ran", ran.exit_code]))

@@ -65,6 +65,18 @@ def test_an_agents_own_commits_become_one(project: Project, workspace: GitWorksp
     assert [last] == project.wip()
 
 
+def test_what_an_agent_named_its_commits_acts_on_nothing(
+    project: Project, workspace: GitWorkspace, worktree: Worktree
+) -> None:
+    """The list of them goes to the forge: it has no secret, mentions nobody and closes nothing."""
+    subject = f"Use ghp_{'a1' * 18}, thanks @octocat, fixes #12"
+    project.git("commit", "--quiet", "--allow-empty", "-m", subject, cwd=worktree.path)
+    (worktree.path / "three.py").write_text("x\n")
+    commit = workspace.commit(worktree, MESSAGE).commit
+
+    assert "\n- Use [redacted], thanks @ octocat, fixes # 12\n" in project.git("log", "-1", "--format=%B", commit)
+
+
 def test_commits_on_a_switched_branch_are_in(project: Project, workspace: GitWorkspace, worktree: Worktree) -> None:
     """An agent that works on a branch of its own has worked for the issue all the same; its commits are kept."""
     project.git("switch", "--quiet", "-c", "agents-own", cwd=worktree.path)

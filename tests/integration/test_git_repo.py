@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.git import base_branch, base_commit, base_holds, git_version, top_of
-from orchestrator.adapters.git.command import question
+from orchestrator.adapters.git.command import question, reason
 from orchestrator.errors import WorkspaceError
 from tests.git_project import Project, put_before_git
 
@@ -53,6 +53,14 @@ def test_a_git_that_hangs_is_ended(project: Project, tmp_path: Path, monkeypatch
 
     with pytest.raises(WorkspaceError, match=r"git did not answer in 0\.2 s"):
         question(project.repo, "status", timeout_s=0.2)
+
+
+def test_the_token_of_a_remote_is_in_no_error() -> None:
+    """Not every git takes it out of the address that it quotes."""
+    token = "a1b2" * 10
+    said = f"remote: Not Found\nfatal: repository 'https://me:{token}@github.com/acme/shop.git/' not found\n"
+
+    assert "fatal: repository 'https://[redacted]@github.com/acme/shop.git/' not found" == reason(said)
 
 
 def test_the_base_holds_what_was_merged(project: Project) -> None:

@@ -19,6 +19,7 @@ from orchestrator.adapters.redis.leases import SLOWEST_HAND_ON
 from orchestrator.errors import LeaseLost, RedisUnavailable
 from orchestrator.models import Claim, IssueStatus, Progress, Refusal, StatusEntry, Untold, Verdict
 from orchestrator.publish.entries import About, opening_entries, verdict_entries
+from orchestrator.text import redactor
 from tests.engine import LEASE_S, Engine, a_record, a_report, about, told_of
 from tests.integration.conftest import Fork, OwnRedis
 from tests.support import NOON, wait_until
@@ -472,6 +473,14 @@ def _contents(engine: Engine) -> dict[str, object]:
 def _masked(value: str) -> str:
     words = ("*" if len(word) > 11 and set(word) <= set("0123456789abcdef") else word for word in value.split())
     return " ".join(words)
+
+
+def test_nothing_secret_is_stored(engine: Engine) -> None:
+    """Whoever stores it: an answer to a person here, in which a tracker's error is quoted; keys and ids stay."""
+    engine.client = connect(engine.url, redact=redactor({}, "our-own-secret"))
+    engine.leases.answer("i-a1b2", f"the tracker said: token ghp_{'a1' * 18}, our-own-secret", done=True)
+
+    assert "the tracker said: token [redacted], [redacted]" == engine.leases.answered("i-a1b2")
 
 
 # --- Redis away ---

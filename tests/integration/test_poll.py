@@ -21,6 +21,7 @@ from orchestrator.errors import (
 )
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import Claim, Entry, Progress, Report, SessionRecord, Step, Verdict
+from orchestrator.text import redacted
 from tests.engine import MAX_RESCUES, Engine, doing, saying_yes
 from tests.support import Roles, gateway_to, wait_until
 
@@ -219,6 +220,23 @@ def test_an_issue_that_cannot_be_read_stops_none_of_the_others(engine: Engine, f
 
     assert [good] == engine.poll()
     assert {good} == engine.inflight()
+
+
+def test_a_secret_in_an_issue_stays_in_the_tracker(engine: Engine) -> None:
+    """Its session has the text without it, and one line says whose it is and what to do."""
+    secret = f"ghp_{'a1' * 18}"
+    issue_id = engine.tracker.file(f"Log in with {secret}", content=f"password=hunter2\n\n- [ ] {secret} works\n")
+    clean = engine.tracker.file("Clean")
+    with structlog.testing.capture_logs() as said:
+        engine.poll(redact=redacted)
+    issue = engine.acquired(issue_id).record.issue
+
+    assert ("Log in with [redacted]", "- [ ] [redacted] works") == (issue.title, issue.dod_checklist_full)
+    assert "password=[redacted]" == issue.description
+    told = [line for line in said if line["event"] == "secret_in_issue"]
+    assert [(issue_id, "warning")] == [(line["issue"], line["log_level"]) for line in told]
+    assert "make that secret anew" in told[0]["hint"]
+    assert "Clean" == engine.acquired(clean).record.issue.title
 
 
 # --- asked for ---

@@ -93,6 +93,7 @@ def run(tmp_path: Path, session: str) -> Callable[..., Ran]:
             "bounds": Bounds(wall_s=20),
             "stdout": tmp_path / "stdout",
             "stderr": None if merged else tmp_path / "stderr",
+            "redact": str,
         }
         return foreign.run(argv, **(defaults | options))  # type: ignore[arg-type]
 
@@ -295,7 +296,7 @@ def test_a_killed_runner_takes_its_programs_along(tmp_path: Path, session: str) 
     code = (
         "import os, sys; from pathlib import Path; from orchestrator.adapters.process.foreign import Bounds, run\n"
         "run([sys.executable, '-S', '-c', sys.argv[1]], cwd=Path.cwd(), env=dict(os.environ), bounds=Bounds(60),"
-        " stdout=Path('stdout'), stderr=Path('stderr'))"
+        " stdout=Path('stdout'), stderr=Path('stderr'), redact=str)"
     )
     environment = dict(os.environ) | {"PYTHONPATH": str(ROOT), "ORCH_SESSION": session}
     with subprocess.Popen([sys.executable, "-c", code, FAMILY_STAYS], cwd=tmp_path, env=environment) as runner:

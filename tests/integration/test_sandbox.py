@@ -193,7 +193,7 @@ class Machine:
             f"[agents.default]\ncommand = {toml(command)}\n"
         )
         settings = load(self.repo, {"ORCH_STATE_DIR": str(self.state)})
-        return SessionProcesses(settings, self.state.joinpath, git=lambda: self.repo / ".git")
+        return SessionProcesses(settings, self.state.joinpath, git=lambda: self.repo / ".git", redact=str)
 
     def sleepers(self) -> list[int]:
         """The processes of the session that are left."""
@@ -312,6 +312,7 @@ def test_a_clone_reaches_the_objects_alone(machine: Machine) -> None:
         cwd=clone,
         env={"PATH": os.environ["PATH"], "HOME": str(machine.home)},
         bounds=foreign.Bounds(20),
+        redact=str,
         stdout=machine.folder / "said",
         stderr=None,
         reach=reach | {clone: Access.WRITE},

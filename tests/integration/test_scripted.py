@@ -53,6 +53,7 @@ def ask(tmp_path: Path) -> Ask:
             logs=tmp_path / "logs",
             issue_id=issue,
             env=dict(os.environ) | {"PYTHONPATH": str(ROOT)},
+            redact=str,
             cancel=None,
         )
         return transport(role, prompt)

@@ -48,6 +48,7 @@ def set_up(
         logs=project.repo.parent / "logs",
         bounds=Bounds(wall_s),
         env={"PATH": "/usr/bin:/bin"},
+        redact=str,
         cancel=None,
         what="set-up",
     )

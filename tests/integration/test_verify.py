@@ -15,6 +15,7 @@ from orchestrator.adapters.agents.verify import CommandVerifier
 from orchestrator.adapters.process.foreign import Bounds
 from orchestrator.errors import SessionStopped, WorkspaceError
 from orchestrator.models import VerificationEvidence, Verifier, Worktree
+from orchestrator.text import redactor
 
 BOUNDS = Bounds(20)
 Verify = Callable[..., VerificationEvidence]
@@ -32,6 +33,7 @@ def verify(tmp_path: Path) -> Verify:
             logs=tmp_path / "logs",
             bounds=bounds,
             env={"PATH": "/usr/bin:/bin", "ORCH_ISSUE": "i-0001"},
+            redact=redactor({}, "of-the-user"),
             cancel=cancel,
             max_output_chars=max_output_chars,
         )
@@ -118,9 +120,9 @@ def test_a_worktree_that_is_gone(verify: Verify, tmp_path: Path) -> None:
 
 
 def test_evidence_holds_no_secret(verify: Verify) -> None:
-    """Neither its command nor its output: it is recorded and published. The log, on this host only, has it."""
+    """Neither its command nor its output, which are recorded and published, nor its log."""
     secret = "ghp_0123456789abcdefghij01"
     evidence = verify("echo", secret)
 
     assert ("echo [redacted]", "[redacted]\n") == (evidence.command, evidence.output)
-    assert f"{secret}\n" == Path(evidence.output_ref).read_text()
+    assert "[redacted]\n" == Path(evidence.output_ref).read_text()

@@ -18,7 +18,7 @@ from tests.support import wait_until
 
 
 def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
-    """Nobody else reads what agents printed, which is kept there unredacted; whichever part makes the folder first."""
+    """Nobody else reads what agents printed, which is kept there; whichever part makes the folder first."""
     project = Project(tmp_path)
     for name in ("lock", "worktrees"):
         wiring = Wiring(load(project.repo, {"ORCH_STATE_DIR": str(tmp_path / name)}))

@@ -145,7 +145,7 @@ def test_what_was_left_open_does_not_hide_the_evidence() -> None:
 
     assert "> <!-- ```\n" in body
     assert "\n````text\n$ make test\n" in body
-    assert body.endswith("closes #1\n```\n````\n\nSession `session-1`.\n\nSudocode-Issue: i-a1b2\n")
+    assert body.endswith("@ everybody closes # 1\n```\n````\n\nSession `session-1`.\n\nSudocode-Issue: i-a1b2\n")
 
 
 def test_an_issue_without_a_checklist_is_its_own() -> None:

@@ -14,6 +14,7 @@ from orchestrator.gateway import SudocodeGateway
 from orchestrator.issue import feedback_of
 from orchestrator.memory import MemoryTracker
 from orchestrator.models import IssueStatus
+from orchestrator.text import redacted
 from tests.support import gateway_to
 
 Call = Callable[[SudocodeGateway], object]
@@ -284,6 +285,22 @@ def test_with_a_look_what_is_there_already_is_left_alone() -> None:
     assert ["{}"] == list(feedback_of(tracker.show_issue(issue_id)))
     assert first == second
     assert 2 == len(tracker.issues)
+
+
+def test_nothing_secret_is_written_and_what_is_there_is_found() -> None:
+    """A retry looks for the text as it was written, without the secret."""
+    tracker = MemoryTracker()
+    issue_id, secret = tracker.file("x"), f"ghp_{'a1' * 18}"
+    gateway = gateway_to(tracker, redact=redacted)
+    for _ in range(2):
+        gateway.add_feedback(issue_id, f'{{"why": "{secret}"}}', look_first=True)
+    first, second = (gateway.create_fix_issue(f"[FIX] {secret}", f"it has {secret}", look_first=True) for _ in "12")
+
+    assert ['{"why": "[redacted]"}'] == list(feedback_of(tracker.show_issue(issue_id)))
+    assert first == second
+    assert ("[FIX] [redacted]", "it has [redacted]") == tuple(
+        tracker.show_issue(first)[name] for name in ("title", "content")
+    )
 
 
 def test_without_a_look_the_same_words_may_be_said_twice() -> None:

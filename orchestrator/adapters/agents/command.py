@@ -26,13 +26,15 @@ from orchestrator.errors import (
     SessionStopped,
     SettingsError,
 )
-from orchestrator.text import redactor
+from orchestrator.text import REDACTED
 
 ANSWER_BYTES = 1_000_000
 """How much of the end of the output is given back: the answer comes last."""
 
 ARGUMENT_BYTES = 128 * 1024
 """What Linux takes as one argument (MAX_ARG_STRLEN, its closing zero included)."""
+
+REDACTED_NOTE = f"({REDACTED} below stands for what looks like a secret; files have what they had.)"
 
 _PLACEHOLDERS = ("role", "issue", "prompt_file", "prompt", "cwd")
 _OWED = {"stdin": None, "file": "prompt_file", "argument": "prompt"}
@@ -81,9 +83,9 @@ class CommandTransport:
     """Run the command of a role in `cwd`, once for each call, and gives back the end of what it printed.
 
     `env` is what may be passed on, by `foreign.clean_env`; the markers in it always are. Each call leaves
-    `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`, as they came; what is given back, and what an error says,
-    is redacted. With a `reach`, a role's runs are boxed in what it gives. Running it again means another run of the
-    agent.
+    `<n>-<role>.prompt`, `.stdout` and `.stderr` in `logs`. All of it passes through `redact`: the prompt before the
+    agent has it, because transcripts keep prompts, and what it prints before it is written. With a `reach`, a role's
+    runs are boxed in what it gives. Running it again means another run of the agent.
     """
 
     def __init__(
@@ -94,13 +96,14 @@ class CommandTransport:
         logs: Path,
         issue_id: str,
         env: Mapping[str, str],
+        redact: Callable[[str], str],
         cancel: Event | None,
         reach: Callable[[str], Reach] | None = None,
     ) -> None:
         markers = marked.of(env) | {"ORCH_ISSUE": issue_id}
         self._envs = {role: foreign.clean_env(env, allow=it.allow_env, extra=markers) for role, it in agents.items()}
         self._agents = dict(agents)
-        self._redact = redactor(env)
+        self._redact = redact
         self._cwd, self._logs = cwd.resolve(), logs.resolve()
         self._issue_id = issue_id
         self._cancel = cancel
@@ -111,7 +114,7 @@ class CommandTransport:
         agent = self._agents.get(role)
         if agent is None:
             raise AgentFailed(f"{self._issue_id}: no agent for the role {role}: add [agents.{role}] to orch.toml")
-        sent = prompt.encode("utf-8", errors="replace")
+        sent = self._fit(prompt).encode("utf-8", errors="replace")
         try:
             prompt_file = foreign.new_log(self._logs, role, ".prompt")
             prompt_file.write_bytes(sent)
@@ -124,13 +127,19 @@ class CommandTransport:
                 stdout=prompt_file.with_suffix(".stdout"),
                 stderr=prompt_file.with_suffix(".stderr"),
                 reach=self._reach(role) | {prompt_file: Access.READ} if self._reach else None,
+                redact=self._redact,
                 cancel=self._cancel,
             )
         except OSError as error:
             raise AgentFailed(f"{self._who(role)} could not be run: {error}") from error
         if ran.ended is Ended.EXITED and ran.exit_code == 0:
-            return self._redact(foreign.tail(ran.stdout, ANSWER_BYTES))
+            return foreign.tail(ran.stdout, ANSWER_BYTES)
         raise self._error(role, agent, ran)
+
+    def _fit(self, prompt: str) -> str:
+        """The prompt without secrets, which says so if there were any: they may stand in what is to be reviewed."""
+        redacted = self._redact(prompt)
+        return redacted if redacted == prompt else f"{REDACTED_NOTE}\n\n{redacted}"
 
     def _argv(self, role: str, agent: AgentCommand, prompt: str, prompt_file: Path) -> list[str]:
         values = {
@@ -169,7 +178,7 @@ class CommandTransport:
                     f"{ran.stdout}, or raise output_mb in orch.toml, [limits]"
                 )
             case Ended.EXITED:
-                words = self._redact(_last_words(ran))
+                words = _last_words(ran)
                 if ran.exit_code in (shim.NOT_FOUND, shim.NOT_EXECUTABLE) and words.startswith("orch: "):
                     return AgentFailed(
                         f"{who} could not be started: {words.removeprefix('orch: ')}; install it, or correct command "

@@ -14,7 +14,6 @@ from orchestrator.adapters.process.foreign import Bounds, Ended, Ran
 from orchestrator.adapters.process.sandbox import Reach
 from orchestrator.errors import SessionStopped
 from orchestrator.models import VerificationEvidence, Worktree
-from orchestrator.text import redactor
 
 OVER_LIMIT = 124
 """The exit code of a command that we ended because of a limit, as timeout(1) has it."""
@@ -24,8 +23,8 @@ class CommandVerifier:
     """Run verification commands with `env` as their environment, boxed in what `reach` gives for a checkout.
 
     The whole output, both streams as a terminal would show them, stays in `logs`; evidence carries its last
-    `max_output_chars` characters, redacted. Running it again gives new evidence and another log, which begins with
-    `what` it is of.
+    `max_output_chars` characters. All of it passes through `redact` before it is written. Running it again gives
+    new evidence and another log, which begins with `what` it is of.
     """
 
     def __init__(
@@ -34,6 +33,7 @@ class CommandVerifier:
         logs: Path,
         bounds: Bounds,
         env: Mapping[str, str],
+        redact: Callable[[str], str],
         cancel: Event | None,
         reach: Callable[[Path], Reach] | None = None,
         max_output_chars: int = 4000,
@@ -42,7 +42,7 @@ class CommandVerifier:
         self._logs = logs.resolve()
         self._bounds = bounds
         self._env = dict(env)
-        self._redact = redactor(env)
+        self._redact = redact
         self._cancel = cancel
         self._reach = reach
         self._max_output_chars = max_output_chars
@@ -63,6 +63,7 @@ class CommandVerifier:
             stdout=log,
             stderr=None,
             reach=self._reach(worktree.path) if self._reach else None,
+            redact=self._redact,
             cancel=self._cancel,
         )
         produced_at = datetime.now(UTC)
@@ -73,8 +74,7 @@ class CommandVerifier:
                 file.write(f"\n{remark}\n")
         return VerificationEvidence(
             command=self._redact(shlex.join(command)),
-            # Redacted before it is cut: half a secret is not recognised.
-            output=self._redact(foreign.tail(log, 4 * self._max_output_chars))[-self._max_output_chars :],
+            output=foreign.tail(log, 4 * self._max_output_chars)[-self._max_output_chars :],
             exit_code=ran.exit_code if ran.ended is Ended.EXITED else OVER_LIMIT,
             produced_at=produced_at,
             commit=commit,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.errors import WorkspaceError
-from orchestrator.text import one_line
+from orchestrator.text import one_line, redacted
 
 TERM_GRACE_S = 5.0
 IDENTITY = ("-c", "user.name=sudocode-orchestrator", "-c", "user.email=orch@localhost")
@@ -213,7 +213,7 @@ def _verb(args: Sequence[str]) -> str:
 
 
 def reason(stderr: str) -> str:
-    """The last error line of git."""
-    lines = [one_line(line) for line in stderr.splitlines() if line.strip()]
+    """The last error line of git, without the secrets that the address of a remote may have."""
+    lines = [one_line(line) for line in redacted(stderr).splitlines() if line.strip()]
     grave = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (grave or lines or ["git said nothing"])[-1]

@@ -22,7 +22,7 @@ from orchestrator.adapters.git.command import Git, run
 from orchestrator.adapters.git.refs import branch_ref, remote_ref
 from orchestrator.errors import CommitMissing, LeaseLost, WorkspaceError
 from orchestrator.models import NOTHING_FETCHED, Fetched, Lease, branch_of
-from orchestrator.text import commit_message, one_line
+from orchestrator.text import commit_message, one_line, redacted
 
 log = structlog.get_logger(__name__)
 
@@ -243,6 +243,7 @@ class GitDelivery:
 
 def _why(stderr: str) -> str:
     """The server's reason for refusing a ref, else the first error line: the last one only repeats that it failed."""
+    stderr = redacted(stderr)
     if rejected := re.search(r"\[(?:remote )?rejected\].*\((.*)\)", stderr):
         return rejected[1]
     said = (one_line(line) for line in stderr.splitlines())

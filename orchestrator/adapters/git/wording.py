@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from orchestrator.text import one_line
-
 TRAILER = re.compile(r"[A-Za-z0-9-]+: ")
 
 
@@ -20,7 +18,7 @@ def with_list(message: str, subjects: Sequence[str]) -> str:
     text = message.rstrip()
     if not subjects:
         return f"{text}\n"
-    listing = "\n".join(("Squashed, as the agent had named them:", *(f"- {one_line(line)}" for line in subjects)))
+    listing = "\n".join(("Squashed, as the agent had named them:", *(f"- {line}" for line in subjects)))
     before, _, last = text.rpartition("\n\n")
     if before and all(TRAILER.match(line) for line in last.splitlines()):
         return f"{before}\n\n{listing}\n\n{last}\n"

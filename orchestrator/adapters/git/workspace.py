@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from orchestrator.adapters.git.remote import GitDelivery, GitRemote, RemoteRefs
 from orchestrator.adapters.git.wording import cut, settings_remark, with_list
 from orchestrator.errors import WorkspaceError
 from orchestrator.models import BASE, ISSUE_ID, NOTHING_FETCHED, Committed, Fetched, Lease, Outside, Worktree
+from orchestrator.text import inert, one_line, redacted
 
 
 class GitWorkspace:
@@ -49,8 +50,10 @@ class GitWorkspace:
         timeout_s: float = 120.0,
         lock_s: float = 60.0,
         answer_s: float = 30.0,
+        redact: Callable[[str], str] = redacted,
     ) -> None:
         self._repo = repo
+        self._redact = redact
         self._worktrees = worktrees.resolve()
         self._base = base
         self._remote = remote
@@ -151,7 +154,8 @@ class GitWorkspace:
             if written.id != checkout.git.tree_of(start):
                 head, agents = checkout.clone.head(), checkout.agents_commits(known)
                 own = [commit for commit in (found, head if head in agents else None) if commit]
-                new = checkout.git.record(written.id, start, with_list(message, checkout.subjects(own, known)))
+                subjects = [inert(one_line(self._redact(line))) for line in checkout.subjects(own, known)]
+                new = checkout.git.record(written.id, start, with_list(message, subjects))
             remarks = (*written.left_out, *settings_remark(checkout.clone.settings_changed()))
             checkout.put_aside(None, known=(new,))
             checkout.move(found, new)

@@ -26,6 +26,7 @@ from orchestrator.adapters.mcp.connection import Connection
 from orchestrator.adapters.process.lock import locked
 from orchestrator.errors import InvalidMCPResponseError, LockTimeout, TrackerRefused, TransientMCPError
 from orchestrator.models import IssueStatus
+from orchestrator.text import redacted
 
 MAX_STRING_BYTES = 131_071
 """The longest string the tracker takes, in UTF-8: it travels as one word of a command line."""
@@ -259,9 +260,9 @@ def _parsed(tool: str, result: types.CallToolResult, shape: type, cwd: Path) -> 
     try:
         answer = json.loads(texts[0])
     except ValueError as error:
-        raise InvalidMCPResponseError(f"{tool}: the answer is not JSON: {texts[0][:200]!r}") from error
+        raise InvalidMCPResponseError(f"{tool}: the answer is not JSON: {redacted(texts[0])[:200]!r}") from error
     if not isinstance(answer, shape):
-        raise InvalidMCPResponseError(f"{tool}: expected a {shape.__name__}, got {texts[0][:200]!r}")
+        raise InvalidMCPResponseError(f"{tool}: expected a {shape.__name__}, got {redacted(texts[0])[:200]!r}")
     return answer
 
 
@@ -270,7 +271,7 @@ def failure(tool: str, text: str, cwd: Path) -> Exception:
     if _NOT_INITIALISED.match(text):
         # Not a no: what is to be told waits until the folder is there again.
         return TransientMCPError(f"there is no tracker in {cwd}: run `orch init` there", maybe_applied=False)
-    told = text.removeprefix(_CLI_PREFIX).removeprefix("✗ ")
+    told = redacted(text).removeprefix(_CLI_PREFIX).removeprefix("✗ ")
     said = " / ".join(line for line in told.splitlines() if line.strip())[:500]
     if _NOT_APPLIED.search(text):
         return TransientMCPError(f"{tool}: {said}", maybe_applied=False)

@@ -26,6 +26,7 @@ from threading import Event
 
 from orchestrator.adapters.process import marked, sandbox, shim
 from orchestrator.errors import SettingsError, WorkspaceError
+from orchestrator.text import Stream
 
 RUN_MARKER = "ORCH_RUN"
 """Has another value in each run: two workers may run the same session while one of them does not know."""
@@ -83,15 +84,17 @@ def run(
     bounds: Bounds,
     stdout: Path,
     stderr: Path | None,
+    redact: Callable[[str], str],
     reach: sandbox.Reach | None = None,
     cancel: Event | None = None,
     on_output: Callable[[], None] | None = None,
 ) -> Ran:
     """Run a program to its end or to a bound; when this returns or raises, none of its descendants is alive.
 
-    Output is in the files as soon as it is printed; `stderr=None` writes both streams into one, in the order in which
-    they came. `on_output` is called after each piece, and may raise to end the run. `cancel` is seen within 50 ms,
-    and ends the program without grace. With a `reach` it runs in a box, as `sandbox.boxed` has it.
+    Output is in the files as soon as its line is whole, through `redact`: what it takes out never reaches the disk.
+    `stderr=None` writes both streams into one, in the order in which they came. `on_output` is called after each
+    piece, and may raise to end the run. `cancel` is seen within 50 ms, and ends the program without grace. With a
+    `reach` it runs in a box, as `sandbox.boxed` has it.
     A program that cannot be started exits with 127 (not found) or 126, and a line in stderr.
 
     Raises `WorkspaceError` when cwd is no directory, OSError when the system cannot start a process or write a file.
@@ -111,7 +114,9 @@ def run(
         for pipe, file in ((child.stdout, out), (child.stderr, err)):
             if pipe and file:
                 os.set_blocking(pipe.fileno(), False)
-                copies.register(pipe, selectors.EVENT_READ, _Copy(file, bounds.output_bytes))
+                copy = _Copy(file, bounds.output_bytes, Stream(redact))
+                copies.register(pipe, selectors.EVENT_READ, copy)
+                stack.callback(copy.end)
         ended = _follow(child, copies, bounds, start, cancel or Event(), on_output)
         _end(child, mark, shim.AT_ONCE if ended is Ended.CANCELLED else signal.SIGTERM)
         for key in list(copies.get_map().values()):
@@ -154,7 +159,7 @@ def new_log(logs: Path, name: str, suffix: str) -> Path:
         number += 1
         path = logs / f"{number}-{name}{suffix}"
         with suppress(FileExistsError):
-            path.touch(exist_ok=False)
+            path.touch(0o600, exist_ok=False)
             return path
 
 
@@ -164,6 +169,17 @@ class _Copy:
 
     file: BufferedWriter
     room: int
+    redacted: Stream
+
+    def add(self, piece: bytes) -> None:
+        """Keep what there is room for."""
+        self.file.write(self.redacted.feed(piece[: max(self.room, 0)]))
+        self.file.flush()
+        self.room -= len(piece)
+
+    def end(self) -> None:
+        """Write what was held back until its line is whole."""
+        self.file.write(self.redacted.end())
 
 
 def _start(
@@ -228,9 +244,7 @@ def _copy(copies: selectors.BaseSelector, key: selectors.SelectorKey) -> bool:
         copies.unregister(key.fileobj)
         return False
     copy: _Copy = key.data
-    copy.file.write(piece[: max(copy.room, 0)])
-    copy.file.flush()
-    copy.room -= len(piece)
+    copy.add(piece)
     return True
 
 

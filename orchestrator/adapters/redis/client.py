@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -12,6 +13,8 @@ from redis.retry import Retry
 
 from orchestrator.errors import RedisUnavailable
 
+_STORING = frozenset({"EVALSHA", "SET"})
+"""The commands by which texts of others come into Redis."""
 ANSWER_S = 5.0
 LONGEST_WAIT_S = 1.0
 
@@ -19,16 +22,19 @@ LONGEST_WAIT_S = 1.0
 class PatientRedis(redis.Redis):
     """Tries every command again while Redis is away or takes no writes, for `patience_s` in all.
 
-    Then it raises RedisUnavailable, and no other error for that. redis-py's own retries are off: they count tries, of
-    which each may take any time, and they nest.
+    Then it raises RedisUnavailable, and no other error for that. Every text that is stored passes through `redact`.
+    redis-py's own retries are off: they count tries, of which each may take any time, and they nest.
     """
 
-    def __init__(self, pool: redis.ConnectionPool, patience_s: float) -> None:
+    def __init__(self, pool: redis.ConnectionPool, patience_s: float, redact: Callable[[str], str] = str) -> None:
         super().__init__(connection_pool=pool)
         self._patience_s = patience_s
+        self._redact = redact
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """The command's answer; the command may have been carried out more than once."""
+        if args[0] in _STORING:
+            args = tuple(self._redact(arg) if isinstance(arg, str) else arg for arg in args)
         deadline = time.monotonic() + self._patience_s
         wait = 0.05
         while True:
@@ -83,10 +89,11 @@ def what_refuses_writes(info: Any) -> str:
     return ""
 
 
-def connect(url: str, *, patience_s: float = 5.0) -> redis.Redis:
+def connect(url: str, *, patience_s: float = 5.0, redact: Callable[[str], str] = str) -> redis.Redis:
     """A client whose calls end: with an answer, or with RedisUnavailable when there was none for `patience_s`.
 
     Choose a lease time for what must not be lost while Redis restarts, and a second for callers that must not block.
+    What is stored passes through `redact`.
     """
     answer_s = min(ANSWER_S, patience_s)
     pool = redis.ConnectionPool.from_url(
@@ -96,4 +103,4 @@ def connect(url: str, *, patience_s: float = 5.0) -> redis.Redis:
         retry=Retry(NoBackoff(), retries=0),
         decode_responses=True,
     )
-    return PatientRedis(pool, patience_s)
+    return PatientRedis(pool, patience_s, redact)

@@ -254,6 +254,12 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no 
 app.steps["worker"].add(Announcer)
 
 
+@signals.celeryd_init.connect
+@signals.beat_init.connect
+def _without_secrets_in_the_environment(**_: Any) -> None:
+    wiring.start_anew_without()
+
+
 @signals.after_setup_task_logger.connect
 @signals.after_setup_logger.connect
 def _one_look(logger: logging.Logger, **_: Any) -> None:

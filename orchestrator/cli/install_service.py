@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import click
 
 from orchestrator.errors import SettingsError
 from orchestrator.local.units import Units, environment_line, escaped, quoted
-from orchestrator.settings import Settings, checkout_name, from_environment, load
+from orchestrator.settings import IN_FILE, SECRETS, Settings, checkout_name, from_environment, load
 
 BOOTED = Path("/run/systemd/system")
 """Exists only where systemd runs: sd_booted(3)."""
@@ -32,8 +33,9 @@ def command(scope: str, *, dry_run: bool, remove: bool) -> None:
 
     \b
     Example:  orch install-service
-    Writes a unit for each process, a target for all of them, and a file with their environment, such as tokens and
-    PATH. That file is yours: once it exists it is neither changed nor removed. Prints how to start, watch and stop
+    Writes a unit for each process, a target for all of them, a file with their environment, such as PATH, and one for
+    each secret that is set here, such as ORCH_GITHUB_TOKEN: what stands in an environment, agents could read. Those
+    are yours: once they exist they are neither changed nor removed. Prints how to start, watch and stop
     the services. Running it again brings the units up to date.
     """
     place = Place.of(from_environment(), system=scope == "system")
@@ -54,6 +56,8 @@ def command(scope: str, *, dry_run: bool, remove: bool) -> None:
             click.echo(f"wrote {path}")
     if _created(place.environment, _environment(place, os.environ)):
         click.echo(f"wrote {place.environment}")
+        for name in place.given(os.environ):
+            _write_secret(place, name, os.environ[name])
     else:
         click.echo(f"kept {place.environment}")
     click.echo(_next_steps(place))
@@ -93,6 +97,14 @@ class Place:
         """The unit files to write."""
         return Units(self.instance, quoted(sys.executable), escaped(str(self.environment)), self.user)
 
+    def given(self, environ: Mapping[str, str]) -> list[str]:
+        """The secrets that stand in this environment themselves."""
+        return [name for name in SECRETS if environ.get(name) and not environ.get(name + IN_FILE)]
+
+    def secret(self, name: str) -> Path:
+        """The file of a secret of the services."""
+        return self.environment.with_suffix("") / name
+
     @property
     def systemctl(self) -> str:
         """The command line of systemctl for a person."""
@@ -100,11 +112,14 @@ class Place:
 
 
 def _environment(place: Place, environ: Mapping[str, str], *, shown: bool = False) -> str:
-    """The text of the environment file, from this process's environment. `shown`: without the secrets."""
-    settings = place.settings
-    secrets = ["ORCH_REDIS_URL", "ORCH_GITHUB_TOKEN", "ORCH_GITHUB_WEBHOOK_SECRET"]
+    """The text of the environment file, from this process's environment. `shown`: without what agents are given."""
+    settings, given = place.settings, place.given(environ)
+    files = {
+        name + IN_FILE: str(place.secret(name)) if name in given else environ.get(name + IN_FILE, "")
+        for name in SECRETS
+    }
     # An empty API key would be taken for one.
-    secrets += [name for name in settings.agents.env if environ.get(name)]
+    agents = {name: "***" if shown else environ[name] for name in settings.agents.env if environ.get(name)}
     plain = {
         "ORCH_PROJECT_ROOT": str(settings.root),
         "ORCH_STATE_DIR": str(settings.state_dir),
@@ -114,12 +129,23 @@ def _environment(place: Place, environ: Mapping[str, str], *, shown: bool = Fals
         "WEB_PORT": _port("WEB_PORT", 8080, place.environment.parent),
         "FLOWER_PORT": _port("FLOWER_PORT", 5555, place.environment.parent),
     }
-    hidden = {name: "***" if shown and environ.get(name) else environ.get(name, "") for name in secrets}
     return (
         f"# What the services of {settings.root} find in their environment; keep it to yourself.\n"
         "# Restart them after a change. No shell reads it: no `export`, no ~, no $VARIABLE. What is empty is unset.\n"
-        + "".join(f"{environment_line(name, value)}\n" for name, value in (plain | hidden).items())
+        + "".join(f"{environment_line(name, value)}\n" for name, value in (plain | files | agents).items())
     )
+
+
+def _write_secret(place: Place, name: str, value: str) -> None:
+    """Write a secret into a file of its own, which the services' user may read, and nobody else."""
+    path = place.secret(name)
+    if not _created(path, f"{value}\n"):
+        click.echo(f"kept {path}")
+        return
+    if place.user:
+        for owned in (path.parent, path):
+            shutil.chown(owned, place.user)
+    click.echo(f"wrote {path}")
 
 
 def _port(name: str, wanted: int, folder: Path) -> str:
@@ -144,7 +170,7 @@ def _next_steps(place: Place) -> str:
     target, journal = place.described().target, "sudo journalctl" if place.user else "journalctl --user"
     every = shlex.quote(f"sudocode-*@{place.instance}.*")
     steps = {
-        "tokens and PATH": f"{'sudo ' if place.user else ''}${{EDITOR:-nano}} {shlex.quote(str(place.environment))}",
+        "PATH and the like": f"{'sudo ' if place.user else ''}${{EDITOR:-nano}} {shlex.quote(str(place.environment))}",
         "start, now and always": f"{place.systemctl} daemon-reload && {place.systemctl} enable --now {target}",
         "also when logged out": "" if place.user else 'sudo loginctl enable-linger "$USER"',
         "see": f"{place.systemctl} status {every}",
@@ -167,7 +193,7 @@ def _remove(place: Place) -> None:
         path.unlink()
         click.echo(f"removed {path}")
     if place.environment.exists():
-        click.echo(f"kept {place.environment}: it is yours, and may hold tokens")
+        click.echo(f"kept {place.environment}: it is yours, and so are the secrets beside it")
 
 
 def _run(argv: list[str]) -> None:

@@ -38,6 +38,8 @@ def poll(*, once: bool, dry_run: bool, as_json: bool) -> None:
     \b
       orch merges poll --once
     """
+    if not once:
+        project.start_anew_without()
     here = project.merges()
     if dry_run:
         _say(here.merge_look.foresee(), as_json=as_json)

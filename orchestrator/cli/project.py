@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.settings import FILE, Settings, from_environment
-from orchestrator.wiring import Wiring, here, sandbox_report, tracker_command
+from orchestrator.wiring import Wiring, here, sandbox_report, start_anew_without, tracker_command
 
 if TYPE_CHECKING:
     from orchestrator.wiring.merges import MergeWiring
@@ -20,6 +20,7 @@ __all__ = [
     "merges_of",
     "poll_soon",
     "sandbox_report",
+    "start_anew_without",
     "tracker_command",
 ]
 

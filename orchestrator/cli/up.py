@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.adapters.mcp import probe
-from orchestrator.cli.project import here
+from orchestrator.cli.project import here, start_anew_without
 from orchestrator.local.up import Stack
 
 COLOURS = {"worker": "green", "control": "cyan", "beat": "magenta", "flower": "yellow", "redis": "red", "orch": "bold"}
@@ -34,6 +34,7 @@ def command(flower: bool) -> None:
     and hands them over; the second ends everything now. Nothing is lost either
     way: the next `orch up` goes on from the last recorded step.
     """
+    start_anew_without()
     console = Console(highlight=False, soft_wrap=True)
     asked: SimpleQueue[int] = SimpleQueue()  # not an Event: a signal may come while its lock is held
     stopping = False

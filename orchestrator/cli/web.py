@@ -37,6 +37,7 @@ def command(host: str, port: int) -> None:
 
     Without a webhook merges are seen all the same, by the next poll.
     """
+    project.start_anew_without()
     from orchestrator.celery import wake
 
     here = project.here()

@@ -10,6 +10,7 @@ import os
 from orchestrator import wiring
 from orchestrator.local import flower_login
 
+wiring.start_anew_without()
 _state_dir = wiring.here().state("flower").parent
 _options = {
     "address": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""Flower's login: FLOWER_BASIC_AUTH, else a password that is made once and kept in the state folder."""
+"""Flower's login: FLOWER_BASIC_AUTH or its file, else a password that is made once and kept in the state folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.settings import FLOWER_LOGIN, secret
+
 USER = "orch"
-VARIABLE = "FLOWER_BASIC_AUTH"
 
 
 def login(state_dir: Path) -> str:
     """`user:password`. The first call makes the password, in a file that only its owner may read."""
+    if given := secret(FLOWER_LOGIN, os.environ):
+        return given
     path = _file(state_dir)
     with contextlib.suppress(FileNotFoundError):
         return f"{USER}:{path.read_text('ascii').strip()}"
@@ -31,8 +34,8 @@ def login(state_dir: Path) -> str:
 
 def hint(state_dir: Path, environ: Mapping[str, str]) -> str:
     """A hint for logging in, without the password itself."""
-    if environ.get(VARIABLE):
-        return f"login: {VARIABLE}"
+    if secret(FLOWER_LOGIN, environ):
+        return f"login: {FLOWER_LOGIN}"
     return f"user {USER}, password in {_file(state_dir)}"
 
 

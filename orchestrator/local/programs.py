@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beat import MERGE_CLOSE, POLL, PUBLISH, SESSIONS
+from orchestrator.settings import IN_FILE, SECRETS
 
 CELERY = ("-m", "celery", "--quiet", "-A", "orchestrator")
 QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "warning")
@@ -36,8 +37,9 @@ class Program:
 
     @property
     def hidden_secrets(self) -> list[str]:
-        """The secrets that are kept from it, by name."""
-        return [name for name in SECRETS if name.startswith(self.hidden)]
+        """The variables with secrets, and with their files, that are kept from it."""
+        hidden = (name for name in SECRETS if name.startswith(self.hidden))
+        return [variable for name in hidden for variable in (name, name + IN_FILE)]
 
     def line(self, *, slots: int | None = None) -> str:
         """The command line for a person, if Celery runs it."""
@@ -51,8 +53,7 @@ class Program:
 
 
 GITHUB, FLOWER_LOGIN = "ORCH_GITHUB_", "FLOWER_"
-SECRETS = ("ORCH_GITHUB_TOKEN", "ORCH_GITHUB_WEBHOOK_SECRET", "FLOWER_BASIC_AUTH")
-"""The variables that begin so and hold a secret."""
+"""What the variables begin with."""
 
 PROGRAMS = (
     Program(

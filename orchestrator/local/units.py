@@ -21,7 +21,7 @@ EXTRA = {
     "redis": (
         "Type=notify",
         "# Not where another Redis is named.",
-        "ExecCondition=test -z ${ORCH_REDIS_URL}",
+        "ExecCondition=test -z ${ORCH_REDIS_URL}${ORCH_REDIS_URL_FILE}",
     ),
     "worker": (
         "Type=exec",

@@ -23,7 +23,7 @@ from orchestrator.errors import LockTimeout, OrchestratorError, RedisUnavailable
 from orchestrator.local import flower_login
 from orchestrator.local.programs import program
 from orchestrator.settings import Settings
-from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands, sandboxed
+from orchestrator.wiring import STOP_GRACE_S, Wiring, agent_commands, handed_on, sandboxed
 
 FLOWER_PORT = 5555
 STEADY_S = 60.0
@@ -188,6 +188,7 @@ class Stack:
 
     def _start(self, child: _Child) -> None:
         child.restarts.started()
+        visible = self._visible_to(child)
         child.process = subprocess.Popen(
             bound_argv(os.getpid(), child.argv),
             stdin=subprocess.DEVNULL,
@@ -197,7 +198,8 @@ class Stack:
             errors="replace",
             # Not the user's repo: Celery puts the current folder on the import path, and `tasks` is a common name.
             cwd=self.settings.state_dir,
-            env=bound_env(self._visible_to(child))
+            pass_fds=handed_on(visible),
+            env=bound_env(visible)
             | {
                 "ORCH_PROJECT_ROOT": str(self.settings.root),
                 "ORCH_STATE_DIR": str(self.settings.state_dir),

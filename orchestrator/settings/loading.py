@@ -23,7 +23,7 @@ from pydantic import (
 
 from orchestrator.errors import SettingsError
 from orchestrator.settings.keys import key_table, keys, problem
-from orchestrator.settings.tables import Environment, RepoSettings, Settings
+from orchestrator.settings.tables import IN_FILE, SECRETS, Environment, RepoSettings, Settings
 
 FILE = "orch.toml"
 ENVIRONMENT = "environment"
@@ -56,7 +56,7 @@ def load(root: Path | None, environ: Mapping[str, str], *, cwd: Path = Path()) -
         raise SettingsError(f"there is no folder {top}; correct the path")
     wrong: list[str] = []
     repo = _parse(RepoSettings, FILE, _document(top, wrong), wrong)
-    machine = _parse(Environment, ENVIRONMENT, _variables(environ), wrong)
+    machine = _parse(Environment, ENVIRONMENT, _variables(environ, wrong), wrong)
     if repo and repo.prompt_template and not (top / repo.prompt_template).is_file():
         wrong.append(f"{FILE}: prompt_template: there is no file {top / repo.prompt_template}; correct the path")
     if repo is None or machine is None or wrong:
@@ -136,12 +136,43 @@ def _document(root: Path, wrong: list[str]) -> Mapping[str, object]:
     return {}
 
 
-def _variables(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environ.items()
-        if name.startswith("ORCH_") and name not in AGENT_MARKERS and value
-    }
+def secret(name: str, environ: Mapping[str, str]) -> str:
+    """The secret of this name; empty where there is none. SettingsError when its file cannot be read.
+
+    It stands in the variable itself, in the file that NAME_FILE names, or is one of systemd's credentials.
+    """
+    if value := environ.get(name):
+        return value
+    named = environ.get(name + IN_FILE)
+    credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/"), name)
+    if not named and not ("CREDENTIALS_DIRECTORY" in environ and credential.exists()):
+        return ""
+    said, path = (name + IN_FILE, Path(named)) if named else (f"credential {name}", credential)
+    try:
+        value = path.read_text("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{ENVIRONMENT}: {said}: {path} is not UTF-8; give a text file") from error
+    except OSError as error:
+        raise SettingsError(f"{ENVIRONMENT}: {said}: {path} cannot be read: {error.strerror}; correct it") from error
+    if not value:
+        raise SettingsError(f"{ENVIRONMENT}: {said}: {path} is empty; write the secret into it")
+    return value
+
+
+def _variables(environ: Mapping[str, str], wrong: list[str]) -> dict[str, str]:
+    found = {name: value for name, value in environ.items() if name.startswith("ORCH_") and value}
+    for name in AGENT_MARKERS:
+        found.pop(name, None)
+    for name in SECRETS:
+        if found.pop(name + IN_FILE, "") and name in found:
+            wrong.append(f"{ENVIRONMENT}: {name} and {name + IN_FILE} are both set; take one of them out")
+        try:
+            value = secret(name, environ) if name.startswith("ORCH_") else ""
+        except SettingsError as error:
+            wrong.append(str(error))
+        else:
+            found |= {name: value} if value else {}
+    return found
 
 
 def _state_dir(environ: Mapping[str, str], project: str, root: Path) -> Path:

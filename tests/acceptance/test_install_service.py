@@ -87,7 +87,7 @@ def installed(project: Project) -> Installed:
     done = install(project, ORCH_GITHUB_TOKEN='a "token" of $5')
     assert 0 == done.returncode, done.stderr
     config = project.folder / "home/.config"
-    (environment,) = (config / "sudocode-orchestrator").iterdir()
+    (environment,) = (config / "sudocode-orchestrator").glob("*.env")
     text = environment.read_text("utf-8")
     for port in ("8080", "5555"):
         text = text.replace(f'"{port}"', f'"{free_port()}"')
@@ -106,13 +106,16 @@ def test_the_environment_is_kept_to_its_user(project: Project, installed: Instal
     """It has what services cannot know, whatever is in it; nobody else may read it, and it is never written again."""
     variables = installed.variables()
     again = install(project, ORCH_GITHUB_TOKEN="another")
+    token = installed.environment.with_suffix("") / "ORCH_GITHUB_TOKEN"
 
     assert {
         "ORCH_PROJECT_ROOT": str(project.repo),
         "ORCH_STATE_DIR": str(project.state),
-        "ORCH_GITHUB_TOKEN": 'a "token" of \\$5',  # no shell, but a word of it: a \ before $ is systemd's
+        "ORCH_GITHUB_TOKEN_FILE": str(token),
+        "ORCH_GITHUB_WEBHOOK_SECRET_FILE": "",
         "PATH": project.env["PATH"],
     }.items() <= variables.items()
+    assert ('a "token" of $5\n', 0o600) == (token.read_text(), stat.S_IMODE(token.stat().st_mode))
     assert 0o600 == stat.S_IMODE(installed.environment.stat().st_mode)
     assert variables == installed.variables()
     assert f"kept {installed.environment}" == again.stdout.splitlines()[0]

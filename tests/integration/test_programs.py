@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beat import QUEUES
-from orchestrator.local.programs import PROGRAMS, SECRETS, program, start_commands
+from orchestrator.local.programs import PROGRAMS, program, start_commands
 from tests.support import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -29,8 +29,13 @@ def test_polls_and_merges_have_workers_of_their_own() -> None:
 
 def test_agents_see_no_secret() -> None:
     """The worker whose children are agents has none of them, and Celery's clock has none of GitHub's."""
-    assert list(SECRETS) == program("worker").hidden_secrets
-    assert ["ORCH_GITHUB_TOKEN", "ORCH_GITHUB_WEBHOOK_SECRET"] == program("beat").hidden_secrets
+    github = ["ORCH_GITHUB_TOKEN", "ORCH_GITHUB_WEBHOOK_SECRET"]
+    hidden = {
+        name: [it for it in program(name).hidden_secrets if not it.endswith("_FILE")] for name in ("worker", "beat")
+    }
+
+    assert {"worker": [*github, "FLOWER_BASIC_AUTH"], "beat": github} == hidden
+    assert {f"{name}_FILE" for name in github} < set(program("beat").hidden_secrets)
     assert [] == program("merges").hidden_secrets
 
 

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.local import units
 from orchestrator.merge_close.record import Marker
 from orchestrator.settings.keys import keys
-from orchestrator.settings.tables import Environment
+from orchestrator.settings.tables import IN_FILE, SECRETS, Environment
 from tests.support import ROOT
 
 UNITS = sorted((ROOT / "ops/systemd").glob("*.service"))
@@ -67,7 +67,9 @@ def test_every_variable_of_an_example_is_a_setting(example: Path) -> None:
     names = {line.lstrip("#").partition("=")[0] for line in lines}
 
     assert names
-    assert set() == names - {key.name for key in keys(Environment)} - {"PATH", "WEB_PORT", "FLOWER_PORT"} - AGENTS
+    settings = {key.name for key in keys(Environment)} | {name + IN_FILE for name in SECRETS}
+
+    assert set() == names - settings - {"PATH", "WEB_PORT", "FLOWER_PORT"} - AGENTS
 
 
 def test_no_secret_stands_in_a_unit() -> None:

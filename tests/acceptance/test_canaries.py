@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import github_server
-from tests.acceptance.project import ORCH_UP, Project, Running
+from tests.acceptance.project import CELERY, ORCH_UP, Project, Running
 from tests.github_server import GitHubServer
 from tests.support import ROOT
 
@@ -142,3 +142,28 @@ def orch(project: Project, *words: str) -> str:
     with Running(project, [sys.executable, "-P", "-m", "orchestrator.cli", *words], {"PYTHONPATH": str(ROOT)}) as run:
         run.ends()
         return run.printed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+@pytest.mark.parametrize(
+    ("words", "up"),
+    [
+        ((*CELERY, "worker", "--loglevel", "info"), "ready."),
+        ((*CELERY, "beat", "--loglevel", "info", "--pidfile="), "beat: Starting"),
+        ((*CELERY, "flower", "--port=0"), "Visit me"),
+        ((sys.executable, "-P", "-m", "orchestrator.cli", "web", "--port", "0"), "listening on"),
+    ],
+    ids=["worker", "beat", "flower", "web"],
+)
+def test_what_a_person_starts_shows_no_secret(tmp_path: Path, words: tuple[str, ...], up: str) -> None:
+    """Started by hand with the token in its environment, it has begun anew without it, under the same process id."""
+    token = "canary-github-token"
+    with Project(tmp_path / "by-hand") as project, Running(project, ORCH_UP) as stack:
+        stack.says("is up")
+        with Running(project, words, {"ORCH_GITHUB_TOKEN": token, "FLOWER_BASIC_AUTH": f"me:{token}"}) as program:
+            program.says(up)
+            environ = Path(f"/proc/{program.process.pid}/environ").read_bytes().decode()
+
+            assert token not in environ
+            assert "ORCH_GITHUB_TOKEN_FILE=/proc/self/fd/" in environ
+            assert program.process.poll() is None

@@ -133,7 +133,7 @@ def test_a_pull_request_says_what_to_know_of_its_evidence() -> None:
         "in a clean checkout of commit c0ffee\n"
         "! chosen by the agent\n"
         "! flaky: exited with 1 before, on the same commit\n"
-        "! the work touched the verification itself: @me/Makefile\n"
+        "! the work touched the verification itself: @ me/Makefile\n"
         "3 passed\n```"
     ) in body
 

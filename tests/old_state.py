@@ -66,6 +66,7 @@ def unpack(source: Path, place: Place) -> None:
     _git(place.repo, "init", "--quiet", "--template=", "--initial-branch=main")
     _git(place.repo, "fast-import", "--quiet", stdin=(source / "repo.fast-export").read_bytes())
     _git(place.repo, "reset", "--quiet", "--hard", "main")
+    place.state.mkdir(mode=0o700, exist_ok=True)
     for name, content in kept["files"].items():
         path = place.folder / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -55,16 +55,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         lease_s=20,  # eight agents at once, some of which fork without end: no session is to be lost to that
     ) as project:
         kinds: dict[str, dict[str, Any]] = {
-            "Endless": {"priority": 0, "implementer": [does(seconds=60)]},
-            "Hanging": {"priority": 0, "implementer": [does(misbehave="hang")]},
-            "Forking": {"priority": 0, "implementer": [does(misbehave="fork")]},
             "Malformed": {"priority": 0},
             "Waiting": {"priority": 0},
             "Flooding": {"priority": 0, "implementer": [does(misbehave="flood")]},
-            "Garbage": {"implementer": [does(misbehave="garbage")]},
             "Garbage at first": {"implementer": [does(misbehave="garbage"), GOOD]},
-            "Garbage review": {"spec_reviewer": [{"misbehave": "garbage"}]},
-            "Failing": {"implementer": [does(misbehave="exit3")]},
             "No checklist": {"content": "Verify: L2\n\nJust do it.\n"},
             "No verification": {"verify": "-"},
             "Failing verification": {"verify": "L0"},
@@ -73,6 +67,14 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             "Own commits": {"implementer": [does(f"git add .; {COMMIT}")]},
             "No .git": {"implementer": [does("rm -rf .git")]},
             "Meddling with issues": {"implementer": [does("mkdir .sudocode; echo > .sudocode/issues.jsonl")]},
+        }
+        failing: dict[str, dict[str, Any]] = {
+            "Endless": {"implementer": [does(seconds=60)]},
+            "Hanging": {"implementer": [does(misbehave="hang")]},
+            "Forking": {"implementer": [does(misbehave="fork")]},
+            "Garbage": {"implementer": [does(misbehave="garbage")]},
+            "Garbage review": {"spec_reviewer": [{"misbehave": "garbage"}]},
+            "Failing": {"implementer": [does(misbehave="exit3")]},
             "Good": {"priority": 4},
         }
         issues = {title: project.file(title, **what) for title, what in kinds.items()}
@@ -86,17 +88,15 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         runnable = set(issues.values()) - {issues["Malformed"], issues["Waiting"]}
         with up(project) as stack:
             stack.says("is up")
-            begun = partial(all_have_begun, project, stack, runnable, issues["Waiting"])
-            stack.until(begun, "all sessions should have begun", 90)
-            # What failed is tried again after 30 s; however busy the machine is, the night is to be over before that.
+            stack.until(lambda: project.over(*runnable), "the first sessions should have ended", 90)
+            stack.says(issues["Waiting"])
+            # All at once, and then no more: what failed is tried again after 30 s, and a busy machine may take longer.
+            issues |= {title: project.file(title, **what) for title, what in failing.items()}
+            runnable |= {issues[title] for title in failing}
+            stack.until(lambda: all(map(project.known, runnable)), "all sessions should have begun", 30)
             RedisControls(project.redis, project.keys).pause(by="the night", reason="all have had their session")
             stack.until(lambda: project.over(*runnable), "all sessions should have ended", 90)
             yield Night(project, stack, issues, before)
-
-
-def all_have_begun(project: Project, stack: Running, issues: set[str], waiting: str) -> bool:
-    """Whether each of the issues was claimed, and it was said what the other one waits for."""
-    return all(map(project.known, issues)) and bool(stack.lines(waiting))
 
 
 def check(line: str) -> dict[str, object]:

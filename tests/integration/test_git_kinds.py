@@ -183,7 +183,7 @@ def test_large_files_that_are_nowhere_end_the_step(project: Project, large: Host
         large.workspace.prepare("i-abc")
 
 
-# Clones that do not have all
+# Clones that do not have all, and what it takes to get the rest
 
 
 @pytest.mark.parametrize("kind", ["--depth=1", "--filter=blob:none", "--filter=tree:0", "--sparse", "--no-checkout"])
@@ -223,3 +223,18 @@ def test_a_repo_that_borrows_objects_will_do(project: Project) -> None:
     project.commit("own.py", cwd=worktree.path)
 
     assert "own.py" in project.git("ls-tree", "--name-only", workspace.commit(worktree, "Work\n").commit, cwd=clone)
+
+
+@pytest.mark.parametrize(("kind", "needed"), [("--depth=1", False), ("--filter=blob:none", True)])
+def test_secrets_of_the_settings_are_kept_only_to_fetch(project: Project, kind: str, needed: bool) -> None:
+    """A token in an address or a header stays the user's alone, unless it takes that to fetch what an issue needs."""
+    bare, clone = project.repo.parent / "bare.git", project.repo.parent / "clone"
+    project.git("push", "--quiet", str(bare), "main")
+    project.git("config", "uploadpack.allowFilter", "true", cwd=bare)
+    project.git("clone", "--quiet", kind, f"file://{bare}", str(clone))
+    project.git("config", "url.https://x:c4n4ry-one@git.test/.insteadOf", "https://git.test/", cwd=clone)
+    project.git("config", "http.extraHeader", "Authorization: Basic Y2FuYXJ5LXR3bzp0d28=", cwd=clone)
+    GitWorkspace(clone, worktrees=project.repo.parent / "wt", base="main").prepare("i-abc")
+    ours = (project.repo.parent / "wt/.orch/i-abc/ours/config").read_text()
+
+    assert [needed, needed, True] == [word in ours for word in ("c4n4ry-one", "Y2FuYXJ5LXR3bzp0d28=", f"file://{bare}")]

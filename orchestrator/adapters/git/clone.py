@@ -14,11 +14,12 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.adapters.git.command import Git, question, reason
 from orchestrator.errors import WorkspaceError
+from orchestrator.text import redacted
 
 MAX_REFS_BYTES = 8_000_000
 """As much is read of one of the agents' files."""
@@ -32,7 +33,10 @@ _OURS = re.compile(
     rf"{_THEIRS.pattern}|core\.(excludesfile|attributesfile|sshcommand|gitproxy)"
     r"|(lfs|http|credential|url|remote|ssh|protocol|author|committer)\..*|extensions\.partialclone"
 )
-"""And those by which missing objects, of partial clones or of LFS, are fetched."""
+"""And those by which missing objects, of partial clones or of LFS, are fetched: with secrets only where some are."""
+
+
+_PROMISOR = re.compile(r"remote\..*\.promisor")
 
 
 def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -> None:
@@ -42,6 +46,8 @@ def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -
     """
     settings = _settings(git)
     empty = _empty_repo(git, state / "new", branch, kind=dict(settings).get("extensions.objectformat", "sha1"))
+    if not _fetches(git, dict(settings), base[1]):
+        settings = [pair for pair in settings if redacted(line := "=".join(pair)) == line]
     for name, carried in (("ours", _OURS), ("theirs", _THEIRS)):
         made = state / "new" / name
         shutil.copytree(empty, made)
@@ -69,6 +75,14 @@ def _settings(git: Git) -> list[tuple[str, str]]:
     entries = git("config", "--list", "--includes", "--null").split("\0")
     pairs = (entry.partition("\n") for entry in entries if entry)
     return [(key, value if given else "true") for key, given, value in pairs if key != "lfs.storage"]
+
+
+def _fetches(git: Git, settings: Mapping[str, str], commit: str) -> bool:
+    """Whether files of the commit may have to be fetched: those of a partial clone, and large ones."""
+    if "extensions.partialclone" in settings or any(_PROMISOR.fullmatch(key) for key in settings):
+        return True
+    asked = ("grep", "--quiet", "--fixed-strings", "filter=lfs", commit, "--", ":(glob)**/.gitattributes")
+    return "filter.lfs.clean" in settings and git.ask(*asked) is not None
 
 
 def _config_line(key: str, value: str) -> str:

@@ -64,7 +64,7 @@ class Wiring:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.project)
-        self.redact = redactor(os.environ, *settings.secrets)
+        self.redact = redactor(os.environ, *settings.secrets, redis_server.password_of(settings.state_dir))
         logs.configure(settings.log, settings.log_format, redact=self.redact)
 
     @functools.cached_property

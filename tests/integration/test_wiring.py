@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
+from orchestrator.adapters.redis.password import made_password
 from orchestrator.merge_close.events import Delivered
 from orchestrator.models import Lease, Worktree
 from orchestrator.settings import load
+from orchestrator.text import REDACTED
 from orchestrator.wiring.merges import MergeWiring
 from orchestrator.wiring.project import Wiring
 from tests.engine import a_record
@@ -25,6 +27,15 @@ def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
         _ = wiring.workspace if name == "worktrees" else wiring.state("up.lock")
 
         assert 0o700 == wiring.settings.state_dir.stat().st_mode & 0o777
+
+
+def test_the_password_of_the_private_redis_is_redacted(tmp_path: Path) -> None:
+    """Whatever it looks like, once there is one."""
+    settings = load(Project(tmp_path).repo, {"ORCH_STATE_DIR": str(tmp_path / "state")})
+    (tmp_path / "state/redis").mkdir(mode=0o700, parents=True)
+    password = made_password(tmp_path / "state/redis")
+
+    assert f"AUTH {REDACTED} is refused" == Wiring(settings).redact(f"AUTH {password} is refused")
 
 
 def test_a_base_in_doubt_closes_nothing(tmp_path: Path, redis_url: str) -> None:
@@ -47,6 +58,7 @@ def test_a_base_in_doubt_closes_nothing(tmp_path: Path, redis_url: str) -> None:
 def test_a_holder_that_wakes_ends_nothing_of_the_one_that_followed(tmp_path: Path) -> None:
     """It stood still before it ended what an earlier one had left; by then a newer token's verification runs there."""
     project = Project(tmp_path)
+    (project.repo / "orch.toml").write_text('[agents.default]\ncommand = ["true"]\n')
     wiring = Wiring(load(project.repo, {"ORCH_STATE_DIR": str(tmp_path / "state")}))
     lease = Lease("i-a1b2", 18, a_record("i-a1b2"))
     worktree = Worktree("i-a1b2", project.repo, "orch/i-a1b2", "HEAD")

@@ -15,10 +15,10 @@ PASSWORD, USERS = "password", "users"
 
 
 def password_in(folder: Path) -> str:
-    """The password of the folder's server; empty while it never had one."""
+    """The password of the folder's server; empty while it never had one that we could read."""
     try:
         return (folder / PASSWORD).read_text("ascii").strip()
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 

@@ -97,7 +97,12 @@ def find(state_dir: Path) -> str | None:
     state_dir = state_dir.resolve()
     path = _socket_path(state_dir)
     found = _ours(path.parent) and _stays(state_dir, path)
-    return socket_url(str(path), password_in(state_dir / "redis")) if found else None
+    return socket_url(str(path), password_of(state_dir)) if found else None
+
+
+def password_of(state_dir: Path) -> str:
+    """The password of this folder's server; empty while it never had one that we could read."""
+    return password_in(state_dir / "redis")
 
 
 def ensure(state_dir: Path) -> RedisServer:
@@ -126,7 +131,7 @@ def _ensure(state_dir: Path) -> RedisServer:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if _stays(state_dir, path):
-            return RedisServer(path, password_in(state_dir / "redis"))
+            return RedisServer(path, password_of(state_dir))
         lock = open_lock(_lock_file(state_dir))
         try:
             if try_lock(lock):
@@ -223,9 +228,7 @@ def _answers(path: Path, password: str) -> bool:
 
 def _stays(state_dir: Path, path: Path) -> bool:
     """True when a server answers there and its owner lives; without its owner it ends within moments."""
-    return _answers(path, password_in(state_dir / "redis")) and (
-        sys.platform != "linux" or _lives(_lock_file(state_dir))
-    )
+    return _answers(path, password_of(state_dir)) and (sys.platform != "linux" or _lives(_lock_file(state_dir)))
 
 
 def _lives(lock_file: Path) -> bool:

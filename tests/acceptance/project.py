@@ -103,7 +103,7 @@ class Project:
             )
         )
         self.playbooks.mkdir()
-        self.state.mkdir(mode=0o700)
+        self.state.mkdir(mode=0o700, exist_ok=True)
         self.play("default", implementer=[GOOD])
         (folder / "home").mkdir()
         self.env = {

@@ -265,3 +265,14 @@ def test_what_a_command_starts_is_there(tmp_path: Path) -> None:
 
     assert {tmp_path / "bin", tmp_path / "agents", shared} == reach.keys()
     assert {Access.READ} == set(reach.values())
+
+
+def test_an_installation_in_a_folder_that_is_hidden_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of /tmp a box has nothing; what starts programs in it may be installed there all the same."""
+    (tmp_path / "venv").mkdir()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    words = sandbox.boxed(["true"], {tmp_path: Access.EMPTY}, cwd=Path("/"))
+    place = words.index(str(tmp_path / "venv"))
+
+    assert "--ro-bind-try" == words[place - 1]
+    assert words.index(str(tmp_path)) < place

@@ -64,7 +64,7 @@ def boxed(argv: Sequence[str], reach: Reach, *, cwd: Path) -> list[str]:
     It is for a `shim` that is told so. Inside, the shim's exit codes hold, and so does its grace. All ends with it:
     when the first process of the box is gone, the kernel ends the others.
     """
-    outer_first = sorted(reach.items(), key=lambda place: len(place[0].parts))
+    outer_first = sorted((_ourselves(reach) | reach).items(), key=lambda place: len(place[0].parts))
     copies = [path for path, access in outer_first if access is Access.COPY]
     mounts = [word for path, access in outer_first for word in _mount(path, access)]
     for number, path in enumerate(copies):
@@ -80,6 +80,13 @@ def boxed(argv: Sequence[str], reach: Reach, *, cwd: Path) -> list[str]:
         *("--chdir", str(cwd), "--"),
         *(sys.executable, "-I", "-S", shim.__file__, "--inside", *inside, "--", *argv),
     ]
+
+
+def _ourselves(reach: Reach) -> Reach:
+    """What it takes to start the shim, where the box would not have it: an installation in /tmp."""
+    hidden = [path for path, access in reach.items() if access is Access.EMPTY]
+    needed = {Path(place).resolve() for place in (sys.prefix, sys.base_prefix, Path(shim.__file__).parent)}
+    return {place: Access.READ for place in needed if any(place.is_relative_to(path) for path in hidden)}
 
 
 def _mount(path: Path, access: Access | Link) -> Iterator[str]:

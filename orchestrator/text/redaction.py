@@ -40,7 +40,7 @@ _SHAPES = re.compile(
             r"(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # AWS
             r"xox[a-z]-[\w.-]{10,}|xapp-\d-[\w-]{10,}",  # Slack
             r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|1//0[\w-]{40,}",  # Google
-            r"(?<!-)eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{5,}(?:\.[\w-]+){0,2}",  # a JSON web token
+            r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{5,}(?:\.[\w-]+){0,2}",  # a JSON web token
             r"npm_[A-Za-z0-9]{30,}|pypi-[\w-]{50,}|rubygems_[a-f0-9]{40,}|cio[A-Za-z0-9]{32}(?![A-Za-z0-9])",
             r"hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}|gsk_[A-Za-z0-9]{40,}|r8_[A-Za-z0-9]{30,}",
             r"xai-[A-Za-z0-9]{40,}|pplx-[A-Za-z0-9]{40,}",
@@ -126,9 +126,9 @@ _ADDRESS = re.compile(
 )
 
 _KIND = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-_BREAK = r"(?:\s|\\{1,8}[nr])"
+_BREAK = r"(?:\s|\\{1,8}[nrt])"
 _BLOCK = re.compile(
-    rf"""-----BEGIN {_KIND}(?:[^"'-]*(?:-(?!----)[^"'-]*)*-----END {_KIND}"""
+    rf"""-----BEGIN {_KIND}(?:[^"'\[-]*(?:-(?!----)[^"'\[-]*)*-----END {_KIND}"""
     rf"""|(?:{_BREAK}+[A-Za-z0-9+/]{{16,}}={{0,2}})+)"""
 )
 _BEGIN = re.compile(rf"-----BEGIN {_KIND}")
@@ -137,7 +137,7 @@ _BREAKS = re.compile(rf"{_BREAK}+")
 _SEPARATOR = re.compile(r"[\s\"',;]")
 _LINE_OF_KEY = re.compile(r"[A-Za-z0-9+/]{16,100}={0,2}")
 _MORE_OF_KEY = re.compile(rb"[A-Za-z0-9+/=\s]*")
-_FIRST_OF_KEY = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{16,100}={0,2}\Z")
+_FIRST_OF_KEY = re.compile(r"(?<![A-Za-z0-9+/\\])[A-Za-z0-9+/]{16,100}={0,2}\Z")
 _LAST_LINE_OF_KEY = re.compile(r"[A-Za-z0-9+/]{0,100}={0,2}")
 
 

@@ -8,7 +8,7 @@ import timeit
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from orchestrator.text import REDACTED, Stream, redactor
@@ -142,19 +142,24 @@ def test_the_beginning_of_a_key_is_a_secret() -> None:
     assert f"it begins with {begins}, and so on" == redact(f"it begins with {begins}, and so on")
 
 
+ENDS = ["-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"]
+
+
 @given(
-    st.lists(st.sampled_from([*SECRETS, *(around.format(it) for around, it in NAMED), *"\\\"'{}=:@/ \n", "token", "x"]))
+    st.lists(
+        st.sampled_from(
+            [*SECRETS, *ENDS, KEY, *(around.format(it) for around, it in NAMED), *"\\\"'{}=:@/ \n", "token", "x"]
+        )
+    )
 )
+@example([ENDS[0], *ENDS, "a@", ENDS[1]])
 def test_pieces_of_secrets_again_change_nothing(pieces: list[str]) -> None:
     """However they stand together."""
     assert redact("".join(pieces)) == redact(redact("".join(pieces)))
 
 
-@given(
-    st.lists(
-        st.sampled_from([*SECRETS, "-----BEGIN PRIVATE KEY-----", KEY, "password=", "://a:b@", "\\", '"', "\n", "x"])
-    )
-)
+@given(st.lists(st.sampled_from([*SECRETS, *ENDS, KEY, "password=", "://a:b@", "\\", '"', "\n", "\t", "é", "x"])))
+@example(["é", KEY.splitlines()[0], "\n", ENDS[1]])
 def test_json_of_pieces_stays_json(pieces: list[str]) -> None:
     """However they stand together, and however deep in JSON that is in JSON."""
     text = "".join(pieces)
@@ -165,7 +170,15 @@ def test_json_of_pieces_stays_json(pieces: list[str]) -> None:
 
 
 HOSTILE = [
-    *("token:", "-eyJaaaaaaaaaaa", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"),
+    *(
+        "token:",
+        "-eyJaaaaaaaaaaa",
+        "_eyJaaaaaaaaaaa",
+        "ghp_eyJ",
+        "-----BEGIN ",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END PRIVATE KEY-----",
+    ),
     *("://a:", "://a:b@", "password  ", "password='", "password=a.b.", "sk-", "sk-a", "SG.", "--key ", "-", "=", "x"),
     *("login a password ", "\\n", "basic ", "cookie: a", "AAAA\n", "AAAAAAAAAAAAAAAAAAAAAAAAAA\n"),
     *("-----BEGIN A PRIVATE KEY-----\\n",),

@@ -282,6 +282,7 @@ class Running:
             self.process.wait(30)
         finally:
             self.process.kill()
+            self.process.wait()
 
     def forget(self) -> None:
         """Leave out what it printed until now from all that follows."""

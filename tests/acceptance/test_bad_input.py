@@ -50,7 +50,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     with Project(
         tmp_path_factory.mktemp("night"),
         top="concurrency = 8",
-        limits="agent_seconds = 15\nsilence_seconds = 6\nverify_seconds = 2",
+        limits="agent_seconds = 40\nsilence_seconds = 6\nverify_seconds = 2",
         verify='L0 = ["sh", "-c", "echo 1 test failed; exit 3"]\nL1 = ["sleep", "60"]',
         lease_s=20,  # eight agents at once, some of which fork without end: no session is to be lost to that
     ) as project:
@@ -126,7 +126,7 @@ def test_what_can_be_done_is_done(night: Night, title: str) -> None:
 
 
 FAILED = {
-    "Endless": "ran longer than 15 s and was ended: make the issue smaller, or raise agent_seconds in orch.toml",
+    "Endless": "ran longer than 40 s and was ended: make the issue smaller, or raise agent_seconds in orch.toml",
     "Hanging": "printed nothing for 6 s and was ended: see what it waited for, or raise silence_seconds in orch.toml",
     "Forking": "printed nothing for 6 s and was ended",
     "Garbage": "implementer: its answer does not end with a JSON object; it ends with",

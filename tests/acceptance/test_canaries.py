@@ -167,3 +167,4 @@ def test_what_a_person_starts_shows_no_secret(tmp_path: Path, words: tuple[str, 
             assert token not in environ
             assert "ORCH_GITHUB_TOKEN_FILE=/proc/self/fd/" in environ
             assert program.process.poll() is None
+            program.process.kill()  # Flower may take its time to end

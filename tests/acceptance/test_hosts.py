@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.process import shim
 from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis import server as redis_server
 from tests.acceptance.project import CELERY, CLEAN, Project, Running
+from tests.chaos.parts import family, send
 from tests.support import wait_until
 
 WORKER = (*CELERY, "worker", "--without-gossip", "--without-mingle")
@@ -90,8 +91,9 @@ def test_one_host_finishes_what_another_began(project: Project, redis_url: str) 
         survivor = running.enter_context(two.worker(project))
         survivor.until(lambda: all(project.asked(issue, "spec_reviewer") for issue in issues), "all should be reviewed")
         begun = {issue for issue in issues if project.holding(issue).owner.startswith("sessions@one/")}
-        shim.kill_below(doomed.process.pid)
-        doomed.process.kill()
+        host = family(doomed)
+        send(signal.SIGSTOP, host)  # or a worker would see its agent die, and say so, before it dies itself
+        send(signal.SIGKILL, host)
         survivor.until(lambda: project.over(*issues), "the other host should finish all four")
 
     assert 2 == len(begun)

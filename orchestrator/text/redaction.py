@@ -28,7 +28,9 @@ _SECRET_NAME = re.compile(
 _NO_SECRETS = frozenset({"PWD", "OLDPWD"})
 
 # Words that are long enough to be a secret; the shapes are looked for in nothing else, which makes all of it fast.
-_WORD = re.compile(r"[\w.:~+/=-]{15,}", re.ASCII)
+# None begins within an escape, of JSON, of an address or of a terminal's colour.
+_ESCAPE = r"\\(?:[bfnrt]|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{1,20}m"
+_WORD = re.compile(rf"({_ESCAPE})?([\w.:~+/=-]{{15,}})", re.ASCII)
 
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -70,6 +72,7 @@ _NO_CODE = (
     r"(?![A-Za-z_]\w{0,60}(?:\.[A-Za-z_]\w{0,60}){1,6}(?!\w))"
 )
 _DIGIT = r"(?=[^\s\"'\\]{0,60}\d)"
+_EDGE = r"(?:\b|(?<=\\[nrt]))"
 
 _WORDS_OF_LOGINS = r"passw(?:or)?d|passphrase|pwd"
 # The words without which there is nothing to look for, in lower case, and the look: what is kept stands in its first
@@ -103,13 +106,13 @@ _NAMED = tuple(
             ("-u", "--user"),
             r"""([ \t](?:-u|--user)[ =]["']?[\w.@-]{1,64}:)(?=[^\s"'\\]{0,60}[A-Za-z])[^\s"'\\$(]{4,}""",
         ),
-        (("login",), r"""(\blogin[ \t]+\S{1,64}\s{1,9}password[ \t]+)[^\s"'\\]+"""),  # .netrc
+        (("login",), rf"""({_EDGE}login[ \t]+\S{{1,64}}\s{{1,9}}password[ \t]+)[^\s"'\\]+"""),  # .netrc
         (
             ("basic", "bearer", "digest", "token", "apikey"),
-            r"""(\b(?:basic|bearer|digest|token|apikey)[ \t]{1,4})"""
+            rf"""({_EDGE}(?:basic|bearer|digest|token|apikey)[ \t]{{1,4}})"""
             r"""(?-i:(?=[\w.~+/-]{0,60}(?:\d|[a-z][A-Z]|[A-Z]{2})))[\w.~+/-]{12,}=*""",
         ),
-        (("cookie",), r"""(\bcookie:[ \t]{0,4})[^\s"'\\;=]{1,64}=[^\r\n"'\\]{4,}"""),
+        (("cookie",), rf"""({_EDGE}cookie:[ \t]{{0,4}})[^\s"'\\;=]{{1,64}}=[^\r\n"'\\]{{4,}}"""),
         (
             ("hooks.slack.com", "webhook", "chat.googleapis.com"),
             r"""(hooks\.slack\.com/[a-z]{5,12}/|discord(?:app)?\.com/api/webhooks/|webhook\.office\.com/webhookb2/"""
@@ -169,7 +172,7 @@ def redacted(text: str) -> str:
         text = _without_tails(_BLOCK.sub(REDACTED, text))
     if "://" in text:
         text = _ADDRESS.sub(REDACTED, text)
-    text = _WORD.sub(lambda word: _SHAPES.sub(REDACTED, word[0]), text)
+    text = _WORD.sub(lambda word: (word[1] or "") + _SHAPES.sub(REDACTED, word[2]), text)
     there = text.lower()
     for words, look in _NAMED:
         if any(word in there for word in words):

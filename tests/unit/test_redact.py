@@ -100,6 +100,26 @@ def test_a_secret_is_found_in_any_text(before: str, secret: str, after: str) -> 
     assert secret not in redact(f"{before} {secret} {after}")
 
 
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("escape", ["\\n", "\\\\t", "\\u003d", "%3D", "\x1b[1;31m", "\\u001b[31m"])
+def test_a_secret_is_found_behind_an_escape(escape: str, secret: str) -> None:
+    """Its last letter is no part of the word: of JSON, of an address, of a terminal's colour."""
+    assert f"a{escape}{REDACTED}" == redact(f"a{escape}{secret}")
+
+
+@pytest.mark.parametrize("name", ["Bearer ", "Cookie: session="])
+def test_a_name_is_found_behind_an_escape(name: str) -> None:
+    """As in a request that stands in JSON."""
+    assert HEX[:32] not in redact(json.dumps(f"GET /\n{name}{HEX[:32]}"))
+
+
+def test_no_escape_is_cut() -> None:
+    """Its letter would do as the beginning of a token."""
+    once = json.dumps({"notes": "\tab8Q~" + WORD[:34]})
+
+    assert "\t" == json.loads(redact(once))["notes"][0]
+
+
 @given(words, st.sampled_from([*SECRETS, OURS]), words)
 def test_json_stays_json(before: str, secret: str, after: str) -> None:
     """An agent's answer can still be read, and the secret is not in what is read."""

@@ -12,10 +12,11 @@ import re
 _SIGNS = (
     # As entities they would become signs again where Markdown is shown.
     (re.compile(r"&(?=#|(?:commat|num|sol|hyphen|dash|colon|lsqb|lbrack|period);)"), "& "),
-    (re.compile(r"(?<![A-Za-z0-9_])@(?=\w)"), "@ "),
+    # An underscore before them is one of Markdown's, which does not show.
+    (re.compile(r"(?<![A-Za-z0-9])@(?=\w)"), "@ "),
     (re.compile(r"#(?=\d)"), "# "),
-    (re.compile(r"\b(GH)-(?=\d)", re.IGNORECASE), r"\1 "),
-    (re.compile(r"(/(?:issues|pull|pulls|merge_requests|discussions|work_items)/)(?=\d)", re.IGNORECASE), r"\1 "),
+    (re.compile(r"(?<![A-Za-z0-9])(GH)\\*-(?=\d)", re.IGNORECASE), r"\1 "),
+    (re.compile(r"(/(?:issues|pull|pulls|merge_requests|discussions|work_items)\\*/)(?=\d)", re.IGNORECASE), r"\1 "),
     (re.compile(r"\[(?=(?:skip|ci|no|actions)[ -](?:ci|skip|actions)\])", re.IGNORECASE), "[ "),
 )
 _KEY = re.compile(r"^([\s>*_`#+-]*)([A-Za-z][A-Za-z0-9]*(?:-[A-Za-z][A-Za-z0-9]*)+)(?=[\s*_`]*:)", re.MULTILINE)

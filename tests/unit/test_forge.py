@@ -14,8 +14,9 @@ from orchestrator.text import commit_message, inert
 
 # As GitHub documents them: "Linking a pull request to an issue", "Basic writing and formatting syntax: mentioning
 # people and teams", "Skipping workflow runs"; and its cross-references in any form.
-MENTION = re.compile(r"(?:^|[^A-Za-z0-9_])@[A-Za-z0-9]", re.MULTILINE)
-REFERENCE = r"(?:[\w.-]+/[\w.-]+)?#\d+|GH-\d+|https?://\S+/(?:issues|pull)/\d+"
+# Markdown takes away a backslash and the underscores around a word.
+MENTION = re.compile(r"(?:^|[^A-Za-z0-9])@[A-Za-z0-9]", re.MULTILINE)
+REFERENCE = r"_*(?:(?:[\w.-]+/[\w.-]+)?#\d+|GH\\?-\d+|https?://\S+/(?:issues|pull)\\?/\d+)"
 CLOSES = re.compile(rf"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?\s+(?:{REFERENCE})", re.IGNORECASE)
 SKIPS = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]", re.IGNORECASE)
 
@@ -29,6 +30,8 @@ SIGNS = (
     "closes: ",
     "GH-",
     "gh-",
+    "GH\\-",
+    "_",
     "owner/repo",
     "[skip ci]",
     "[ci skip]",
@@ -92,6 +95,9 @@ def test_git_reads_our_trailers_only() -> None:
         ("Fixes #12, closes acme/shop#3, resolves GH-4", "Fixes # 12, closes acme/shop# 3, resolves GH 4"),
         ("closes https://github.com/a/b/issues/5", "closes https://github.com/a/b/issues/ 5"),
         ("the @property of @scope/pkg", "the @ property of @ scope/pkg"),
+        ("_@octocat_, __@octocat__", "_@ octocat_, __@ octocat__"),
+        (r"fixes _GH-4_ and GH\-5", "fixes _GH 4_ and GH 5"),
+        (r"[it](https://box/a/b/pull\/5)", r"[it](https://box/a/b/pull\/ 5)"),
         ("Add x [skip ci]", "Add x [ skip ci]"),
         ("mail anna@example.org", "mail anna@example.org"),
         ("# Title\n\n- [ ] a box, colour #fff, C# and F#", "# Title\n\n- [ ] a box, colour #fff, C# and F#"),

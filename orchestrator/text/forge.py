@@ -19,7 +19,10 @@ _SIGNS = (
     (re.compile(r"(/(?:issues|pull|pulls|merge_requests|discussions|work_items)\\*/)(?=\d)", re.IGNORECASE), r"\1 "),
     (re.compile(r"\[(?=(?:skip|ci|no|actions)[ -](?:ci|skip|actions)\])", re.IGNORECASE), "[ "),
 )
-_KEY = re.compile(r"^([\s>*_`#+-]*)([A-Za-z][A-Za-z0-9]*(?:-[A-Za-z][A-Za-z0-9]*)+)(?=[\s*_`]*:)", re.MULTILINE)
+# In one line: what goes on over many would be slow.
+_KEY = re.compile(
+    r"^((?:[^\S\n]|[>*_`#+-])*)([A-Za-z][A-Za-z0-9]*(?:-[A-Za-z][A-Za-z0-9]*)+)(?=(?:[^\S\n]|[*_`])*:)", re.MULTILINE
+)
 
 
 def inert(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import subprocess
+import time
 
 import pytest
 from hypothesis import example, given
@@ -108,3 +109,12 @@ def test_git_reads_our_trailers_only() -> None:
 def test_it_stays_readable(text: str, expected: str) -> None:
     """A space is all that is added, and only where a forge would act."""
     assert expected == inert(text)
+
+
+@pytest.mark.parametrize("piece", ["\n", "> \n", "\n-", " ", "-", "a-", "a-b\n", "a-b ", "#", "GH", "\\"])
+def test_no_text_takes_long(piece: str) -> None:
+    """A worker renews no lease meanwhile."""
+    began = time.process_time()
+    inert("a-b" + piece * (200_000 // len(piece)))
+
+    assert time.process_time() - began < 1

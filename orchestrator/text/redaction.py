@@ -65,13 +65,12 @@ _SHAPES = re.compile(
 )
 
 _SLASHES = r"""(?:\\{0,8}["'])?"""
-_IS = rf"""{_SLASHES}[ \t]{{0,4}}(?:=>|[:=])[ \t]{{0,4}}{_SLASHES}"""
+_IS = rf"""{_SLASHES}[ \t]{{0,4}}(?:=>|=(?![=>])|:)[ \t]{{0,4}}{_SLASHES}"""
 # No call, no attribute, no variable: code that speaks of a password is no password.
 _NO_CODE = (
     r"(?![A-Za-z_]\w{0,60}(?:\.[A-Za-z_]\w{0,60}){0,6}(?:[(\[]|\.[A-Za-z_]))"
     r"(?![A-Za-z_]\w{0,60}(?:\.[A-Za-z_]\w{0,60}){1,6}(?!\w))"
 )
-_DIGIT = r"(?=[^\s\"'\\]{0,60}\d)"
 _EDGE = r"(?:\b|(?<=\\[nrt]))"
 
 _WORDS_OF_LOGINS = r"passw(?:or)?d|passphrase|pwd"
@@ -95,24 +94,25 @@ _NAMED = tuple(
         (
             ("token", "secret", "credential", "key", "authorization"),
             r"""((?:token|secret|credentials?|(?:api|access|account|private|signing|encryption|shared|client|master|auth"""
-            rf"""|app|service|secret)[_-]?(?:access[_-]?)?key|authorization){_IS}){_NO_CODE}{_DIGIT}[\w+/.~-]{{12,}}=*""",
+            rf"""|app|service|secret)[_-]?(?:access[_-]?)?key|authorization){_IS}){_NO_CODE}"""
+            r"""(?=[\w+/.~-]{0,60}\d)[\w+/.~-]{12,}=*""",
         ),
         (
             ("--",),
             r"""((?<!-)--[\w-]{0,40}(?:token|secret|passw(?:or)?d|passphrase|key)[ \t]+["']?)"""
-            rf"""{_DIGIT}[\w+/.~!@#%^*-]{{6,}}=*""",
+            r"""(?=[\w+/.~!@#%^*-]{0,60}\d)[\w+/.~!@#%^*-]{6,}=*""",
         ),
         (
             ("-u", "--user"),
             r"""([ \t](?:-u|--user)[ =]["']?[\w.@-]{1,64}:)(?=[^\s"'\\]{0,60}[A-Za-z])[^\s"'\\$(]{4,}""",
         ),
-        (("login",), rf"""({_EDGE}login[ \t]+\S{{1,64}}\s{{1,9}}password[ \t]+)[^\s"'\\]+"""),  # .netrc
+        (("login",), rf"""({_EDGE}login[ \t]+[^\s\[]{{1,64}}\s{{1,9}}password[ \t]+)[^\s"'\\]+"""),  # .netrc
         (
             ("basic", "bearer", "digest", "token", "apikey"),
             rf"""({_EDGE}(?:basic|bearer|digest|token|apikey)[ \t]{{1,4}})"""
             r"""(?-i:(?=[\w.~+/-]{0,60}(?:\d|[a-z][A-Z]|[A-Z]{2})))[\w.~+/-]{12,}=*""",
         ),
-        (("cookie",), rf"""({_EDGE}cookie:[ \t]{{0,4}})[^\s"'\\;=]{{1,64}}=[^\r\n"'\\]{{4,}}"""),
+        (("cookie",), rf"""({_EDGE}cookie:[ \t]{{0,4}})[^\s"'\\;=\[]{{1,64}}=[^\r\n"'\\]{{4,}}"""),
         (
             ("hooks.slack.com", "webhook", "chat.googleapis.com"),
             r"""(hooks\.slack\.com/[a-z]{5,12}/|discord(?:app)?\.com/api/webhooks/|webhook\.office\.com/webhookb2/"""

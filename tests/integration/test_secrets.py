@@ -120,3 +120,23 @@ def test_an_open_state_folder_is_closed(tmp_path: Path) -> None:
     modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert 0o700 == modes["state"] == modes["state/logs/i-a/1.stdout"] == modes["state/redis/appendonly.aof"]
     assert (0o755, 0o644) == (modes["state/worktrees/i-a/run.sh"], modes["elsewhere"])
+
+
+def test_what_another_user_left_in_the_state_folder_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does who ran a command with sudo once; the folder above it is closed all the same, and so is the rest."""
+    (tmp_path / "theirs").touch(0o644)
+    (tmp_path / "ours").touch(0o644)
+    tmp_path.chmod(0o755)
+    chmod = Path.chmod
+
+    def refused(path: Path, mode: int) -> None:
+        if path.name == "theirs":
+            raise PermissionError(1, "Operation not permitted")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    private(tmp_path)
+
+    assert [0o700, 0o600] == [path.stat().st_mode & 0o777 for path in (tmp_path, tmp_path / "ours")]

@@ -39,12 +39,15 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _close(path: Path) -> bool:
-    """Take a file's or folder's rights from all others; True if they had any. What is gone meanwhile had none."""
+    """Take a file's or folder's rights from all others; True if they had any.
+
+    What is gone meanwhile had none; what is another user's, nobody but that one can close.
+    """
     try:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode) or not mode & WIDE:
             return False
         path.chmod(stat.S_IMODE(mode) & ~WIDE)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return False
     return True

@@ -47,7 +47,7 @@ def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -
     settings = _settings(git)
     empty = _empty_repo(git, state / "new", branch, kind=dict(settings).get("extensions.objectformat", "sha1"))
     if not _fetches(git, dict(settings), base[1]):
-        settings = [pair for pair in settings if redacted(line := "=".join(pair)) == line]
+        settings = [it for it in settings if _THEIRS.fullmatch(it[0]) or redacted(line := "=".join(it)) == line]
     for name, carried in (("ours", _OURS), ("theirs", _THEIRS)):
         made = state / "new" / name
         shutil.copytree(empty, made)

@@ -234,7 +234,26 @@ def test_secrets_of_the_settings_are_kept_only_to_fetch(project: Project, kind: 
     project.git("clone", "--quiet", kind, f"file://{bare}", str(clone))
     project.git("config", "url.https://x:c4n4ry-one@git.test/.insteadOf", "https://git.test/", cwd=clone)
     project.git("config", "http.extraHeader", "Authorization: Basic Y2FuYXJ5LXR3bzp0d28=", cwd=clone)
+    project.git("config", "--add", "http.extraHeader", "X-Login: canary", cwd=clone)
+    project.git("config", "http.https://git.test/.proxy", "anna:canary-two@proxy:1", cwd=clone)
     GitWorkspace(clone, worktrees=project.repo.parent / "wt", base="main").prepare("i-abc")
     ours = (project.repo.parent / "wt/.orch/i-abc/ours/config").read_text()
+    secrets = ("c4n4ry-one", "Y2FuYXJ5LXR3bzp0d28=", "X-Login", "canary-two")
 
-    assert [needed, needed, True] == [word in ours for word in ("c4n4ry-one", "Y2FuYXJ5LXR3bzp0d28=", f"file://{bare}")]
+    assert [needed] * 4 == [word in ours for word in secrets]
+    assert f"file://{bare}" in ours
+
+
+def test_a_filter_is_kept_with_the_secret_in_it(project: Project) -> None:
+    """Without it a file that is encrypted in the repo would be committed as it is shown."""
+    (project.repo / ".gitattributes").write_text("key.txt filter=turn\n")
+    project.git("config", "filter.turn.clean", "tr a-z n-za-m # --password hunter22")
+    project.git("config", "filter.turn.smudge", "tr a-z n-za-m # --password hunter22")
+    project.git("add", ".gitattributes")
+    project.git("commit", "--quiet", "-m", "Encrypt the key")
+    workspace = GitWorkspace(project.repo, worktrees=project.repo.parent / "wt", base="main")
+    worktree = workspace.prepare("i-abc")
+    (worktree.path / "key.txt").write_text("hello\n")
+    commit = workspace.commit(worktree, "Add the key").commit
+
+    assert "uryyb" == project.git("cat-file", "blob", f"{commit}:key.txt").strip()

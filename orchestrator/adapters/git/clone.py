@@ -35,7 +35,8 @@ _OURS = re.compile(
 )
 """And those by which missing objects, of partial clones or of LFS, are fetched: with secrets only where some are."""
 
-
+_HEADER = re.compile(r"http\.(.*\.)?extraheader")
+_PROXY = re.compile(r"http\.(.*\.)?proxy|remote\..*\.proxy")
 _PROMISOR = re.compile(r"remote\..*\.promisor")
 
 
@@ -47,7 +48,7 @@ def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -
     settings = _settings(git)
     empty = _empty_repo(git, state / "new", branch, kind=dict(settings).get("extensions.objectformat", "sha1"))
     if not _fetches(git, dict(settings), base[1]):
-        settings = [it for it in settings if _THEIRS.fullmatch(it[0]) or redacted(line := "=".join(it)) == line]
+        settings = [pair for pair in settings if _THEIRS.fullmatch(pair[0]) or not _may_log_in(*pair)]
     for name, carried in (("ours", _OURS), ("theirs", _THEIRS)):
         made = state / "new" / name
         shutil.copytree(empty, made)
@@ -83,6 +84,12 @@ def _fetches(git: Git, settings: Mapping[str, str], commit: str) -> bool:
         return True
     asked = ("grep", "--quiet", "--fixed-strings", "filter=lfs", commit, "--", ":(glob)**/.gitattributes")
     return "filter.lfs.clean" in settings and git.ask(*asked) is not None
+
+
+def _may_log_in(key: str, value: str) -> bool:
+    """Whether a setting has what looks like a secret; a header or a proxy's user may be one that looks like nothing."""
+    line = f"{key}={value}"
+    return redacted(line) != line or bool(_HEADER.fullmatch(key) or (_PROXY.fullmatch(key) and "@" in value))
 
 
 def _config_line(key: str, value: str) -> str:

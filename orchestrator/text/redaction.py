@@ -134,6 +134,9 @@ _BLOCK = re.compile(
     rf"""-----BEGIN {_KIND}(?:[^"'\[-]*(?:-(?!----)[^"'\[-]*)*-----END {_KIND}"""
     rf"""|(?:{_BREAK}+[A-Za-z0-9+/]{{16,}}={{0,2}})+)"""
 )
+_LOGIN = re.compile(
+    r"(?<![^\n])[ \t>+-]{0,9}(?:machine[ \t]+\S{1,99}[ \t]+)?login[ \t]+\S{1,64}\s{1,9}\Z", re.IGNORECASE
+)
 _BEGIN = re.compile(rf"-----BEGIN {_KIND}")
 _END = re.compile(rf"-----END {_KIND}")
 _BREAKS = re.compile(rf"{_BREAK}+")
@@ -183,7 +186,8 @@ def redacted(text: str) -> str:
 class Stream:
     """A stream of bytes, redacted piece by piece as if it were one text; `redact` is what `redactor` gives.
 
-    Each line comes out once it is whole, and lines that may be part of a key once it is known where that ends.
+    Each line comes out once it is whole, lines that may be part of a key once it is known where that ends, and one
+    of .netrc with a login together with the next, which may have its password.
     """
 
     def __init__(self, redact: Callable[[str], str]) -> None:
@@ -224,6 +228,8 @@ def _showable(text: str) -> int:
     began = text.rfind("-----BEGIN ", 0, whole)
     if began >= 0 and _BEGIN.match(text, began) and not _END.search(text, began, whole):
         start = began
+    elif login := _LOGIN.search(text, max(0, whole - 250), whole):
+        start = login.start()
     else:
         # From the beginning of its line: what stands before may say what it is.
         start = text.rfind("\n", 0, _start_of_key(text, 0, whole)) + 1

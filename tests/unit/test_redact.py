@@ -247,6 +247,8 @@ class TestStream:
         st.lists(st.sampled_from([*SECRETS, KEY, "-----END PRIVATE KEY-----", " ", "\n", "plain words\n", "ä"])),
         st.lists(st.integers(1, 200)),
     )
+    @example(["machine box\n  login anna\n  password opensesame\n"], [12, 13])
+    @example(["machine box login anna\npassword opensesame\n"], [1] * 50)
     def test_pieces_are_as_good_as_the_whole(self, parts: list[str], sizes: list[int]) -> None:
         """Wherever a secret is cut, also one in several lines."""
         text = "".join(parts)

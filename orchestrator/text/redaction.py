@@ -232,8 +232,14 @@ def _showable(text: str) -> int:
         start = login.start()
     else:
         # From the beginning of its line: what stands before may say what it is.
-        start = text.rfind("\n", 0, _start_of_key(text, 0, whole)) + 1
+        start = _start_of_line(text, _start_of_key(text, 0, whole))
+        if end := _END.search(text, start, whole):  # of another key, which may begin in an earlier line
+            start = began if began >= 0 else _start_of_line(text, _start_of_key(text, 0, end.start()))
     return start if len(text) - start < _LONGEST_KEY else whole
+
+
+def _start_of_line(text: str, place: int) -> int:
+    return text.rfind("\n", 0, place) + 1
 
 
 def _without_tails(text: str) -> str:

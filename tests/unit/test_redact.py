@@ -248,6 +248,7 @@ class TestStream:
         st.lists(st.integers(1, 200)),
     )
     @example(["machine box\n  login anna\n  password opensesame\n"], [12, 13])
+    @example([SECRETS[-3], "/", KEY.splitlines()[0], "\n"], [])
     @example(["machine box login anna\npassword opensesame\n"], [1] * 50)
     def test_pieces_are_as_good_as_the_whole(self, parts: list[str], sizes: list[int]) -> None:
         """Wherever a secret is cut, also one in several lines."""

@@ -73,7 +73,7 @@ _NO_CODE = (
 )
 _EDGE = r"(?:\b|(?<=\\[nrt]))"
 
-_WORDS_OF_LOGINS = r"passw(?:or)?d|passphrase|pwd"
+_WORDS_OF_LOGINS = rf"passw(?:or)?d|passphrase|pwd(?!{_IS}[~.]{{0,2}}/)"
 # The words without which there is nothing to look for, in lower case, and the look: what is kept stands in its first
 # group, what goes follows it.
 _NAMED = tuple(
@@ -108,9 +108,15 @@ _NAMED = tuple(
         ),
         (("login",), rf"""({_EDGE}login[ \t]+[^\s\[]{{1,64}}\s{{1,9}}password[ \t]+)[^\s"'\\]+"""),  # .netrc
         (
-            ("basic", "bearer", "digest", "token", "apikey"),
-            rf"""({_EDGE}(?:basic|bearer|digest|token|apikey)[ \t]{{1,4}})"""
+            ("authorization",),
+            # In a header, whatever it looks like; elsewhere a name in code or the version of a package may follow.
+            rf"""(authorization{_IS}(?:basic|bearer|digest|token|apikey)[ \t]{{1,4}})"""
             r"""(?-i:(?=[\w.~+/-]{0,60}(?:\d|[a-z][A-Z]|[A-Z]{2})))[\w.~+/-]{12,}=*""",
+        ),
+        (
+            ("basic", "bearer", "digest", "token", "apikey"),
+            rf"""({_EDGE}(?:basic|bearer|digest|token|apikey)[ \t]{{1,4}})(?!v?\d+\.\d+\.)"""
+            r"""(?=[\w.~+/-]{0,60}(?:\d|={1,2}(?![\w.=])))[\w.~+/-]{12,}=*""",
         ),
         (("cookie",), rf"""({_EDGE}cookie:[ \t]{{0,4}})[^\s"'\\;=\[]{{1,64}}=[^\r\n"'\\]{{4,}}"""),
         (

@@ -138,7 +138,7 @@ _KIND = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 _BREAK = r"(?:\s|\\{1,8}[nrt])"
 _BLOCK = re.compile(
     rf"""-----BEGIN {_KIND}(?:[^"'\[-]*(?:-(?!----)[^"'\[-]*)*-----END {_KIND}"""
-    rf"""|(?:{_BREAK}+[A-Za-z0-9+/]{{16,}}={{0,2}})+)"""
+    rf"""|(?:{_BREAK}+[A-Za-z-]{{3,20}}: [^\r\n"'\\\[]{{1,100}}){{0,4}}(?:{_BREAK}+[A-Za-z0-9+/]{{16,}}={{0,2}})+)"""
 )
 _LOGIN = re.compile(
     r"(?<![^\n])[ \t>+-]{0,9}(?:machine[ \t]+\S{1,99}[ \t]+)?login[ \t]+\S{1,64}\s{1,9}\Z", re.IGNORECASE

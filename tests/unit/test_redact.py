@@ -162,6 +162,10 @@ def test_the_beginning_of_a_key_is_a_secret() -> None:
 
     assert f"{REDACTED}\n$ echo ok" == redact(f"{begins}\n{KEY.splitlines()[0]}\n$ echo ok")
     assert f"it begins with {begins}, and so on" == redact(f"it begins with {begins}, and so on")
+    headers = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A1B2C3D4E5F"
+    for line_break in ("\n", "\\n"):
+        text = f"{begins}\n{headers}\n\n{KEY}\n$ echo ok".replace("\n", line_break)
+        assert f"{REDACTED}{line_break}$ echo ok" == redact(text)
 
 
 ENDS = ["-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"]

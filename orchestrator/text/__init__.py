@@ -32,12 +32,12 @@ def commit_message(*, subject: str, body: str, trailers: Mapping[str, str]) -> s
     """A commit message with a subject of one line and at most 72 characters, and the trailers as its last block.
 
     Subject and body may be an agent's words: control characters and invisible ones that reorder text are removed, and
-    they mention nobody, close nothing and look like no trailer.
+    secrets that were split by them; they mention nobody, close nothing and look like no trailer.
     """
-    line = inert(one_line(subject)) or "(no subject)"
+    line = inert(redacted(one_line(subject))) or "(no subject)"
     if len(line) > SUBJECT_CHARS:
         line = line[: SUBJECT_CHARS + 1].rsplit(" ", 1)[0][:SUBJECT_CHARS]
-    text = inert("\n".join(_printable(row).rstrip() for row in body.splitlines()).strip())
+    text = inert(redacted("\n".join(_printable(row).rstrip() for row in body.splitlines()).strip()))
     block = "\n".join(f"{key}: {one_line(value)}" for key, value in trailers.items())
     return "\n\n".join(part for part in (line, text, block) if part) + "\n"
 

@@ -69,7 +69,7 @@ def test_what_an_agent_named_its_commits_acts_on_nothing(
     project: Project, workspace: GitWorkspace, worktree: Worktree
 ) -> None:
     """The list of them goes to the forge: it has no secret, mentions nobody and closes nothing."""
-    subject = f"Use ghp_{'a1' * 18}, thanks @octocat, fixes #12"
+    subject = f"Use g\u200bhp_{'a1' * 18}, thanks @octocat, fixes #12"
     project.git("commit", "--quiet", "--allow-empty", "-m", subject, cwd=worktree.path)
     (worktree.path / "three.py").write_text("x\n")
     commit = workspace.commit(worktree, MESSAGE).commit

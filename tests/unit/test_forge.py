@@ -77,6 +77,13 @@ def test_a_commit_has_no_trailers_but_ours(subject: str, body: str) -> None:
     assert not re.search(r"^\s*(?:[A-Za-z]+-)+[A-Za-z]+\s*:", text, re.MULTILINE)
 
 
+def test_a_secret_that_was_split_is_in_no_commit() -> None:
+    """By a character that does not show, and that is taken out."""
+    split = "g\u200bhp_" + "aB3xK9mQ2vT7" * 3
+
+    assert "[redacted]\n\n[redacted]\n" == commit_message(subject=split, body=split, trailers={})
+
+
 def test_git_reads_our_trailers_only() -> None:
     """The last block is ours, and nothing in another one looks like it."""
     body = "Done.\n\nCo-authored-by: X <x@y.z>\nSigned-off-by: X <x@y.z>\nSudocode-Issue: i-other"

@@ -154,7 +154,7 @@ class GitWorkspace:
             if written.id != checkout.git.tree_of(start):
                 head, agents = checkout.clone.head(), checkout.agents_commits(known)
                 own = [commit for commit in (found, head if head in agents else None) if commit]
-                subjects = [inert(one_line(self._redact(line))) for line in checkout.subjects(own, known)]
+                subjects = [inert(self._redact(one_line(line))) for line in checkout.subjects(own, known)]
                 new = checkout.git.record(written.id, start, with_list(message, subjects))
             remarks = (*written.left_out, *settings_remark(checkout.clone.settings_changed()))
             checkout.put_aside(None, known=(new,))

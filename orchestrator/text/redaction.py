@@ -83,7 +83,7 @@ _NAMED = tuple(
             # A quoted text is a value, whatever it looks like; one without quotes may be a variable.
             ("pass", "pwd"),
             rf"""((?:{_WORDS_OF_LOGINS}|(?:db|user|smtp|ftp|mail|admin|root|sql|redis|pg)[_-]?pass){_IS})"""
-            r"""(?:(?<=["'])[^\s"'\\$<{%\[(][^"'\\\s]{3,}"""
+            r"""(?:(?<=["'])[^\s"'\\$<{%\[(][^"'\\\s]{3,}(?:(?:[ ][^"'\\\s\[]{1,40}){1,9}(?=\\{0,8}["']))?"""
             rf"""|{_NO_CODE}(?=[^\s"'\\]{{0,60}}[\d!@#$%^&*~])[^\s"'\\$<{{%\[(][^\s"'\\,;&)}}\]]{{5,}})""",
         ),
         (

@@ -81,6 +81,7 @@ NAMED = [
     ("DB_PASSWORD={}", "Tr0ub4dor&3"),
     ('{{"password": "{}"}}', "only letters".replace(" ", "-")),
     ("password: '{}'", "opensesame"),
+    ('{{"passphrase": "{}"}}', "correct horse battery staple"),
     ("mysql --password {} -u root", "hunter22"),
     ("machine box login anna password {}", "opensesame"),
     ("aws_secret_access_key = {}", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY7"),
@@ -304,6 +305,7 @@ def test_plain_text_is_left_alone(text: str) -> None:
         ("Authorization: Bearer abcdef123456789", f"Authorization: Bearer {REDACTED}"),
         ("API_TOKEN=0123456789abcdef make test", f"API_TOKEN={REDACTED} make test"),
         ('{"client_secret": "0123456789abcdef"}', f'{{"client_secret": "{REDACTED}"}}'),
+        ('{"passphrase": "correct horse battery"}', f'{{"passphrase": "{REDACTED}"}}'),
     ],
 )
 def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:

@@ -34,9 +34,6 @@ log = structlog.get_logger(__name__)
 ANNOUNCED_EVERY_S = 2.0
 ANNOUNCED_FOR_S = 10.0
 
-REPEAT_THEMSELVES = ("celery.worker.consumer.consumer", "kombu.transport.redis")
-"""Who tries a Redis that refuses us (it is full, or a replica) up to five times a second, and says so each time."""
-
 
 def configuration() -> dict[str, Any]:
     """All of Celery's settings, made when Celery first needs one: importing this module touches nothing."""
@@ -268,7 +265,8 @@ def _one_look(logger: logging.Logger, **_: Any) -> None:
 
 @signals.after_setup_logger.connect
 def _calm(**_: Any) -> None:
-    for name in REPEAT_THEMSELVES:
+    # Both try a Redis that refuses us (it is full, or a replica) again and again, and say so each time.
+    for name in ("celery.worker.consumer.consumer", "kombu.transport.redis"):
         logging.getLogger(name).addFilter(logs.OncePerMinute())
 
 

@@ -54,12 +54,14 @@ def command(scope: str, *, dry_run: bool, remove: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             click.echo(f"wrote {path}")
-    if _created(place.environment, _environment(place, os.environ)):
-        click.echo(f"wrote {place.environment}")
+    if place.environment.exists():
+        click.echo(f"kept {place.environment}")
+    else:
         for name in place.given(os.environ):
             _write_secret(place, name, os.environ[name])
-    else:
-        click.echo(f"kept {place.environment}")
+        # Last, as it names them: cut off before it, all of it is done again.
+        _created(place.environment, _environment(place, os.environ))
+        click.echo(f"wrote {place.environment}")
     click.echo(_next_steps(place))
     if not BOOTED.is_dir():
         click.echo("! systemd does not run here, so nothing will start them; on WSL, see its runbook", err=True)
@@ -139,13 +141,11 @@ def _environment(place: Place, environ: Mapping[str, str], *, shown: bool = Fals
 def _write_secret(place: Place, name: str, value: str) -> None:
     """Write a secret into a file of its own, which the services' user may read, and nobody else."""
     path = place.secret(name)
-    if not _created(path, f"{value}\n"):
-        click.echo(f"kept {path}")
-        return
+    created = _created(path, f"{value}\n")
     if place.user:
         for owned in (path.parent, path):
             shutil.chown(owned, place.user)
-    click.echo(f"wrote {path}")
+    click.echo(f"{'wrote' if created else 'kept'} {path}")
 
 
 def _port(name: str, wanted: int, folder: Path) -> str:

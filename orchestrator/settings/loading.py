@@ -137,13 +137,16 @@ def _document(root: Path, wrong: list[str]) -> Mapping[str, object]:
 
 
 def secret(name: str, environ: Mapping[str, str]) -> str:
-    """The secret of this name; empty where there is none. SettingsError when its file cannot be read.
+    """The secret of this name; empty where there is none.
 
     It stands in the variable itself, in the file that NAME_FILE names, or is one of systemd's credentials.
+    SettingsError when its file cannot be read, or both variables are set.
     """
-    if value := environ.get(name):
+    value, named = environ.get(name), environ.get(name + IN_FILE)
+    if value and named:
+        raise SettingsError(f"{ENVIRONMENT}: {name} and {name + IN_FILE} are both set; take one of them out")
+    if value:
         return value
-    named = environ.get(name + IN_FILE)
     credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/"), name)
     if not named and not ("CREDENTIALS_DIRECTORY" in environ and credential.exists()):
         return ""
@@ -163,15 +166,13 @@ def _variables(environ: Mapping[str, str], wrong: list[str]) -> dict[str, str]:
     found = {name: value for name, value in environ.items() if name.startswith("ORCH_") and value}
     for name in AGENT_MARKERS:
         found.pop(name, None)
-    for name in SECRETS:
-        if found.pop(name + IN_FILE, "") and name in found:
-            wrong.append(f"{ENVIRONMENT}: {name} and {name + IN_FILE} are both set; take one of them out")
+    for name in (name for name in SECRETS if name.startswith("ORCH_")):
+        found.pop(name + IN_FILE, None)
         try:
-            value = secret(name, environ) if name.startswith("ORCH_") else ""
+            if value := secret(name, environ):
+                found[name] = value
         except SettingsError as error:
             wrong.append(str(error))
-        else:
-            found |= {name: value} if value else {}
     return found
 
 

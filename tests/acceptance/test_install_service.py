@@ -121,6 +121,28 @@ def test_the_environment_is_kept_to_its_user(project: Project, installed: Instal
     assert f"kept {installed.environment}" == again.stdout.splitlines()[0]
 
 
+def test_cut_off_it_is_done_again(tmp_path: Path) -> None:
+    """Without room for a secret there is no environment either that names its file; the next time has both."""
+    with Project(tmp_path / "cut-off") as project:
+        config = project.folder / "home/.config/sudocode-orchestrator"
+        token = config / next(iter(_instances(project))) / "ORCH_GITHUB_TOKEN"
+        config.mkdir(parents=True)
+        token.parent.write_text("in the way")
+        first = install(project, ORCH_GITHUB_TOKEN="one")
+        assert (1, []) == (first.returncode, list(config.glob("*.env")))
+        token.parent.unlink()
+
+        assert 0 == install(project, ORCH_GITHUB_TOKEN="one").returncode
+        assert "one\n" == token.read_text()
+        assert f'ORCH_GITHUB_TOKEN_FILE="{token}"' in next(config.glob("*.env")).read_text()
+
+
+def _instances(project: Project) -> set[str]:
+    """The name of the project's services."""
+    shown = install(project, "--dry-run").stdout
+    return set(re.findall(r"sudocode-worker@(.+)\.service", shown))
+
+
 def test_what_to_type_is_said(installed: Installed) -> None:
     """How to start, to see and to stop them; and plainly, when there is no systemd."""
     (target,) = installed.units.glob("*.target")

@@ -244,6 +244,21 @@ def test_secrets_of_the_settings_are_kept_only_to_fetch(project: Project, kind: 
     assert f"file://{bare}" in ours
 
 
+def test_secrets_of_the_settings_are_kept_for_large_files_that_an_issue_brings(project: Project) -> None:
+    """Another host fetches those of a branch that base knows nothing of."""
+    project.git("config", "filter.lfs.clean", "cat")
+    project.git("config", "filter.lfs.smudge", "cat")
+    project.git("config", "url.https://x:c4n4ry-one@git.test/.insteadOf", "https://git.test/")
+    workspace, ours = project.workspace(), project.worktrees / ".orch/i-abc/ours/config"
+    worktree = workspace.prepare("i-abc")
+    assert "c4n4ry-one" not in ours.read_text()
+    (worktree.path / ".gitattributes").write_text("*.bin filter=lfs\n")
+    workspace.commit(worktree, "Track large files\n")
+    workspace.prepare("i-abc")
+
+    assert "c4n4ry-one" in ours.read_text()
+
+
 def test_a_filter_is_kept_with_the_secret_in_it(project: Project) -> None:
     """Without it a file that is encrypted in the repo would be committed as it is shown."""
     (project.repo / ".gitattributes").write_text("key.txt filter=turn\n")

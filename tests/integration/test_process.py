@@ -45,10 +45,12 @@ FORK_LOOPS = {
     "children ignoring SIGTERM": "trap '' TERM; while :; do sleep 1000 & done",
     "children in sessions of their own": "trap '' TERM; while :; do setsid sleep 1000 & done",
     "a chain of orphans, each in its own session": (
-        f"exec {shlex.quote(sys.executable)} -S -c 'import os, signal\n"
+        # For a minute at most: nothing else ends it when the test is killed.
+        f"exec {shlex.quote(sys.executable)} -S -c 'import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "until = time.monotonic() + 60\n"
         "if os.fork() == 0:\n"
-        "    while True:\n"
+        "    while time.monotonic() < until:\n"
         "        if os.fork(): os._exit(0)\n"
         "        os.setsid()\n"
         "signal.pause()'"

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from orchestrator.adapters.process.private import private
 from orchestrator.adapters.process.sealed import handed_on
 from orchestrator.errors import SettingsError
-from orchestrator.settings import load
+from orchestrator.settings import load, secret
 from tests.support import ROOT
 
 TOKEN = "a-token-of-ours"
@@ -68,6 +68,12 @@ def test_a_file_that_is_no_secret(tmp_path: Path, content: bytes | None, more: d
     assert problem in str(error.value)
     assert "ORCH_GITHUB_TOKEN_FILE" in str(error.value)
     assert 1 == len(str(error.value).splitlines())
+
+
+def test_a_secret_that_is_given_twice() -> None:
+    """Flower's too: one of the two would be used, and the other stay in the environment."""
+    with pytest.raises(SettingsError, match="FLOWER_BASIC_AUTH and FLOWER_BASIC_AUTH_FILE are both set"):
+        secret("FLOWER_BASIC_AUTH", {"FLOWER_BASIC_AUTH": "me:x", "FLOWER_BASIC_AUTH_FILE": "/run/flower"})
 
 
 def test_the_password_of_redis_is_a_secret(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ NAMED = [
     ("AccountKey={}", WORD[:86] + "=="),
     ("DD_API_KEY={}", HEX[:32]),
     ("HEROKU_API_KEY={}", "01234567-89ab-cdef-0123-456789abcdef"),
-    ("//registry.npmjs.org/:_authToken={}", "01234567-89ab-cdef-0123-456789abcdef"),
+    ("//registry.test/:_authToken={}", "01234567-89ab-cdef-0123-456789abcdef"),
     ("export CLIENT_SECRET={}", WORD[:20]),
     ('{{\\"api_key\\": \\"{}\\"}}', WORD[:32]),
 ]
@@ -337,7 +337,7 @@ def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:
         "01234567-89ab-cdef-0123-456789abcdef",
         "sha256:" + HEX[:64],
         'integrity "sha512-' + WORD[:86] + '=="',
-        'resolved "https://registry.npmjs.org/a/-/a-1.2.3.tgz#' + HEX[:40] + '"',
+        'resolved "https://registry.test/a/-/a-1.2.3.tgz#' + HEX[:40] + '"',
         "Bearer authentication, and basic authentication",
         "github.com/opencontainers/go-digest v1.0.0/go.mod h1:" + WORD[:43] + "=",
         "private Token currentTokenHolder; a basic HttpServletRequest, the token TOKEN_REFRESH_INTERVAL",

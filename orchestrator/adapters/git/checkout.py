@@ -131,9 +131,12 @@ class Checkout:
         if not self.path.is_dir() or self.path.is_symlink():
             raise WorkspaceError(f"{self.issue_id}: the worktree {self.path} is gone; prepare it again")
 
-    def make_folders(self, branch: str, commit: str) -> None:
-        """Make what the issue's repository and our look at it are made from, upon a branch and its commit."""
-        make_folders(self.git, self.state, branch=self.branch, base=(branch, commit))
+    def make_folders(self, branch: str, commit: str, *, shown: str) -> None:
+        """Make what the issue's repository and our look at it are made from, upon a branch and its commit.
+
+        The files of commit `shown` can be seen with it.
+        """
+        make_folders(self.git, self.state, branch=self.branch, base=(branch, commit), shown=shown)
 
     def has_folders(self) -> bool:
         """True when they have been made."""

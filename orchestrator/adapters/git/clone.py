@@ -40,14 +40,15 @@ _PROXY = re.compile(r"http\.(.*\.)?proxy|remote\..*\.proxy")
 _PROMISOR = re.compile(r"remote\..*\.promisor")
 
 
-def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str]) -> None:
+def make_folders(git: Git, state: Path, *, branch: str, base: tuple[str, str], shown: str) -> None:
     """Make `ours` and `theirs` in an issue's `state` folder, by today's settings; `base` is a branch and its commit.
 
+    They will do to show the files of commit `shown`, or of base.
     Running it again makes them anew: agents must not be at work meanwhile.
     """
     settings = _settings(git)
     empty = _empty_repo(git, state / "new", branch, kind=dict(settings).get("extensions.objectformat", "sha1"))
-    if not _fetches(git, dict(settings), base[1]):
+    if not _fetches(git, dict(settings), base[1], shown):
         settings = [pair for pair in settings if _THEIRS.fullmatch(pair[0]) or not _may_log_in(*pair)]
     for name, carried in (("ours", _OURS), ("theirs", _THEIRS)):
         made = state / "new" / name
@@ -78,11 +79,11 @@ def _settings(git: Git) -> list[tuple[str, str]]:
     return [(key, value if given else "true") for key, given, value in pairs if key != "lfs.storage"]
 
 
-def _fetches(git: Git, settings: Mapping[str, str], commit: str) -> bool:
-    """Whether files of the commit may have to be fetched: those of a partial clone, and large ones."""
+def _fetches(git: Git, settings: Mapping[str, str], *commits: str) -> bool:
+    """Whether files of the commits may have to be fetched: those of a partial clone, and large ones."""
     if "extensions.partialclone" in settings or any(_PROMISOR.fullmatch(key) for key in settings):
         return True
-    asked = ("grep", "--quiet", "--fixed-strings", "filter=lfs", commit, "--", ":(glob)**/.gitattributes")
+    asked = ("grep", "--quiet", "--fixed-strings", "filter=lfs", *commits, "--", ":(glob)**/.gitattributes")
     return "filter.lfs.clean" in settings and git.ask(*asked) is not None
 
 

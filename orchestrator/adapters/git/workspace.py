@@ -123,7 +123,7 @@ class GitWorkspace:
             checkout.free_branch(found)
             fresh = not checkout.path.is_dir()
             checkout.path.mkdir(parents=True, exist_ok=True)
-            checkout.make_folders(self._base, base)
+            checkout.make_folders(self._base, base, shown=tip)
             checkout.put_aside(None if fresh else checkout.files.write(tip).id, known=(tip, base))
             checkout.move(found, tip)
             checkout.show(tip)
@@ -185,7 +185,7 @@ class GitWorkspace:
             with self._checkout(issue_id) as checkout:
                 target = checkout.need(commit, do="check out a commit that `head` or `commit` gave")
                 if not checkout.has_folders():
-                    checkout.make_folders(self._base, self._base_commit(checkout.git))
+                    checkout.make_folders(self._base, self._base_commit(checkout.git), shown=target)
                 made = Worktree(issue_id, checkout.check_out(target), checkout.branch, target)
             try:
                 yield made
@@ -294,7 +294,8 @@ class GitWorkspace:
             with checkout.alone():
                 checkout.recover()
                 if checkout.path.is_dir() and not checkout.has_folders():
-                    checkout.make_folders(self._base, self._base_commit(checkout.git))
+                    base = self._base_commit(checkout.git)
+                    checkout.make_folders(self._base, base, shown=checkout.git.commit_of(checkout.branch_ref) or base)
                 yield checkout
         except OSError as error:
             raise WorkspaceError(

@@ -125,7 +125,7 @@ def test_cut_off_it_is_done_again(tmp_path: Path) -> None:
     """Without room for a secret there is no environment either that names its file; the next time has both."""
     with Project(tmp_path / "cut-off") as project:
         config = project.folder / "home/.config/sudocode-orchestrator"
-        token = config / next(iter(_instances(project))) / "ORCH_GITHUB_TOKEN"
+        token = config / _instance(project) / "ORCH_GITHUB_TOKEN"
         config.mkdir(parents=True)
         token.parent.write_text("in the way")
         first = install(project, ORCH_GITHUB_TOKEN="one")
@@ -137,10 +137,10 @@ def test_cut_off_it_is_done_again(tmp_path: Path) -> None:
         assert f'ORCH_GITHUB_TOKEN_FILE="{token}"' in next(config.glob("*.env")).read_text()
 
 
-def _instances(project: Project) -> set[str]:
+def _instance(project: Project) -> str:
     """The name of the project's services."""
-    shown = install(project, "--dry-run").stdout
-    return set(re.findall(r"sudocode-worker@(.+)\.service", shown))
+    (name,) = re.findall(r"^# .*/sudocode-worker@(.+)\.service$", install(project, "--dry-run").stdout, re.MULTILINE)
+    return str(name)
 
 
 def test_what_to_type_is_said(installed: Installed) -> None:

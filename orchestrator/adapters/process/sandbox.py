@@ -83,9 +83,9 @@ def boxed(argv: Sequence[str], reach: Reach, *, cwd: Path) -> list[str]:
 
 
 def _ourselves(reach: Reach) -> Reach:
-    """What it takes to start the shim, where the box would not have it: an installation in /tmp."""
+    """This program, where the box would not have it, as in /tmp: the shim is of it, and an agent that costs nothing."""
     hidden = [path for path, access in reach.items() if access is Access.EMPTY]
-    needed = {Path(place).resolve() for place in (sys.prefix, sys.base_prefix, Path(shim.__file__).parent)}
+    needed = {Path(place).resolve() for place in (sys.prefix, sys.base_prefix, Path(shim.__file__).parents[2])}
     return {place: Access.READ for place in needed if any(place.is_relative_to(path) for path in hidden)}
 
 
